@@ -1,0 +1,158 @@
+//! Builds the guests of this repository into components.
+//!
+//! A guest is a folder of `guests/` with a package `guest-NAME`. Its component is committed as
+//! `guests/dist/NAME.wasm`, so that the host builds with plain stable Rust, and beside it lies
+//! `NAME.sources`, the digest of what it was built from.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sha2::{Digest, Sha256};
+
+/// The target that gives modules without any import.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The workspace with its guests.
+pub struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The workspace that this program was built from.
+    pub fn here() -> Self {
+        Workspace {
+            root: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
+        }
+    }
+
+    /// The names of all guests, sorted.
+    pub fn guests(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.root.join("guests"))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "build" && entry.path().join("Cargo.toml").is_file() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Builds one guest and writes its component and the digest of its sources.
+    ///
+    /// # Errors
+    ///
+    /// Fails if cargo does, which it does without the target `wasm32-unknown-unknown`.
+    pub fn build(&self, guest: &str) -> Result<PathBuf> {
+        let target_dir = self.target_dir();
+        let package = format!("guest-{guest}");
+        let status = Command::new(env!("CARGO"))
+            .current_dir(&self.root)
+            .args(["build", "--quiet", "--profile", "guest", "--target", TARGET])
+            .args(["--package", &package, "--target-dir"])
+            .arg(&target_dir)
+            .status()
+            .context("cannot start cargo")?;
+        ensure!(
+            status.success(),
+            "building `{guest}` failed; is the target there? `rustup target add {TARGET}`"
+        );
+        let module = target_dir
+            .join(TARGET)
+            .join("guest")
+            .join(format!("{}.wasm", package.replace('-', "_")));
+        let module =
+            fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
+        let component = wit_component::ComponentEncoder::default()
+            .module(&module)
+            .with_context(|| format!("`{guest}` is no guest"))?
+            .validate(true)
+            .encode()
+            .with_context(|| format!("cannot make a component of `{guest}`"))?;
+        fs::create_dir_all(self.dist())?;
+        let path = self.dist().join(format!("{guest}.wasm"));
+        fs::write(&path, component)?;
+        fs::write(self.digest_file(guest), self.sources_digest(guest)? + "\n")?;
+        Ok(path)
+    }
+
+    /// Compares a guest's committed component with its sources.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a source changed since the component was built.
+    pub fn check(&self, guest: &str) -> Result<()> {
+        let built = fs::read_to_string(self.digest_file(guest)).unwrap_or_default();
+        if built.trim() != self.sources_digest(guest)? {
+            bail!("guests/dist/{guest}.wasm is out of step with its sources: run `cargo guests`");
+        }
+        Ok(())
+    }
+
+    /// A digest of all that a guest is built from: its folder and the contract.
+    fn sources_digest(&self, guest: &str) -> Result<String> {
+        let folder = self.root.join("guests").join(guest);
+        let mut files = vec![folder.join("Cargo.toml")];
+        collect(&folder.join("src"), &mut files)?;
+        collect(&self.root.join("wit"), &mut files)?;
+        files.sort();
+        let mut digest = Sha256::new();
+        for file in files {
+            let name = file.strip_prefix(&self.root).unwrap_or(&file);
+            digest.update(name.to_string_lossy().as_bytes());
+            digest.update([0]);
+            digest.update(fs::read(&file)?);
+            digest.update([0]);
+        }
+        let mut hex = String::new();
+        for byte in digest.finalize() {
+            write!(hex, "{byte:02x}")?;
+        }
+        Ok(hex)
+    }
+
+    fn dist(&self) -> PathBuf {
+        self.root.join("guests/dist")
+    }
+
+    fn digest_file(&self, guest: &str) -> PathBuf {
+        self.dist().join(format!("{guest}.sources"))
+    }
+
+    fn target_dir(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from)
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_components_are_in_step_with_their_sources() {
+        let workspace = Workspace::here();
+        let guests = workspace.guests().unwrap();
+        assert!(!guests.is_empty());
+        for guest in guests {
+            workspace.check(&guest).unwrap();
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The adapter guest for the Claude Code command line.
+//!
+//! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
+//! in one direction: [`conversation`] reads the client's request, [`exchange`] holds the state of
+//! one dialogue with the CLI, [`line`](mod@line) reads what the CLI prints, [`input`] words what is written
+//! to it, and [`failure`] names what went wrong. All of it is pure; `component` is the thin glue
+//! that makes a WebAssembly component of it.
+
+pub mod conversation;
+pub mod exchange;
+pub mod failure;
+pub mod input;
+pub mod line;
+
+/// The contract's types, generated from `wit/`.
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
+pub mod contract {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "adapter-guest",
+        pub_export_macro: true,
+    });
+
+    pub use claude_harness::guest::types;
+    pub use exports::claude_harness::guest::adapter;
+}
+
+#[cfg(target_family = "wasm")]
+mod component;

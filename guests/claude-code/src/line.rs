@@ -1,0 +1,239 @@
+//! What the CLI prints, one JSON object a line.
+//!
+//! Key order, extra keys and new message types differ between releases, so only what is used is
+//! named here and the rest is skipped.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A line of the CLI's output. One flat record for all types of message, because `type` may be
+/// the last key: each field is named for the types that carry it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Line<'a> {
+    /// What this is: `stream_event`, `assistant`, `result`, `system`, `control_response`, …
+    #[serde(borrow)]
+    pub r#type: Cow<'a, str>,
+    /// `system`: `init`, `api_retry`, …; `result`: `success`, `error_during_execution`, …
+    #[serde(borrow)]
+    pub subtype: Option<Cow<'a, str>>,
+    /// `stream_event`: an event of Anthropic's streaming API.
+    #[serde(borrow)]
+    pub event: Option<Event<'a>>,
+    /// `assistant`: one finished content block.
+    #[serde(borrow)]
+    pub message: Option<Message<'a>>,
+    /// Set when a message belongs to a sub-agent.
+    pub parent_tool_use_id: Option<Value>,
+    /// `result`: the turn failed, whatever `subtype` says.
+    pub is_error: bool,
+    /// `result`: the API's HTTP status.
+    pub api_error_status: Option<u16>,
+    /// `result`: the answer's text, or the failure's.
+    #[serde(borrow)]
+    pub result: Option<Cow<'a, str>>,
+    /// `result`: `end_turn`, `max_tokens`, …
+    #[serde(borrow)]
+    pub stop_reason: Option<Cow<'a, str>>,
+    /// `result`: `completed`, `prompt_too_long`, …
+    #[serde(borrow)]
+    pub terminal_reason: Option<Cow<'a, str>>,
+    /// `result`: the tokens of this turn.
+    pub usage: Option<Usage>,
+    /// `result`: dollars spent by this process so far.
+    pub total_cost_usd: Option<f64>,
+    /// `api_retry` and synthetic `assistant` messages: what failed.
+    pub error: Option<Value>,
+    /// `api_retry`: the API's HTTP status.
+    pub error_status: Option<u16>,
+    /// `api_retry`: how long the CLI will wait before it tries again.
+    pub retry_delay_ms: Option<f64>,
+    /// `rate_limit_event`: the state of the account's limits.
+    pub rate_limit_info: Option<RateLimit>,
+    /// `control_response`: the answer to a control request.
+    pub response: Option<ControlResponse>,
+    /// `system/init`: the CLI's version.
+    #[serde(borrow)]
+    pub claude_code_version: Option<Cow<'a, str>>,
+}
+
+/// An event of Anthropic's streaming API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Event<'a> {
+    /// `message_start`, `content_block_delta`, `message_delta`, …
+    #[serde(borrow)]
+    pub r#type: Cow<'a, str>,
+    /// `message_start`: the message as it begins.
+    #[serde(borrow)]
+    pub message: Option<Message<'a>>,
+    /// `content_block_delta`, `message_delta`: what is new.
+    #[serde(borrow)]
+    pub delta: Option<Delta<'a>>,
+    /// `message_delta`: tokens so far.
+    pub usage: Option<Usage>,
+}
+
+/// A delta of a content block or of a message.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Delta<'a> {
+    /// `text_delta`, `thinking_delta`, `signature_delta`, …; absent in a message's delta.
+    #[serde(borrow)]
+    pub r#type: Cow<'a, str>,
+    /// `text_delta`
+    #[serde(borrow)]
+    pub text: Option<Cow<'a, str>>,
+    /// `thinking_delta`
+    #[serde(borrow)]
+    pub thinking: Option<Cow<'a, str>>,
+    /// A message's: why it ended.
+    #[serde(borrow)]
+    pub stop_reason: Option<Cow<'a, str>>,
+}
+
+/// A message of the API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Message<'a> {
+    /// The API's id.
+    #[serde(borrow)]
+    pub id: Option<Cow<'a, str>>,
+    /// The model that answers; `<synthetic>` for words of the CLI's own.
+    #[serde(borrow)]
+    pub model: Option<Cow<'a, str>>,
+    /// Finished blocks, in `assistant` lines.
+    #[serde(borrow)]
+    pub content: Vec<Block<'a>>,
+    /// Tokens so far.
+    pub usage: Option<Usage>,
+}
+
+/// A finished content block.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Block<'a> {
+    /// `text`
+    #[serde(borrow)]
+    pub text: Option<Cow<'a, str>>,
+    /// `thinking`
+    #[serde(borrow)]
+    pub thinking: Option<Cow<'a, str>>,
+}
+
+/// Tokens as Anthropic counts them: the three kinds of input exclude each other.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Input that no cache knew.
+    pub input_tokens: Option<u64>,
+    /// Input written to the cache.
+    pub cache_creation_input_tokens: Option<u64>,
+    /// Input read from the cache.
+    pub cache_read_input_tokens: Option<u64>,
+    /// Output, thinking included.
+    pub output_tokens: Option<u64>,
+    /// What the output consists of; since 2.1.330.
+    pub output_tokens_details: Option<OutputDetails>,
+}
+
+/// What an output consists of.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OutputDetails {
+    /// Tokens of thinking.
+    pub thinking_tokens: Option<u64>,
+}
+
+/// The state of the account's limits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RateLimit {
+    /// `allowed`, `allowed_warning`, `rejected`
+    pub status: String,
+    /// When the limit resets, in seconds since the Unix epoch.
+    pub resets_at: Option<u64>,
+    /// `five_hour`, `seven_day`, …
+    pub rate_limit_type: Option<String>,
+    /// How much of it is used, 0 to 1.
+    pub utilization: Option<f64>,
+}
+
+/// The answer to a control request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ControlResponse {
+    /// `success` or `error`
+    pub subtype: String,
+    /// Which request is answered.
+    pub request_id: String,
+    /// `success`: what was asked for.
+    pub response: Option<InitializeResponse>,
+    /// `error`: what was wrong.
+    pub error: Option<String>,
+}
+
+/// What `initialize` is answered with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct InitializeResponse {
+    /// The models this login may use.
+    pub models: Vec<Model>,
+}
+
+/// A model that this login may use.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Model {
+    /// What `--model` takes.
+    pub value: String,
+    /// The full id behind it.
+    pub resolved_model: Option<String>,
+    /// A name for people.
+    pub display_name: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line of output. A message of an unknown type or with fields of unknown shapes is
+    /// an empty record, to be skipped; None if the line is no JSON object at all.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        match serde_json::from_slice::<Line>(bytes) {
+            Ok(line) => Some(line),
+            Err(_) => match serde_json::from_slice::<Value>(bytes) {
+                Ok(Value::Object(_)) => Some(Line::default()),
+                _ => None,
+            },
+        }
+    }
+
+    /// What failed, in the CLI's word for it: `authentication_failed`, `rate_limit`, …
+    pub fn error_name(&self) -> Option<&str> {
+        self.error.as_ref()?.as_str()
+    }
+}
+
+impl Usage {
+    /// Takes over whatever a later count names.
+    pub fn update(&mut self, later: &Usage) {
+        let fields = [
+            (&mut self.input_tokens, later.input_tokens),
+            (
+                &mut self.cache_creation_input_tokens,
+                later.cache_creation_input_tokens,
+            ),
+            (
+                &mut self.cache_read_input_tokens,
+                later.cache_read_input_tokens,
+            ),
+            (&mut self.output_tokens, later.output_tokens),
+        ];
+        for (field, value) in fields {
+            *field = value.or(*field);
+        }
+        if later.output_tokens_details.is_some() {
+            self.output_tokens_details = later.output_tokens_details.clone();
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Who may call.
+//!
+//! Without keys, everybody on this machine may, but no web page: a page that is open in a
+//! browser could otherwise spend the subscription, by a plain request or after its own name was
+//! made to resolve to this machine (DNS rebinding).
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Door;
+use crate::config::{Access, Listen};
+use crate::failure::{Failure, Kind};
+use crate::service::Service;
+
+/// Names of this machine in a `Host` header; the last is what containers call it.
+const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "[::1]", "host.docker.internal"];
+
+/// Lets a request through, or answers it.
+pub(super) async fn check(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let door = request
+        .extensions()
+        .get::<Door>()
+        .copied()
+        .unwrap_or(Door::Tcp);
+    let open = request.uri().path() == "/health";
+    match judge(
+        &service.config.access,
+        &service.config.listen,
+        door,
+        open,
+        request.headers(),
+    ) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+/// `open` requests need no key: health checks of routers and containers send none.
+fn judge(
+    access: &Access,
+    listen: &[Listen],
+    door: Door,
+    open: bool,
+    headers: &HeaderMap,
+) -> Result<(), Failure> {
+    if door == Door::Unix {
+        return Ok(());
+    }
+    if let Some(key) = bearer(headers)
+        && access.accepts(key)
+    {
+        return Ok(());
+    }
+    check_host(access, listen, headers)?;
+    check_page(access, headers)?;
+    if access.keys.is_empty() || open {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::WrongKey,
+        "this service wants a key: send `Authorization: Bearer KEY` with one of its `api_keys`",
+    ))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = text(headers, header::AUTHORIZATION)?;
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// The name that the caller believes to talk to must be one of this machine.
+fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(host) = text(headers, header::HOST) else {
+        return Err(Failure::new(
+            Kind::AccessDenied,
+            "the `Host` header is missing",
+        ));
+    };
+    let name = without_port(host);
+    let own = OWN_NAMES
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name));
+    let named = access
+        .hosts
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name));
+    let listened = listen
+        .iter()
+        .any(|l| matches!(l, Listen::Tcp(tcp) if without_port(&tcp.to_string()) == name));
+    if own || named || listened {
+        return Ok(());
+    }
+    let message = "the `Host` header names a host that is not listed in `allowed_hosts`";
+    Err(Failure::new(Kind::AccessDenied, message))
+}
+
+/// Browsers say on whose behalf they call; other programs do not.
+fn check_page(access: &Access, headers: &HeaderMap) -> Result<(), Failure> {
+    let listed = |origin: &str| access.origins.iter().any(|known| known == origin);
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        if origin.to_str().is_ok_and(listed) {
+            return Ok(());
+        }
+        let message = "web pages may not call this service, unless their origin is listed in `allowed_origins`";
+        return Err(Failure::new(Kind::AccessDenied, message));
+    }
+    let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
+    match site {
+        None | Some(b"none" | b"same-origin") => Ok(()),
+        Some(_) => Err(Failure::new(
+            Kind::AccessDenied,
+            "web pages may not call this service",
+        )),
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => {
+            name
+        }
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(
+        access: &Access,
+        door: Door,
+        list: &[(&'static str, &'static str)],
+    ) -> Result<(), Kind> {
+        let headers = list.iter().map(|(k, v)| {
+            (
+                header::HeaderName::from_static(k),
+                header::HeaderValue::from_static(v),
+            )
+        });
+        let listen = [Listen::Tcp("192.168.1.5:8013".parse().unwrap())];
+        judge(access, &listen, door, false, &headers.collect()).map_err(|failure| failure.kind)
+    }
+
+    #[test]
+    fn programs_of_this_machine_may_call() {
+        for host in [
+            "localhost:8013",
+            "127.0.0.1",
+            "[::1]:8013",
+            "host.docker.internal:8013",
+            "192.168.1.5:8013",
+        ] {
+            assert_eq!(
+                judged(&Access::default(), Door::Tcp, &[("host", host)]),
+                Ok(()),
+                "{host}"
+            );
+        }
+        assert_eq!(
+            judged(&Access::default(), Door::Unix, &[("host", "whatever")]),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn web_pages_may_not() {
+        let local = ("host", "localhost:8013");
+        for page in [
+            vec![("host", "evil.example:8013")],
+            vec![],
+            vec![("host", "[::1].evil.example")],
+            vec![local, ("origin", "https://evil.example")],
+            vec![local, ("origin", "null")],
+            vec![local, ("sec-fetch-site", "cross-site")],
+            vec![local, ("sec-fetch-site", "same-site")],
+        ] {
+            assert_eq!(
+                judged(&Access::default(), Door::Tcp, &page),
+                Err(Kind::AccessDenied),
+                "{page:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_opens_and_a_wrong_one_does_not() {
+        use sha2::{Digest, Sha256};
+        let access = Access {
+            keys: vec![Sha256::digest("k1").into()],
+            ..Access::default()
+        };
+        let with = |key| {
+            judged(
+                &access,
+                Door::Tcp,
+                &[("host", "any.example"), ("authorization", key)],
+            )
+        };
+        assert_eq!(with("Bearer k1"), Ok(()));
+        assert_eq!(with("bearer k1"), Ok(()));
+        assert_eq!(with("Bearer k2"), Err(Kind::AccessDenied));
+        let local = judged(
+            &access,
+            Door::Tcp,
+            &[("host", "localhost"), ("authorization", "Bearer k2")],
+        );
+        assert_eq!(local, Err(Kind::WrongKey));
+    }
+}

@@ -1,0 +1,100 @@
+//! Folds a stream of deltas into one answer: unary requests take the same path as streams.
+
+use serde_json::{Map, Value, json};
+
+use super::wire::{Head, finish_name, usage_value};
+use crate::guests::types;
+
+/// An answer that is being put together.
+#[derive(Debug, Default)]
+pub(super) struct Aggregate {
+    content: Option<String>,
+    reasoning: Option<String>,
+    refusal: Option<String>,
+    tool_calls: Vec<ToolCall>,
+    extra: Map<String, Value>,
+}
+
+#[derive(Debug, Default)]
+struct ToolCall {
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+impl Aggregate {
+    /// Takes the next delta.
+    pub(super) fn push(&mut self, delta: types::Delta) {
+        match delta {
+            types::Delta::Content(text) => self.content.get_or_insert_default().push_str(&text),
+            types::Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
+            types::Delta::Refusal(text) => self.refusal.get_or_insert_default().push_str(&text),
+            types::Delta::ToolCall(call) => self.push_call(call),
+            types::Delta::Extra(json) => {
+                if let Ok(fields) = serde_json::from_str::<Map<_, _>>(&json) {
+                    self.extra.extend(fields);
+                }
+            }
+        }
+    }
+
+    /// The host has checked that indexes are without gaps.
+    fn push_call(&mut self, delta: types::ToolCallDelta) {
+        let index = delta.index as usize;
+        if index == self.tool_calls.len() {
+            self.tool_calls.push(ToolCall::default());
+        }
+        let Some(call) = self.tool_calls.get_mut(index) else {
+            return;
+        };
+        call.id.push_str(delta.id.as_deref().unwrap_or_default());
+        call.name
+            .push_str(delta.name.as_deref().unwrap_or_default());
+        call.arguments.push_str(&delta.arguments);
+    }
+
+    /// The whole answer.
+    pub(super) fn finish(self, head: &Head, outcome: &types::Outcome) -> Value {
+        let calls = self.tool_calls;
+        let content = match self.content {
+            None if calls.is_empty() && self.refusal.is_none() => Some(String::new()),
+            content => content,
+        };
+        let mut message = Map::new();
+        message.insert("role".into(), "assistant".into());
+        message.insert("content".into(), content.into());
+        message.insert("refusal".into(), self.refusal.into());
+        message.insert("annotations".into(), json!([]));
+        if let Some(reasoning) = self.reasoning {
+            message.insert("reasoning_content".into(), reasoning.into());
+        }
+        if !calls.is_empty() {
+            let calls: Vec<Value> = calls.into_iter().map(ToolCall::into_value).collect();
+            message.insert("tool_calls".into(), calls.into());
+        }
+        message.extend(self.extra);
+        json!({
+            "id": head.id,
+            "object": "chat.completion",
+            "created": head.created,
+            "model": head.model,
+            "choices": [{
+                "index": 0,
+                "message": message,
+                "logprobs": null,
+                "finish_reason": finish_name(outcome.finish_reason),
+            }],
+            "usage": usage_value(outcome.usage.as_ref()),
+        })
+    }
+}
+
+impl ToolCall {
+    fn into_value(self) -> Value {
+        json!({
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.arguments},
+        })
+    }
+}

@@ -1,0 +1,230 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+
+use super::RequestId;
+use super::aggregate::Aggregate;
+use super::error;
+use super::observed::Record;
+use super::request::ChatRequest;
+use super::sse;
+use super::wire::Head;
+use crate::admission::Shed;
+use crate::ascii_json;
+use crate::exchange::{Event, Exchange, not_opened};
+use crate::failure::{Failure, Kind, unix_now};
+use crate::guests::exchange::GuestExchange;
+use crate::guests::types;
+use crate::service::Service;
+
+const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
+
+/// Answers a chat completion request, streaming or not.
+pub(super) async fn completions(
+    State(service): State<Arc<Service>>,
+    Extension(id): Extension<RequestId>,
+    body: Body,
+) -> Response {
+    let mut record = Record::new(id);
+    match read(&service, body, &mut record).await {
+        Ok(begun) => respond(&service, begun, record).await,
+        Err(failure) => refuse(&service, failure, record),
+    }
+}
+
+/// A request with the exchange that answers it, and what its answer is called.
+struct Begun {
+    request: ChatRequest,
+    exchange: Exchange,
+    head: Head,
+}
+
+/// From the body to a running exchange.
+async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result<Begun, Failure> {
+    if service.is_draining() {
+        return Err(Failure::new(
+            Kind::ShuttingDown,
+            "the service is being shut down: try again in a moment",
+        ));
+    }
+    let body = read_body(body, service.config.http.max_body).await?;
+    let request = ChatRequest::parse(&body)?;
+    drop(body);
+    if let Some(param) = request.ignored.first()
+        && service.config.http.refuse_ignored
+    {
+        let message = format!("`{param}` is not supported, and `refuse_ignored_params` is set");
+        return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(param));
+    }
+    let route = service
+        .models
+        .route(&request.model)
+        .ok_or_else(|| unknown_model(&request.model))?;
+    record.routed(&request.model, request.stream);
+    let permit = route
+        .backend
+        .admission
+        .enter()
+        .await
+        .map_err(|shed| full(&shed))?;
+    let adapter = &route.backend.config.adapter;
+    let set = service.guests.current();
+    let guest = set
+        .serving
+        .get(adapter)
+        .cloned()
+        .ok_or_else(|| missing_guest(adapter))?;
+    record.pinned(guest.generation);
+    let head = Head {
+        id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
+        created: unix_now(),
+        model: request.model.clone(),
+    };
+    let context = types::Context {
+        id: head.id.clone(),
+        created: head.created,
+        model: route.model.clone(),
+        extra: "{}".into(),
+    };
+    let opened = GuestExchange::open(guest, &context, &request.json);
+    let opened = opened.map_err(|reason| not_opened(adapter, reason))?;
+    let size = request.json.len();
+    let exchange = Exchange::launch(
+        route.backend,
+        opened,
+        size,
+        &route.model,
+        &service.processes,
+        permit,
+    )?;
+    Ok(Begun {
+        request,
+        exchange,
+        head,
+    })
+}
+
+/// From a running exchange to a response.
+async fn respond(service: &Arc<Service>, begun: Begun, mut record: Record) -> Response {
+    let Begun {
+        request,
+        mut exchange,
+        head,
+    } = begun;
+    let mut response = if request.stream {
+        match first_event(service, &mut exchange).await {
+            Err(failure) => return refuse(service, failure, record),
+            Ok(first) => {
+                let settings = sse::Settings::new(&service.config.http, request.include_usage);
+                sse::response(head, settings, exchange, first, record)
+            }
+        }
+    } else {
+        match fold(&mut exchange, &mut record).await {
+            Err(failure) => return refuse(service, failure, record),
+            Ok((answer, outcome)) => {
+                let json = [(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                )];
+                let body = ascii_json::to_vec(&answer.finish(&head, &outcome));
+                record.finished(&outcome);
+                (json, body).into_response()
+            }
+        }
+    };
+    if let Ok(list) = HeaderValue::from_str(&request.ignored.join(", "))
+        && !request.ignored.is_empty()
+    {
+        response.headers_mut().insert(IGNORED_PARAMS, list);
+    }
+    response
+}
+
+/// Holds the status line back until the first content or error, within bounds, so that a
+/// failure has its true status.
+async fn first_event(service: &Service, exchange: &mut Exchange) -> Result<Option<Event>, Failure> {
+    match tokio::time::timeout(service.config.http.hold, exchange.next()).await {
+        Ok(Event::Fail(failure)) => Err(failure),
+        Ok(event) => Ok(Some(event)),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn fold(
+    exchange: &mut Exchange,
+    record: &mut Record,
+) -> Result<(Aggregate, types::Outcome), Failure> {
+    let mut answer = Aggregate::default();
+    loop {
+        match exchange.next().await {
+            Event::Delta(delta) => {
+                record.delta();
+                answer.push(delta);
+            }
+            Event::Finish(outcome) => return Ok((answer, outcome)),
+            Event::Fail(failure) => return Err(failure),
+        }
+    }
+}
+
+fn refuse(service: &Service, failure: Failure, mut record: Record) -> Response {
+    record.failed(
+        &failure,
+        error::status(&failure, service.config.http.rate_limit_status),
+    );
+    failure.into_response()
+}
+
+/// Reads a body of at most `limit` bytes. What goes beyond is read on for a while and dropped,
+/// because most clients only look for an answer after they have sent everything.
+async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let mut read = BytesMut::new();
+    let mut size = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|e| Failure::new(Kind::InvalidRequest, format!("the body broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        size = size.saturating_add(data.len());
+        if size <= limit {
+            read.extend_from_slice(&data);
+        } else {
+            read = BytesMut::new();
+        }
+        if size > limit.saturating_mul(4) {
+            break;
+        }
+    }
+    if size > limit {
+        let message = format!("the body is larger than {limit} bytes (`max_body`)");
+        return Err(Failure::new(Kind::BodyTooLarge, message));
+    }
+    Ok(read.freeze())
+}
+
+fn unknown_model(name: &str) -> Failure {
+    let name: String = name.chars().take(100).collect();
+    let message = format!("the model `{name}` does not exist: GET /v1/models lists those that do");
+    Failure::new(Kind::UnknownModel, message).with_param("model")
+}
+
+fn missing_guest(adapter: &str) -> Failure {
+    let message = format!(
+        "the adapter `{adapter}` is not loaded: put `{adapter}.wasm` into the guests' folder"
+    );
+    Failure::new(Kind::Guest, message)
+}
+
+fn full(shed: &Shed) -> Failure {
+    Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"))
+}

@@ -1,0 +1,124 @@
+//! `GET /health`, `GET /metrics` and `POST /admin/reload`: what operators look at.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use crate::backends::Backend;
+use crate::backends::status::Health;
+use crate::failure::{Failure, Kind};
+use crate::guests::admission::Origin;
+use crate::guests::registry::{GuestSet, Reload};
+use crate::service::Service;
+
+/// The state of everything; 200 while a real backend can serve.
+pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
+    service.monitor.known().await;
+    let set = service.guests.current();
+    let real: Vec<_> = service
+        .backends
+        .iter()
+        .filter(|backend| backend.is_real())
+        .collect();
+    let ready = real
+        .iter()
+        .filter(|backend| backend.status.health() == Health::Ready)
+        .count();
+    let (code, status) = match ready {
+        0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+        _ if service.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+        some if some < real.len() || !set.rejected.is_empty() => (StatusCode::OK, "degraded"),
+        _ => (StatusCode::OK, "ok"),
+    };
+    let backends: Map<String, Value> = service
+        .backends
+        .iter()
+        .map(|b| (b.config.name.clone(), backend_state(b)))
+        .collect();
+    let body = json!({
+        "status": status,
+        "version": env!("CARGO_PKG_VERSION"),
+        "backends": backends,
+        "guests": guests_state(&set),
+    });
+    (code, Json(body)).into_response()
+}
+
+fn backend_state(backend: &Backend) -> Value {
+    let health = backend.status.health();
+    let word = match health {
+        Health::Starting => "starting",
+        Health::Ready => "ready",
+        Health::Missing(_) => "missing",
+        Health::LoggedOut => "logged_out",
+        Health::Failing(_) => "failing",
+    };
+    let mut state = json!({
+        "status": word,
+        "adapter": backend.config.adapter,
+        "in_flight": backend.config.max_concurrent - backend.admission.free(),
+        "queued": backend.admission.queued(),
+        "max_concurrent": backend.config.max_concurrent,
+    });
+    if health != Health::Ready {
+        state["message"] = health.message().into();
+        state["remedy"] = health.remedy().into();
+    }
+    if let Some(version) = backend.status.version() {
+        state["version"] = version.into();
+    }
+    if let Some(limit) = backend.status.rate_limit() {
+        state["rate_limit"] = limit;
+    }
+    state
+}
+
+/// What serves, with what was not admitted beside it; a name may have both.
+fn guests_state(set: &GuestSet) -> Value {
+    let mut guests = Map::new();
+    for (name, guest) in &set.serving {
+        let origin = match guest.origin {
+            Origin::Embedded => "embedded",
+            Origin::File => "file",
+        };
+        let state = json!({
+            "version": guest.version,
+            "summary": guest.summary,
+            "digest": guest.digest,
+            "generation": guest.generation,
+            "origin": origin,
+        });
+        guests.insert(name.clone(), state);
+    }
+    for (name, reason) in &set.rejected {
+        let entry = guests
+            .entry(name.clone())
+            .or_insert_with(|| json!({"version": null, "digest": null, "generation": null}));
+        entry["rejected"] = reason.as_str().into();
+    }
+    guests.into()
+}
+
+/// The metrics, in Prometheus's text format.
+pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
+    metrics::gauge!(crate::telemetry::names::GENERATION)
+        .set(service.guests.current().generation as f64);
+    let text = service.metrics.render();
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// Looks for new guests at once.
+pub(super) async fn reload(State(service): State<Arc<Service>>) -> Result<Json<Reload>, Failure> {
+    let failure = || {
+        Failure::new(
+            Kind::Internal,
+            "the guests' loader is gone: restart the service",
+        )
+    };
+    service.guests.reload().await.map(Json).ok_or_else(failure)
+}

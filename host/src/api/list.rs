@@ -1,0 +1,52 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, Kind};
+use crate::models::Listed;
+use crate::service::Service;
+
+/// All models.
+pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
+    let data: Vec<Value> = service
+        .models
+        .list()
+        .iter()
+        .map(|model| object(&service, model))
+        .collect();
+    Json(json!({"object": "list", "data": data}))
+}
+
+/// One model.
+pub(super) async fn model(
+    State(service): State<Arc<Service>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let list = service.models.list();
+    match list.iter().find(|model| model.id == id) {
+        Some(model) => Ok(Json(object(&service, model))),
+        None => {
+            let id: String = id.chars().take(100).collect();
+            let message =
+                format!("the model `{id}` does not exist: GET /v1/models lists those that do");
+            Err(Failure::new(Kind::UnknownModel, message).with_param("model"))
+        }
+    }
+}
+
+fn object(service: &Service, model: &Listed) -> Value {
+    let mut object = json!({
+        "id": model.id,
+        "object": "model",
+        "created": service.started_at,
+        "owned_by": model.backend,
+    });
+    if let Some(name) = &model.display_name {
+        object["display_name"] = name.as_str().into();
+    }
+    object
+}

@@ -1,0 +1,145 @@
+//! What is told of a request: one line in the log, and the metrics.
+
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+
+use super::RequestId;
+use super::error;
+use crate::failure::{Failure, Kind};
+use crate::guests::types;
+use crate::telemetry::names;
+
+/// The status for a client that left before it was answered, as nginx has it.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request as it is told of when this is dropped.
+pub(super) struct Record {
+    id: RequestId,
+    started: Instant,
+    first_token: Option<Duration>,
+    model: String,
+    generation: u64,
+    stream: bool,
+    status: u16,
+    error: Option<Failure>,
+    usage: Option<types::Usage>,
+}
+
+impl Record {
+    pub(super) fn new(id: RequestId) -> Self {
+        metrics::gauge!(names::IN_FLIGHT).increment(1);
+        Record {
+            id,
+            started: Instant::now(),
+            first_token: None,
+            model: String::new(),
+            generation: 0,
+            stream: false,
+            status: CLIENT_LEFT,
+            error: None,
+            usage: None,
+        }
+    }
+
+    /// The request is understood: `model` is one that is served.
+    pub(super) fn routed(&mut self, model: &str, stream: bool) {
+        self.model = model.to_owned();
+        self.stream = stream;
+    }
+
+    /// Which guest set serves it.
+    pub(super) fn pinned(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    /// A piece of the answer is there.
+    pub(super) fn delta(&mut self) {
+        if self.first_token.is_none() {
+            let elapsed = self.started.elapsed();
+            self.first_token = Some(elapsed);
+            metrics::histogram!(names::FIRST_TOKEN, "model" => self.model.clone()).record(elapsed);
+        }
+    }
+
+    /// The answer is complete.
+    pub(super) fn finished(&mut self, outcome: &types::Outcome) {
+        self.status = StatusCode::OK.as_u16();
+        self.usage = outcome.usage.clone();
+    }
+
+    /// The request failed, and the client was told with this status.
+    pub(super) fn failed(&mut self, failure: &Failure, status: StatusCode) {
+        self.status = status.as_u16();
+        self.error = Some(failure.clone());
+    }
+
+    fn count(&self, code: &str) {
+        let model = if self.model.is_empty() {
+            "unknown"
+        } else {
+            &self.model
+        };
+        let labels = [
+            ("model", model.to_owned()),
+            ("status", self.status.to_string()),
+        ];
+        metrics::counter!(names::REQUESTS, &labels).increment(1);
+        if self.status != StatusCode::OK.as_u16() || self.error.is_some() {
+            metrics::counter!(names::ERRORS, "model" => model.to_owned(), "code" => code.to_owned()).increment(1);
+        }
+        if let Some(usage) = &self.usage {
+            for (kind, tokens) in [
+                ("prompt", usage.prompt_tokens),
+                ("completion", usage.completion_tokens),
+                ("cached", usage.cached_tokens),
+            ] {
+                metrics::counter!(names::TOKENS, "model" => model.to_owned(), "kind" => kind)
+                    .increment(tokens);
+            }
+        }
+        metrics::histogram!(names::DURATION, "model" => model.to_owned())
+            .record(self.started.elapsed());
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        metrics::gauge!(names::IN_FLIGHT).decrement(1);
+        let code = match &self.error {
+            Some(failure) => error::code(failure),
+            None if self.status == CLIENT_LEFT => "client_left".into(),
+            None => String::new(),
+        };
+        self.count(&code);
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let usage = self.usage.as_ref();
+        tracing::info!(
+            target: "request",
+            id = %self.id.0,
+            model = %self.model,
+            generation = self.generation,
+            stream = self.stream,
+            status = self.status,
+            code = %code,
+            first_token_ms = self.first_token.map(millis),
+            total_ms = millis(self.started.elapsed()),
+            prompt_tokens = usage.map(|u| u.prompt_tokens),
+            completion_tokens = usage.map(|u| u.completion_tokens),
+        );
+        if let Some(failure) = &self.error {
+            tell(&self.id, failure);
+        }
+    }
+}
+
+/// Failures of the client are in the line above; those of this side want more words.
+fn tell(id: &RequestId, failure: &Failure) {
+    let detail = failure.detail.as_deref();
+    match failure.kind {
+        Kind::Backend | Kind::Timeout | Kind::Guest | Kind::Internal | Kind::Authentication => {
+            tracing::warn!(target: "request", id = %id.0, detail, "{}", failure.message);
+        }
+        _ => tracing::debug!(target: "request", id = %id.0, detail, "{}", failure.message),
+    }
+}

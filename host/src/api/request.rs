@@ -1,0 +1,345 @@
+//! Reads the body of a chat completion request.
+//!
+//! Every field falls into one of three classes: honoured; ignored, because it only tunes the
+//! answer, and named in `x-ignored-params`; refused, because the answer would mean something
+//! else without it.
+
+use serde_json::{Map, Value};
+
+use crate::failure::{Failure, Kind};
+
+/// Fields that are honoured, here or by the adapter.
+pub(super) const HONOURED: [&str; 11] = [
+    "functions",
+    "messages",
+    "model",
+    "n",
+    "reasoning_effort",
+    "response_format",
+    "stop",
+    "stream",
+    "stream_options",
+    "tool_choice",
+    "tools",
+];
+
+/// Fields that are refused unless their value changes nothing.
+pub(super) const REFUSED: [&str; 6] = [
+    "audio",
+    "logit_bias",
+    "logprobs",
+    "modalities",
+    "top_logprobs",
+    "web_search_options",
+];
+
+const ROLES: [&str; 6] = [
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+];
+
+/// A chat completion request of a sound shape.
+#[derive(Debug)]
+pub(super) struct ChatRequest {
+    /// The name that the client uses.
+    pub(super) model: String,
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    /// Fields that are not honoured, sorted.
+    pub(super) ignored: Vec<String>,
+    /// The request as JSON, for the adapter.
+    pub(super) json: String,
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// Names the first field that is missing, of a wrong type or not supported.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
+        let value: Value = serde_json::from_slice(body).map_err(|e| {
+            Failure::new(
+                Kind::InvalidRequest,
+                format!("the body is no valid JSON: {e}"),
+            )
+        })?;
+        let Value::Object(fields) = &value else {
+            return Err(Failure::new(
+                Kind::InvalidRequest,
+                "the body must be a JSON object",
+            ));
+        };
+        let model = match fields.get("model") {
+            Some(Value::String(model)) if !model.is_empty() => model.clone(),
+            Some(other) if !other.is_null() => {
+                return Err(wrong_type("model", "the name of a model", other));
+            }
+            _ => {
+                return Err(Failure::invalid(
+                    "model",
+                    "`model` is missing: name one of GET /v1/models",
+                ));
+            }
+        };
+        check_messages(fields)?;
+        check_count(fields)?;
+        for param in REFUSED {
+            refuse(fields, param)?;
+        }
+        let stream = flag(fields, "stream", "stream")?;
+        let include_usage = match fields.get("stream_options") {
+            None | Some(Value::Null) => false,
+            Some(Value::Object(options)) => {
+                flag(options, "include_usage", "stream_options.include_usage")?
+            }
+            Some(other) => return Err(wrong_type("stream_options", "an object", other)),
+        };
+        let ignored = ignored(fields);
+        Ok(ChatRequest {
+            model,
+            stream,
+            include_usage,
+            ignored,
+            json: value.to_string(),
+        })
+    }
+}
+
+fn check_messages(fields: &Map<String, Value>) -> Result<(), Failure> {
+    let messages = match fields.get("messages") {
+        Some(Value::Array(messages)) if !messages.is_empty() => messages,
+        Some(Value::Array(_)) => return Err(Failure::invalid("messages", "`messages` is empty")),
+        None | Some(Value::Null) => {
+            return Err(Failure::invalid("messages", "`messages` is missing"));
+        }
+        Some(other) => return Err(wrong_type("messages", "a list", other)),
+    };
+    for (i, message) in messages.iter().enumerate() {
+        check_message(&format!("messages[{i}]"), message)?;
+    }
+    Ok(())
+}
+
+fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
+    let Value::Object(message) = message else {
+        return Err(wrong_type(param, "an object", message));
+    };
+    let role = match message.get("role") {
+        Some(Value::String(role)) => role,
+        Some(other) => return Err(wrong_type(&format!("{param}.role"), "a text", other)),
+        None => {
+            return Err(Failure::invalid(
+                format!("{param}.role"),
+                format!("`{param}.role` is missing"),
+            ));
+        }
+    };
+    if !ROLES.contains(&role.as_str()) {
+        let message = format!(
+            "`{}` is no role: use one of {}",
+            shown(role),
+            ROLES.join(", ")
+        );
+        return Err(Failure::invalid(format!("{param}.role"), message));
+    }
+    let content = format!("{param}.content");
+    match message.get("content") {
+        Some(Value::String(_)) => Ok(()),
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .enumerate()
+            .try_for_each(|(j, part)| check_part(&format!("{content}[{j}]"), part)),
+        None | Some(Value::Null) if role == "assistant" => Ok(()),
+        None | Some(Value::Null) => Err(Failure::invalid(
+            content.as_str(),
+            format!("`{content}` is missing"),
+        )),
+        Some(other) => Err(wrong_type(&content, "a text or a list of parts", other)),
+    }
+}
+
+fn check_part(param: &str, part: &Value) -> Result<(), Failure> {
+    let Value::Object(fields) = part else {
+        return Err(wrong_type(param, "an object", part));
+    };
+    match fields.get("type") {
+        Some(Value::String(kind)) if kind == "text" || kind == "refusal" => {
+            match fields.get(kind.as_str()) {
+                Some(Value::String(_)) => Ok(()),
+                other => Err(wrong_type(
+                    &format!("{param}.{kind}"),
+                    "a text",
+                    other.unwrap_or(&Value::Null),
+                )),
+            }
+        }
+        Some(Value::String(_)) => Ok(()),
+        other => Err(wrong_type(
+            &format!("{param}.type"),
+            "a text",
+            other.unwrap_or(&Value::Null),
+        )),
+    }
+}
+
+fn check_count(fields: &Map<String, Value>) -> Result<(), Failure> {
+    match fields.get("n") {
+        None | Some(Value::Null) => Ok(()),
+        Some(n) if n.as_u64() == Some(1) => Ok(()),
+        Some(n) if n.is_u64() => Err(unsupported(
+            "n",
+            "one answer a request is supported: leave `n` out, or make several requests",
+        )),
+        Some(other) => Err(wrong_type("n", "a whole number", other)),
+    }
+}
+
+/// Refuses a field, unless its value asks for nothing.
+fn refuse(fields: &Map<String, Value>, param: &'static str) -> Result<(), Failure> {
+    let harmless = match fields.get(param) {
+        None | Some(Value::Null | Value::Bool(false)) => true,
+        Some(Value::Object(map)) if param == "logit_bias" => map.is_empty(),
+        Some(Value::Array(list)) if param == "modalities" => list.iter().all(|m| m == "text"),
+        Some(Value::Number(number)) => number.as_u64() == Some(0),
+        Some(_) => false,
+    };
+    if harmless {
+        return Ok(());
+    }
+    Err(unsupported(
+        param,
+        &format!("`{param}` is not supported, and the answer would mean something else without it"),
+    ))
+}
+
+fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Failure> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(other) => Err(wrong_type(param, "true or false", other)),
+    }
+}
+
+fn ignored(fields: &Map<String, Value>) -> Vec<String> {
+    let set = fields
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, _)| key.as_str());
+    let mut ignored: Vec<String> = set
+        .filter(|key| !HONOURED.contains(key) && !REFUSED.contains(key))
+        .map(shown)
+        .collect();
+    ignored.sort();
+    ignored
+}
+
+/// A name from the request, cut and cleaned for a header or a message.
+fn shown(name: &str) -> String {
+    name.chars()
+        .filter(|c| c.is_ascii_graphic() && *c != ',')
+        .take(64)
+        .collect()
+}
+
+fn unsupported(param: &str, message: &str) -> Failure {
+    Failure::new(Kind::UnsupportedParameter, message).with_param(param)
+}
+
+fn wrong_type(param: &str, wanted: &str, found: &Value) -> Failure {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    Failure::invalid(param, format!("`{param}` must be {wanted}, not {found}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn param(body: &str) -> Option<String> {
+        ChatRequest::parse(body.as_bytes()).unwrap_err().param
+    }
+
+    fn with(field: &str) -> String {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{field}}}"#)
+    }
+
+    #[test]
+    fn bad_input_is_told_its_field() {
+        for (body, expected) in [
+            (r#"{"messages":[]}"#, "model"),
+            (r#"{"model":5}"#, "model"),
+            (r#"{"model":"m"}"#, "messages"),
+            (r#"{"model":"m","messages":[]}"#, "messages"),
+            (r#"{"model":"m","messages":"hi"}"#, "messages"),
+            (r#"{"model":"m","messages":["hi"]}"#, "messages[0]"),
+            (
+                r#"{"model":"m","messages":[{"content":"x"}]}"#,
+                "messages[0].role",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"king","content":"x"}]}"#,
+                "messages[0].role",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user"}]}"#,
+                "messages[0].content",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":5}]}"#,
+                "messages[0].content",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":[5]}]}"#,
+                "messages[0].content[0]",
+            ),
+            (
+                r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}"#,
+                "messages[0].content[0].text",
+            ),
+            (&with(r#""n":2"#), "n"),
+            (&with(r#""n":"2""#), "n"),
+            (&with(r#""stream":"yes""#), "stream"),
+            (
+                &with(r#""stream_options":{"include_usage":1}"#),
+                "stream_options.include_usage",
+            ),
+            (&with(r#""logprobs":true"#), "logprobs"),
+            (&with(r#""modalities":["text","audio"]"#), "modalities"),
+            (&with(r#""audio":{"voice":"x"}"#), "audio"),
+        ] {
+            assert_eq!(param(body).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_no_object_are_refused() {
+        for body in ["", "{", "[]", "null", r#"{"model":"\ud800"}"#, "\u{0}"] {
+            let failure = ChatRequest::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(failure.kind, Kind::InvalidRequest, "{body}");
+        }
+        assert!(ChatRequest::parse(b"{\"model\":\"\xff\"}").is_err());
+        let deep = "[".repeat(100_000);
+        assert!(ChatRequest::parse(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_only_tunes_is_ignored_and_named() {
+        let body = with(
+            r#""temperature":0.5,"top_k":3,"n":1,"logprobs":false,"logit_bias":{},"user":null,"a b,c":1"#,
+        );
+        let request = ChatRequest::parse(body.as_bytes()).unwrap();
+        assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
+        assert!(!request.stream && !request.include_usage);
+    }
+}

@@ -1,0 +1,135 @@
+//! OpenAI's wire types for answers.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::guests::types;
+
+/// What every chunk of a stream and the whole answer have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub(super) id: String,
+    pub(super) created: u64,
+    /// The name that the client uses.
+    pub(super) model: String,
+}
+
+/// A chunk of a stream.
+#[derive(Serialize)]
+pub(super) struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<ChunkChoice>,
+    /// Absent unless the client wants it; null on all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Value>>,
+}
+
+#[derive(Serialize)]
+struct ChunkChoice {
+    index: u32,
+    delta: Value,
+    logprobs: Option<()>,
+    finish_reason: Option<&'static str>,
+}
+
+impl Head {
+    /// A chunk with a delta, or with the reason why the answer ended.
+    pub(super) fn chunk(
+        &self,
+        delta: Value,
+        finish: Option<types::FinishReason>,
+        usage_wanted: bool,
+    ) -> Chunk<'_> {
+        let finish_reason = finish.map(finish_name);
+        let choices = vec![ChunkChoice {
+            index: 0,
+            delta,
+            logprobs: None,
+            finish_reason,
+        }];
+        self.frame(choices, usage_wanted.then_some(None))
+    }
+
+    /// The last chunk of a stream whose client wants to know the usage.
+    pub(super) fn usage_chunk(&self, usage: Option<&types::Usage>) -> Chunk<'_> {
+        self.frame(Vec::new(), Some(Some(usage_value(usage))))
+    }
+
+    fn frame(&self, choices: Vec<ChunkChoice>, usage: Option<Option<Value>>) -> Chunk<'_> {
+        Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
+    }
+}
+
+/// A delta as it stands in a chunk. The host has checked that `extra` is an object.
+pub(super) fn delta_value(delta: types::Delta) -> Value {
+    match delta {
+        types::Delta::Content(text) => json!({ "content": text }),
+        types::Delta::Reasoning(text) => json!({ "reasoning_content": text }),
+        types::Delta::Refusal(text) => json!({ "refusal": text }),
+        types::Delta::ToolCall(call) => json!({ "tool_calls": [tool_call_value(call)] }),
+        types::Delta::Extra(json) => {
+            serde_json::from_str(&json).unwrap_or_else(|_| Value::Object(Map::new()))
+        }
+    }
+}
+
+fn tool_call_value(call: types::ToolCallDelta) -> Value {
+    let mut value = Map::new();
+    value.insert("index".into(), call.index.into());
+    if let Some(id) = call.id {
+        value.insert("id".into(), id.into());
+        value.insert("type".into(), "function".into());
+    }
+    let mut function = Map::new();
+    if let Some(name) = call.name {
+        function.insert("name".into(), name.into());
+    }
+    function.insert("arguments".into(), call.arguments.into());
+    value.insert("function".into(), function.into());
+    value.into()
+}
+
+pub(super) fn finish_name(reason: types::FinishReason) -> &'static str {
+    match reason {
+        types::FinishReason::Stop => "stop",
+        types::FinishReason::Length => "length",
+        types::FinishReason::ToolCalls => "tool_calls",
+        types::FinishReason::ContentFilter => "content_filter",
+    }
+}
+
+/// OpenAI's usage object. Without a count it is all zeros, because clients read the numbers
+/// unasked.
+pub(super) fn usage_value(usage: Option<&types::Usage>) -> Value {
+    let none = types::Usage {
+        prompt_tokens: 0,
+        completion_tokens: 0,
+        cached_tokens: 0,
+        cache_write_tokens: 0,
+        reasoning_tokens: 0,
+        cost_usd: None,
+    };
+    let usage = usage.unwrap_or(&none);
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens.saturating_add(usage.completion_tokens),
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    })
+}

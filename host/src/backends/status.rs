@@ -1,0 +1,256 @@
+//! What is known of a backend's state.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Backend;
+use crate::config::Profile;
+use crate::failure::Kind;
+use crate::processes::Processes;
+
+/// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
+const LOGIN_CHECK: Duration = Duration::from_secs(15);
+
+/// How long a good state is believed without another sign of life.
+const GOOD_FOR: Duration = Duration::from_secs(300);
+
+/// How long a bad state is believed: whoever mends it wants to see it.
+const BAD_FOR: Duration = Duration::from_secs(20);
+
+/// The most models that a backend may report.
+const MODELS_MAX: usize = 256;
+
+/// A backend's state, renewed by checks and by every request.
+pub(crate) struct Status(Mutex<State>);
+
+struct State {
+    health: Health,
+    checked: Option<Instant>,
+    version: Option<String>,
+    models: Vec<ModelOffer>,
+    rate_limit: Option<Value>,
+}
+
+/// Whether a backend can serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Not looked at yet.
+    Starting,
+    /// It can.
+    Ready,
+    /// The program is not there.
+    Missing(String),
+    /// It is not logged in.
+    LoggedOut,
+    /// It does not work.
+    Failing(String),
+}
+
+/// A model that a backend says it offers.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub(crate) struct ModelOffer {
+    pub(crate) id: String,
+    pub(crate) resolved: Option<String>,
+    pub(crate) display_name: Option<String>,
+}
+
+/// What an adapter reports; see the contract's effect `report`.
+#[derive(Deserialize)]
+struct Report {
+    version: Option<String>,
+    models: Option<Vec<ModelOffer>>,
+    rate_limit: Option<Value>,
+}
+
+impl Status {
+    pub(super) fn new(profile: Profile) -> Self {
+        let health = match profile {
+            Profile::Demo => Health::Ready,
+            Profile::ClaudeCode => Health::Starting,
+        };
+        Status(Mutex::new(State {
+            health,
+            checked: None,
+            version: None,
+            models: Vec::new(),
+            rate_limit: None,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.state().health.clone()
+    }
+
+    pub(crate) fn version(&self) -> Option<String> {
+        self.state().version.clone()
+    }
+
+    pub(crate) fn rate_limit(&self) -> Option<Value> {
+        self.state().rate_limit.clone()
+    }
+
+    /// The models that the backend offers, as far as it has said.
+    pub(crate) fn offers(&self) -> Vec<ModelOffer> {
+        self.state().models.clone()
+    }
+
+    /// Whether it is time for another check.
+    pub(crate) fn is_stale(&self) -> bool {
+        let state = self.state();
+        let good_for = if state.health == Health::Ready {
+            GOOD_FOR
+        } else {
+            BAD_FOR
+        };
+        state.checked.is_none_or(|at| at.elapsed() > good_for)
+    }
+
+    /// Takes what an adapter reports. Anything of another shape is not for this version.
+    pub(crate) fn observe(&self, report: &str) {
+        let Ok(report) = serde_json::from_str::<Report>(report) else {
+            return;
+        };
+        let mut state = self.state();
+        state.version = report.version.or(state.version.take());
+        state.rate_limit = report.rate_limit.or(state.rate_limit.take());
+        if let Some(mut models) = report.models {
+            models.truncate(MODELS_MAX);
+            models.retain(|m| m.id != "default" && super::profile::is_model_name(&m.id));
+            state.models = models;
+        }
+    }
+
+    /// A request was answered: the best check there is.
+    pub(crate) fn answered(&self) {
+        self.set(Health::Ready);
+    }
+
+    /// A request failed; a few kinds of failure tell of the backend rather than of the request.
+    pub(crate) fn failed(&self, kind: Kind) {
+        if kind == Kind::Authentication {
+            self.set(Health::LoggedOut);
+        }
+    }
+
+    /// The program could not be started.
+    pub(crate) fn not_started(&self, error: &crate::processes::SpawnError) {
+        self.set(match error.source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                Health::Missing(error.to_string())
+            }
+            _ => Health::Failing(error.to_string()),
+        });
+    }
+
+    fn set(&self, health: Health) {
+        let mut state = self.state();
+        state.checked = Some(Instant::now());
+        state.health = health;
+    }
+}
+
+impl Health {
+    /// What to do about it, as commands.
+    pub(crate) fn remedy(&self) -> &'static [&'static str] {
+        const INSTALL: &str = "npm install -g @anthropic-ai/claude-code";
+        const LOGIN: &str = "claude auth login";
+        match self {
+            Health::Missing(_) => &[INSTALL, LOGIN],
+            Health::LoggedOut => &[LOGIN, "claude auth status"],
+            Health::Starting | Health::Ready | Health::Failing(_) => &[],
+        }
+    }
+
+    /// A sentence for people.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Health::Starting => "not looked at yet".into(),
+            Health::Ready => "ready".into(),
+            Health::Missing(what) => format!("the Claude Code command line is not there: {what}"),
+            Health::LoggedOut => "Claude Code is not logged in".into(),
+            Health::Failing(what) => format!("Claude Code does not work: {what}"),
+        }
+    }
+}
+
+impl Backend {
+    /// Asks the backend whether it is logged in, and returns whether it can serve. A change for
+    /// the worse is logged once, with what mends it.
+    pub(crate) async fn check(&self, processes: &Processes) -> bool {
+        if !self.is_real() {
+            return true;
+        }
+        let before = self.status.health();
+        match processes
+            .ask(&super::profile::login_check(&self.config), LOGIN_CHECK)
+            .await
+        {
+            Ok((answer, success)) => self.status.set(login_state(&answer, success)),
+            Err(error) => self.status.not_started(&error),
+        }
+        let now = self.status.health();
+        if now != before {
+            let backend = &self.config.name;
+            match &now {
+                Health::Ready => tracing::info!(%backend, "the backend is ready"),
+                bad => {
+                    tracing::warn!(%backend, remedy = bad.remedy().join(" && "), "{}", bad.message());
+                }
+            }
+        }
+        now == Health::Ready
+    }
+}
+
+/// What `claude auth status` said. A version without that command, or one that prints
+/// something else, is given the benefit of the doubt if it succeeded.
+fn login_state(answer: &[u8], success: bool) -> Health {
+    let answer: Option<Value> = serde_json::from_slice(answer).ok();
+    match answer.and_then(|a| a["loggedIn"].as_bool()) {
+        Some(true) => Health::Ready,
+        Some(false) => Health::LoggedOut,
+        None if success => Health::Ready,
+        None => Health::Failing("`auth status` failed and said nothing of a login".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_check_is_read_as_both_versions_print_it() {
+        assert_eq!(
+            login_state(br#"{"loggedIn": true, "authMethod": "x"}"#, true),
+            Health::Ready
+        );
+        assert_eq!(
+            login_state(br#"{"loginExpiresAt":null,"loggedIn":false}"#, false),
+            Health::LoggedOut
+        );
+        assert!(matches!(
+            login_state(b"error: unknown command", false),
+            Health::Failing(_)
+        ));
+    }
+
+    #[test]
+    fn reports_of_other_shapes_are_not_for_this_version() {
+        let status = Status::new(Profile::ClaudeCode);
+        status.observe(
+            r#"{"models":[{"id":"opus","resolved":"x","new":1},{"id":"default"},{"id":"-p"}]}"#,
+        );
+        status.observe(r#"{"models":"none"}"#);
+        status.observe("rubbish");
+        let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
+        assert_eq!(ids, ["opus"]);
+    }
+}

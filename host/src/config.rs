@@ -1,0 +1,320 @@
+//! What the operator configured.
+//!
+//! One TOML file, or none: every key has a default, and the keys of a file replace the defaults
+//! one by one. Only `[backends]` and `[models]` replace theirs as a whole.
+
+mod reader;
+mod sections;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use reader::{Problems, Section};
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was read, if any.
+    pub source: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Components in this folder override the embedded guests.
+    pub guests_dir: PathBuf,
+    /// Where compiled guests are kept from one start to the next.
+    pub cache_dir: PathBuf,
+    /// How long requests in flight may go on after a signal to stop.
+    pub shutdown_grace: Duration,
+    /// Who may call.
+    pub access: Access,
+    /// How answers look on the wire.
+    pub http: Http,
+    /// What one call of a guest may use.
+    pub guest_limits: GuestLimits,
+    /// The command lines that answer.
+    pub backends: Vec<Backend>,
+    /// The models by the names that clients use.
+    pub models: Vec<Model>,
+    /// Configuration of guests, by name.
+    pub guests: Vec<(String, Value)>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// `127.0.0.1:8013`
+    Tcp(SocketAddr),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Digests of the keys, one of which a caller must send. Without keys everybody on this
+    /// machine may call.
+    pub keys: Vec<KeyDigest>,
+    /// Names that a `Host` header may carry beside those of this machine.
+    pub hosts: Vec<String>,
+    /// Web pages that may call, by their origin.
+    pub origins: Vec<String>,
+    /// Addresses off this machine's loopback that may be listened on without a key.
+    pub open_addresses: Vec<String>,
+}
+
+/// The SHA-256 digest of a key: keys are compared by it, in a time that tells nothing.
+pub type KeyDigest = [u8; 32];
+
+/// How answers look on the wire.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// The largest body of a request, in bytes.
+    pub max_body: usize,
+    /// How long the status line of a stream is held back for the first content or error.
+    pub hold: Duration,
+    /// How long a stream may be silent before something is sent to keep it alive.
+    pub keep_alive: Duration,
+    /// What is sent to keep it alive.
+    pub keep_alive_form: KeepAliveForm,
+    /// Whether parameters that would only be ignored are refused.
+    pub refuse_ignored: bool,
+    /// Which status tells of a usage limit.
+    pub rate_limit_status: u16,
+}
+
+/// What keeps a silent stream alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAliveForm {
+    /// A chunk with an empty delta, which every client understands.
+    Chunk,
+    /// A comment of server-sent events.
+    Comment,
+}
+
+/// What one call of a guest may use.
+#[derive(Clone, Debug)]
+pub struct GuestLimits {
+    /// Time for one call that handles a line of output; a call that handles a whole request,
+    /// or more than 64 KiB, has ten times as much.
+    pub call: Duration,
+    /// Linear memory of one instance, in bytes.
+    pub memory: usize,
+    /// What one call may return, in bytes, beside twice what it was given.
+    pub output: usize,
+}
+
+/// A command line that answers.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The guest that speaks its protocol.
+    pub adapter: String,
+    /// How the host launches it.
+    pub profile: Profile,
+    /// The program: a path, or a name to look for on the `PATH`.
+    pub command: String,
+    /// Variables set for it.
+    pub env: Vec<(String, String)>,
+    /// Variables passed on from the environment of this service.
+    pub pass_env: Vec<String>,
+    /// How its output is cut into pieces.
+    pub framing: Framing,
+    /// Exchanges at once.
+    pub max_concurrent: usize,
+    /// Requests that may wait for their turn.
+    pub queue: usize,
+    /// How long a request may wait for its turn.
+    pub queue_timeout: Duration,
+    /// How often the CLI itself repeats a failed call of the API.
+    pub max_retries: u32,
+    /// From the launch to the first output.
+    pub first_output_timeout: Duration,
+    /// From one output to the next.
+    pub silence_timeout: Duration,
+    /// From the launch to the end of the answer.
+    pub request_timeout: Duration,
+    /// The longest line of output, in bytes.
+    pub max_line: usize,
+}
+
+/// How the host launches a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The Claude Code command line.
+    ClaudeCode,
+    /// The demonstration built into this program.
+    Demo,
+}
+
+/// How a backend's output is cut into pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// At newlines.
+    Lines,
+    /// As it was read.
+    Bytes,
+}
+
+/// A model by the name that clients use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// The name that clients use.
+    pub name: String,
+    /// The backend that serves it.
+    pub backend: String,
+    /// What the backend calls it.
+    pub model: String,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{origin} is no TOML: {message}")]
+    Syntax {
+        /// The file.
+        origin: String,
+        /// What the parser says, with the line.
+        message: String,
+    },
+    /// Some keys are wrong.
+    #[error("{origin} has mistakes:\n  {}", problems.join("\n  "))]
+    Keys {
+        /// The file.
+        origin: String,
+        /// A line for each mistake, beginning with the key.
+        problems: Vec<String>,
+    },
+}
+
+/// What the command line overrides.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config FILE`
+    pub file: Option<PathBuf>,
+    /// `--listen ADDR`, if given at least once.
+    pub listen: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration from the file that `overrides` or the environment names, from
+    /// the first `harness.toml` that exists in the working directory, in
+    /// `~/.config/claude-harness/` or in `/etc/claude-harness/`, or else takes the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file that was named is not there, and if any key is wrong; all of them are
+    /// reported at once.
+    pub fn load(overrides: &Overrides) -> Result<Config, ConfigError> {
+        let Some(path) = find(overrides) else {
+            return Config::parse("", None, overrides);
+        };
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Config::parse(&text, Some(path), overrides)
+    }
+
+    /// Reads a configuration from its text. Relative paths start at the file's folder.
+    ///
+    /// # Errors
+    ///
+    /// See [`Config::load`].
+    pub fn parse(
+        text: &str,
+        source: Option<PathBuf>,
+        overrides: &Overrides,
+    ) -> Result<Config, ConfigError> {
+        let origin = source
+            .as_deref()
+            .map_or("the configuration".into(), |p| p.display().to_string());
+        let table = text
+            .parse::<toml::Table>()
+            .map_err(|e| ConfigError::Syntax {
+                origin: origin.clone(),
+                message: e.to_string().trim_end().to_owned(),
+            })?;
+        let mut problems = Problems::default();
+        let mut root = Section::new("", table);
+        let config = sections::read(&mut root, &mut problems, source, &overrides.listen);
+        root.finish(&mut problems);
+        let problems = problems.into_lines();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Keys { origin, problems })
+        }
+    }
+
+    /// The configuration of a guest: a JSON object, empty if there is none.
+    pub fn guest(&self, name: &str) -> Value {
+        let found = self.guests.iter().find(|(known, _)| known == name);
+        found.map_or_else(
+            || Value::Object(Default::default()),
+            |(_, config)| config.clone(),
+        )
+    }
+}
+
+impl Access {
+    /// Whether `key` is one of the configured ones.
+    pub fn accepts(&self, key: &str) -> bool {
+        let digest: KeyDigest = Sha256::digest(key.as_bytes()).into();
+        self.keys.contains(&digest)
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "{address}"),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("`unix:` needs a path behind it".into()),
+            Some(path) => Ok(Listen::Unix(path.into())),
+            None => text.parse().map(Listen::Tcp).map_err(|_| {
+                format!(
+                    "`{text}` is no address: write IP:PORT, such as 127.0.0.1:8013, or unix:/path"
+                )
+            }),
+        }
+    }
+}
+
+fn find(overrides: &Overrides) -> Option<PathBuf> {
+    if let Some(file) = &overrides.file {
+        return Some(file.clone());
+    }
+    if let Some(file) = std::env::var_os("CLAUDE_HARNESS_CONFIG").filter(|v| !v.is_empty()) {
+        return Some(file.into());
+    }
+    let home = std::env::var_os("HOME")
+        .map(|home| Path::new(&home).join(".config/claude-harness/harness.toml"));
+    let places = [
+        Some("harness.toml".into()),
+        home,
+        Some("/etc/claude-harness/harness.toml".into()),
+    ];
+    places.into_iter().flatten().find(|path| path.is_file())
+}

@@ -1,0 +1,273 @@
+//! Reads a TOML table key by key, and collects every mistake instead of stopping at the first.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+/// Everything that is wrong with a configuration, one line each, every line beginning with the
+/// key as the person typed it.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, key: &str, what: impl std::fmt::Display) {
+        self.0.push(format!("`{key}`: {what}"));
+    }
+
+    pub(super) fn into_lines(self) -> Vec<String> {
+        self.0
+    }
+}
+
+/// One table of the file. Whatever was not asked for when it is [finished](Section::finish) is
+/// reported as unknown.
+pub(super) struct Section {
+    path: String,
+    table: Table,
+    asked: Vec<&'static str>,
+}
+
+impl Section {
+    pub(super) fn new(path: impl Into<String>, table: Table) -> Self {
+        Section {
+            path: path.into(),
+            table,
+            asked: Vec::new(),
+        }
+    }
+
+    /// The full name of a key in this table.
+    pub(super) fn name(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.table.remove(key)
+    }
+
+    fn read<T>(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+        wanted: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let found = read(&value);
+        if found.is_none() {
+            problems.add(&self.name(key), format_args!("`{value}` is not {wanted}"));
+        }
+        found
+    }
+
+    pub(super) fn text(&mut self, problems: &mut Problems, key: &'static str) -> Option<String> {
+        self.read(problems, key, "a text", |v| v.as_str().map(str::to_owned))
+    }
+
+    pub(super) fn texts(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+    ) -> Option<Vec<String>> {
+        self.read(problems, key, "a list of texts", |value| {
+            let list = value.as_array()?.iter();
+            list.map(|v| v.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    pub(super) fn count(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+        least: u32,
+        most: u32,
+    ) -> Option<u32> {
+        let wanted = format!("a whole number from {least} to {most}");
+        self.read(problems, key, &wanted, |value| {
+            let number = u32::try_from(value.as_integer()?).ok()?;
+            (least..=most).contains(&number).then_some(number)
+        })
+    }
+
+    pub(super) fn flag(&mut self, problems: &mut Problems, key: &'static str) -> Option<bool> {
+        self.read(problems, key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+    ) -> Option<Duration> {
+        let wanted = "a time such as \"500ms\", \"30s\", \"5m\" or \"2h\"";
+        self.read(problems, key, wanted, |v| parse_duration(v.as_str()?))
+    }
+
+    pub(super) fn size(&mut self, problems: &mut Problems, key: &'static str) -> Option<usize> {
+        let wanted = "a size such as \"64KiB\" or \"32MiB\", at most 1GiB";
+        self.read(problems, key, wanted, |v| parse_size(v.as_str()?))
+    }
+
+    /// One of a few words, as the value that each stands for.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let words: Vec<String> = choices
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        let wanted = format!("one of {}", words.join(", "));
+        self.read(problems, key, &wanted, |value| {
+            let text = value.as_str()?;
+            choices
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, meaning)| *meaning)
+        })
+    }
+
+    pub(super) fn environment(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+    ) -> Option<Vec<(String, String)>> {
+        self.read(problems, key, "a table of texts", |value| {
+            let table = value.as_table()?.iter();
+            table
+                .map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+                .collect()
+        })
+    }
+
+    /// Any value, as JSON.
+    pub(super) fn json(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+    ) -> Option<serde_json::Value> {
+        self.read(problems, key, "a table that JSON can express", |value| {
+            serde_json::to_value(value.as_table()?).ok()
+        })
+    }
+
+    /// The tables of a table, such as `[backends.NAME]`.
+    pub(super) fn sections(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+    ) -> Option<Vec<(String, Section)>> {
+        let path = self.name(key);
+        let table = self.read(problems, key, "a table", |v| v.as_table().cloned())?;
+        let mut sections = Vec::new();
+        for (name, value) in table {
+            let path = format!("{path}.{name}");
+            match value {
+                Value::Table(table) => sections.push((name, Section::new(path, table))),
+                other => problems.add(&path, format_args!("`{other}` is not a table")),
+            }
+        }
+        Some(sections)
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub(super) fn finish(self, problems: &mut Problems) {
+        for key in self.table.keys() {
+            let name = self.name(key);
+            match closest(key, &self.asked) {
+                Some(known) => {
+                    problems.add(&name, format_args!("unknown key; did you mean `{known}`?"))
+                }
+                None => problems.add(
+                    &name,
+                    format_args!("unknown key; known are: {}", self.asked.join(", ")),
+                ),
+            }
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..at].parse().ok()?;
+    let millis = match &text[at..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    let duration = Duration::from_millis(number.checked_mul(millis)?);
+    (duration <= Duration::from_secs(7 * 24 * 3600)).then_some(duration)
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: usize = text[..at].parse().ok()?;
+    let unit = match &text[at..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|size| *size <= 1 << 30)
+}
+
+/// The known word that differs from `typed` in at most two letters.
+fn closest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
+    let best = known.iter().min_by_key(|word| distance(typed, word))?;
+    (distance(typed, best) <= 2).then_some(*best)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_need_their_unit() {
+        assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_duration("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(parse_size("32MiB"), Some(32 << 20));
+        for bad in ["", "5", "s", "-1s", "1 s", "9999999999h", "1.5s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+        for bad in ["", "5", "32MB", "2GiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_the_right_one() {
+        let mut problems = Problems::default();
+        let mut section = Section::new("backends.claude", toml::toml! { comand = "x" });
+        assert_eq!(section.text(&mut problems, "command"), None);
+        section.finish(&mut problems);
+        assert_eq!(
+            problems.into_lines(),
+            ["`backends.claude.comand`: unknown key; did you mean `command`?"]
+        );
+    }
+}

@@ -1,0 +1,461 @@
+//! The configuration's sections, with their defaults.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::reader::{Problems, Section};
+use super::{
+    Access, Backend, Config, Framing, GuestLimits, Http, KeepAliveForm, Listen, Model, Profile,
+};
+
+/// Where the service listens by default.
+const LISTEN: &str = "127.0.0.1:8013";
+
+/// Variables that a backend gets from the service's environment by default: where its login
+/// and its network are. No key is among them, lest the subscription's door be bypassed.
+const PASS_ENV: [&str; 14] = [
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CONFIG_DIR",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LC_ALL",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+    "USER",
+];
+
+/// Names that clients use for what the CLI calls otherwise.
+const CLAUDE_MODELS: [(&str, &str); 6] = [
+    ("claude-haiku", "haiku"),
+    ("claude-opus", "opus"),
+    ("claude-sonnet", "sonnet"),
+    ("haiku", "haiku"),
+    ("opus", "opus"),
+    ("sonnet", "sonnet"),
+];
+
+/// Reads the whole file. What is wrong goes to `problems`, and a default takes its place.
+pub(super) fn read(
+    root: &mut Section,
+    problems: &mut Problems,
+    source: Option<PathBuf>,
+    listen_override: &[String],
+) -> Config {
+    let folder = source
+        .as_deref()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new(""))
+        .to_owned();
+    let configured = root.texts(problems, "listen");
+    let listen = match (listen_override, configured) {
+        ([], None) => addresses(problems, "listen", &[LISTEN.to_owned()]),
+        ([], Some(list)) => addresses(problems, "listen", &list),
+        (list, _) => addresses(problems, "--listen", list),
+    };
+    let access = access(root, problems);
+    check_reach(&listen, &access, problems);
+    let backends = backends(root, problems);
+    let models = models(root, problems, &backends);
+    Config {
+        listen,
+        guests_dir: folder.join(
+            root.text(problems, "guests_dir")
+                .unwrap_or_else(|| "guests.d".into()),
+        ),
+        cache_dir: root
+            .text(problems, "cache_dir")
+            .map_or_else(default_cache_dir, |dir| folder.join(dir)),
+        shutdown_grace: root
+            .duration(problems, "shutdown_grace")
+            .unwrap_or(Duration::from_secs(20)),
+        access,
+        http: http(root, problems),
+        guest_limits: guest_limits(root, problems),
+        backends,
+        models,
+        guests: guests(root, problems),
+        source,
+    }
+}
+
+fn addresses(problems: &mut Problems, key: &str, list: &[String]) -> Vec<Listen> {
+    if list.is_empty() {
+        problems.add(key, "an address is needed");
+    }
+    let mut found = Vec::new();
+    for text in list {
+        match text.parse() {
+            Ok(listen) => found.push(listen),
+            Err(what) => problems.add(key, what),
+        }
+    }
+    found
+}
+
+/// Anybody who reaches the service can spend the subscription, so an address that other
+/// machines reach needs a key, or the operator's word that it needs none.
+fn check_reach(listen: &[Listen], access: &Access, problems: &mut Problems) {
+    for address in listen {
+        let Listen::Tcp(tcp) = address else { continue };
+        let name = address.to_string();
+        if !tcp.ip().is_loopback()
+            && access.keys.is_empty()
+            && !access.open_addresses.contains(&name)
+        {
+            problems.add(
+                "listen",
+                format_args!(
+                    "{name} can be reached by other machines: set `api_keys`, or name it in `open_addresses`"
+                ),
+            );
+        }
+    }
+}
+
+fn access(root: &mut Section, problems: &mut Problems) -> Access {
+    let mut keys = root.texts(problems, "api_keys").unwrap_or_default();
+    if let Some(path) = root.text(problems, "api_keys_file") {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => keys.extend(text.lines().map(str::to_owned)),
+            Err(e) => problems.add("api_keys_file", format_args!("cannot read {path}: {e}")),
+        }
+    }
+    let keys = keys
+        .iter()
+        .map(|key| key.trim())
+        .filter(|key| !key.is_empty());
+    Access {
+        keys: keys
+            .map(|key| Sha256::digest(key.as_bytes()).into())
+            .collect(),
+        hosts: root.texts(problems, "allowed_hosts").unwrap_or_default(),
+        origins: root.texts(problems, "allowed_origins").unwrap_or_default(),
+        open_addresses: root.texts(problems, "open_addresses").unwrap_or_default(),
+    }
+}
+
+fn http(root: &mut Section, problems: &mut Problems) -> Http {
+    let forms = [
+        ("chunk", KeepAliveForm::Chunk),
+        ("comment", KeepAliveForm::Comment),
+    ];
+    Http {
+        max_body: root.size(problems, "max_body").unwrap_or(32 << 20),
+        hold: root
+            .duration(problems, "hold")
+            .unwrap_or(Duration::from_secs(10)),
+        keep_alive: root
+            .duration(problems, "keep_alive")
+            .unwrap_or(Duration::from_secs(15)),
+        keep_alive_form: root
+            .choice(problems, "keep_alive_form", &forms)
+            .unwrap_or(KeepAliveForm::Chunk),
+        refuse_ignored: root
+            .flag(problems, "refuse_ignored_params")
+            .unwrap_or(false),
+        rate_limit_status: rate_limit_status(root, problems),
+    }
+}
+
+fn rate_limit_status(root: &mut Section, problems: &mut Problems) -> u16 {
+    match root.count(problems, "rate_limit_status", 429, 503) {
+        None | Some(429) => 429,
+        Some(503) => 503,
+        Some(other) => {
+            problems.add(
+                "rate_limit_status",
+                format_args!("`{other}` is neither 429 nor 503"),
+            );
+            429
+        }
+    }
+}
+
+fn guest_limits(root: &mut Section, problems: &mut Problems) -> GuestLimits {
+    GuestLimits {
+        call: root
+            .duration(problems, "guest_call_timeout")
+            .unwrap_or(Duration::from_millis(500)),
+        memory: root.size(problems, "guest_memory").unwrap_or(512 << 20),
+        output: root.size(problems, "guest_output").unwrap_or(1 << 20),
+    }
+}
+
+fn backends(root: &mut Section, problems: &mut Problems) -> Vec<Backend> {
+    let Some(sections) = root.sections(problems, "backends") else {
+        let mut defaults = Vec::new();
+        for (name, profile) in [("claude", "claude-code"), ("demo", "demo")] {
+            let table = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
+            let mut section = Section::new(format!("backends.{name}"), table);
+            defaults.push(backend(name.to_owned(), &mut section, problems));
+        }
+        return defaults;
+    };
+    let read = sections.into_iter().map(|(name, mut section)| {
+        let backend = backend(name, &mut section, problems);
+        section.finish(problems);
+        backend
+    });
+    read.collect()
+}
+
+fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Backend {
+    let profiles = [
+        ("claude-code", Profile::ClaudeCode),
+        ("demo", Profile::Demo),
+    ];
+    let profile = section
+        .choice(problems, "profile", &profiles)
+        .unwrap_or(Profile::ClaudeCode);
+    let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
+    let env = section.environment(problems, "env").unwrap_or_default();
+    for (variable, _) in &env {
+        if crate::backends::profile::is_safety_variable(variable) {
+            let key = format!("{}.{variable}", section.name("env"));
+            problems.add(
+                &key,
+                "the host sets this variable to keep prompts from reading files: remove it",
+            );
+        }
+    }
+    let seconds = Duration::from_secs;
+    let _reserved = section.count(problems, "warm", 0, 64);
+    Backend {
+        adapter: section
+            .text(problems, "adapter")
+            .unwrap_or_else(|| "claude-code".into()),
+        command: section
+            .text(problems, "command")
+            .unwrap_or_else(|| "claude".into()),
+        env,
+        pass_env: section
+            .texts(problems, "pass_env")
+            .unwrap_or_else(|| PASS_ENV.map(str::to_owned).to_vec()),
+        framing: section
+            .choice(problems, "framing", &framings)
+            .unwrap_or(Framing::Lines),
+        max_concurrent: section
+            .count(problems, "max_concurrent", 1, 1024)
+            .unwrap_or(4) as usize,
+        queue: section.count(problems, "queue", 0, 100_000).unwrap_or(32) as usize,
+        queue_timeout: section
+            .duration(problems, "queue_timeout")
+            .unwrap_or(seconds(60)),
+        max_retries: section.count(problems, "max_retries", 0, 10).unwrap_or(0),
+        first_output_timeout: section
+            .duration(problems, "first_output_timeout")
+            .unwrap_or(seconds(60)),
+        silence_timeout: section
+            .duration(problems, "silence_timeout")
+            .unwrap_or(seconds(300)),
+        request_timeout: section
+            .duration(problems, "request_timeout")
+            .unwrap_or(seconds(3600)),
+        max_line: section.size(problems, "max_line").unwrap_or(16 << 20),
+        profile,
+        name,
+    }
+}
+
+fn models(root: &mut Section, problems: &mut Problems, backends: &[Backend]) -> Vec<Model> {
+    let Some(sections) = root.sections(problems, "models") else {
+        return default_models(backends);
+    };
+    let mut models = Vec::new();
+    for (name, mut section) in sections {
+        let backend = section.text(problems, "backend");
+        let model = section
+            .text(problems, "model")
+            .unwrap_or_else(|| name.clone());
+        if section
+            .texts(problems, "transforms")
+            .is_some_and(|list| !list.is_empty())
+        {
+            problems.add(
+                &section.name("transforms"),
+                "this version has no transforms: leave the list empty",
+            );
+        }
+        if !crate::backends::profile::is_model_name(&model) {
+            problems.add(
+                &section.name("model"),
+                format_args!("`{model}` is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first"),
+            );
+        }
+        match backend {
+            None => problems.add(
+                &section.name("backend"),
+                "is missing: name one of [backends]",
+            ),
+            Some(backend) if !backends.iter().any(|b| b.name == backend) => {
+                problems.add(
+                    &section.name("backend"),
+                    format_args!("there is no [backends.{backend}]"),
+                );
+            }
+            Some(backend) => models.push(Model {
+                name,
+                backend,
+                model,
+            }),
+        }
+        section.finish(problems);
+    }
+    models
+}
+
+/// Each backend's usual names; the first backend of a kind has them.
+fn default_models(backends: &[Backend]) -> Vec<Model> {
+    let mut models = Vec::new();
+    let first = |profile| backends.iter().find(|b| b.profile == profile);
+    if let Some(claude) = first(Profile::ClaudeCode) {
+        models.extend(CLAUDE_MODELS.map(|(name, model)| Model {
+            name: name.into(),
+            backend: claude.name.clone(),
+            model: model.into(),
+        }));
+    }
+    if let Some(demo) = first(Profile::Demo) {
+        models.push(Model {
+            name: "demo".into(),
+            backend: demo.name.clone(),
+            model: "demo".into(),
+        });
+    }
+    models
+}
+
+fn guests(root: &mut Section, problems: &mut Problems) -> Vec<(String, serde_json::Value)> {
+    let mut guests = Vec::new();
+    for (name, mut section) in root.sections(problems, "guests").unwrap_or_default() {
+        if let Some(config) = section.json(problems, "config") {
+            guests.push((name, config));
+        }
+        section.finish(problems);
+    }
+    guests
+}
+
+fn default_cache_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from);
+    match base.or_else(home) {
+        Some(base) => base.join("claude-harness"),
+        None => std::env::temp_dir().join("claude-harness-cache"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ConfigError, Overrides};
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, None, &Overrides::default())
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(text) {
+            Err(ConfigError::Keys { problems, .. }) => problems,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(
+            config.listen,
+            [Listen::Tcp("127.0.0.1:8013".parse().unwrap())]
+        );
+        let names: Vec<_> = config.backends.iter().map(|b| &*b.name).collect();
+        assert_eq!(names, ["claude", "demo"]);
+        assert!(
+            config
+                .models
+                .iter()
+                .any(|m| m.name == "claude-sonnet" && m.model == "sonnet")
+        );
+        assert!(config.models.iter().any(|m| m.name == "demo"));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_by_its_key() {
+        let found = problems(
+            r#"
+            listen = ["localhost"]
+            max_body = 5
+            colour = "red"
+            [backends.claude]
+            queue_timeout = "soon"
+            env = { CLAUDE_CODE_DISABLE_ATTACHMENTS = "0" }
+            [models.x]
+            backend = "claud"
+            model = "--dangerously"
+            transforms = ["redact"]
+            "#,
+        );
+        let keys: Vec<_> = found
+            .iter()
+            .map(|line| line.split('`').nth(1).unwrap())
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "listen",
+                "backends.claude.env.CLAUDE_CODE_DISABLE_ATTACHMENTS",
+                "backends.claude.queue_timeout",
+                "models.x.transforms",
+                "models.x.model",
+                "models.x.backend",
+                "max_body",
+                "colour",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_key_or_the_operators_word() {
+        assert_eq!(problems(r#"listen = ["0.0.0.0:1"]"#).len(), 1);
+        parse("listen = [\"0.0.0.0:1\"]\napi_keys = [\"k\"]").unwrap();
+        parse("listen = [\"172.17.0.1:1\"]\nopen_addresses = [\"172.17.0.1:1\"]").unwrap();
+    }
+
+    #[test]
+    fn the_pinned_example_is_read() {
+        let config = parse(
+            r#"
+            listen = ["127.0.0.1:8013", "unix:/run/x.sock"]
+            guests_dir = "guests.d"
+            [backends.claude]
+            adapter = "claude-code"
+            command = "claude"
+            env = { ANTHROPIC_BASE_URL = "http://127.0.0.1:9" }
+            pass_env = ["HOME"]
+            framing = "lines"
+            max_concurrent = 4
+            queue = 32
+            warm = 1
+            [models.claude-sonnet]
+            backend = "claude"
+            model = "sonnet"
+            transforms = []
+            [guests.prompt-template]
+            config = { template = "x" }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.models.len(), 1);
+        assert_eq!(config.guest("prompt-template")["template"], "x");
+    }
+}

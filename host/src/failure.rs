@@ -1,0 +1,105 @@
+//! Why a request failed, from wherever it failed to the response that says so.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A failed request: one message for the client, one for the log.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What went wrong; decides the status.
+    pub kind: Kind,
+    /// For the client: what happened, and the way out.
+    pub message: String,
+    /// The field of the request that is at fault.
+    pub param: Option<String>,
+    /// OpenAI's machine-readable code, if the kind's usual one does not fit.
+    pub code: Option<String>,
+    /// How long to wait before another attempt.
+    pub retry_after: Option<Duration>,
+    /// For the log only: what an operator wants to know. Never a prompt or an answer.
+    pub detail: Option<String>,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request cannot be served as it is.
+    InvalidRequest,
+    /// A field that would change the answer's meaning is not supported.
+    UnsupportedParameter,
+    /// No such route or method.
+    NoSuchRoute,
+    /// No such model.
+    UnknownModel,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The caller is not allowed to use this service.
+    AccessDenied,
+    /// The caller's key is missing or wrong.
+    WrongKey,
+    /// The backend is not logged in.
+    Authentication,
+    /// The backend's login may not do this.
+    Permission,
+    /// A usage limit of the account.
+    RateLimit,
+    /// The conversation is too long for the model.
+    ContextLength,
+    /// The service behind the backend is too busy.
+    Overloaded,
+    /// This service is full.
+    QueueFull,
+    /// This service is being shut down.
+    ShuttingDown,
+    /// Something took too long.
+    Timeout,
+    /// The backend is missing, failed or cannot be understood.
+    Backend,
+    /// A guest broke a bound or a rule.
+    Guest,
+    /// A mistake of this program.
+    Internal,
+}
+
+impl Failure {
+    /// A failure with a message for the client.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Failure {
+            kind,
+            message: message.into(),
+            param: None,
+            code: None,
+            retry_after: None,
+            detail: None,
+        }
+    }
+
+    /// A request that cannot be served because of one of its fields.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Failure::new(Kind::InvalidRequest, message).with_param(param)
+    }
+
+    /// Names the field at fault.
+    pub fn with_param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Adds what only the log shall say.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says when another attempt may succeed.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
+
+/// Seconds since the Unix epoch; 0 on a clock that stands before it.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}

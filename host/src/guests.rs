@@ -1,0 +1,42 @@
+//! Hosts the guests: the only place that knows WebAssembly.
+//!
+//! [`engine`] compiles and bounds, [`admission`] decides whether a component may serve,
+//! [`folder`] finds components, [`registry`] holds the set that serves, and [`exchange`] calls
+//! an adapter for one request.
+
+pub(crate) mod admission;
+pub(crate) mod cache;
+pub(crate) mod contract;
+pub(crate) mod engine;
+pub(crate) mod exchange;
+pub(crate) mod folder;
+pub(crate) mod registry;
+
+pub(crate) use contract::types;
+pub(crate) use registry::Guests;
+
+/// A guest that broke a bound or a rule. Each fails one request, or one admission.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum GuestError {
+    /// It ran longer than it may.
+    #[error("it ran for more than {0:?}")]
+    Time(std::time::Duration),
+    /// It wanted more memory than it may have.
+    #[error("it wanted more than {} MiB of memory", .0 >> 20)]
+    Memory(usize),
+    /// It returned more than it may.
+    #[error("it returned more than {0} bytes")]
+    Output(usize),
+    /// It ended by a trap.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// It did what the contract does not allow.
+    #[error("it broke the contract: {0}")]
+    Contract(String),
+    /// It wanted to write what may not be written.
+    #[error("it wanted to write what may not be written: {0}")]
+    Write(String),
+    /// All places for instances are taken.
+    #[error("too many instances at once")]
+    Saturated,
+}

@@ -1,0 +1,167 @@
+//! Decides whether a component may serve.
+//!
+//! A component is admitted only after it was compiled, its imports were looked at, and it was
+//! instantiated, described and configured under the bounds that hold in production. The same
+//! path serves embedded guests and files.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::cache::Cache;
+use super::contract::{AdapterGuestPre, adapter};
+use super::engine::{Effort, Engine, State};
+use super::exchange::configured;
+
+/// The largest component, in bytes: those made of Python have 18 MB.
+pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
+
+/// The interfaces of the contract. `types` holds no functions.
+const ALLOWED_IMPORTS: [&str; 2] = [
+    "claude-harness:guest/log@0.1.0",
+    "claude-harness:guest/types@0.1.0",
+];
+
+/// A guest that may serve.
+pub(crate) struct Guest {
+    pub(crate) name: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub(crate) digest: String,
+    /// The number of the guest set that first held it as it is.
+    pub(crate) generation: u64,
+    pub(crate) origin: Origin,
+    pub(crate) version: String,
+    pub(crate) summary: String,
+    pub(crate) engine: Engine,
+    pub(crate) pre: AdapterGuestPre<State>,
+    /// What its instances are configured with, as JSON.
+    pub(crate) config: String,
+}
+
+/// Where a guest comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Built into this program.
+    Embedded,
+    /// A file in the guests' folder.
+    File,
+}
+
+/// A component that stands for admission.
+pub(crate) struct Candidate<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) digest: String,
+    pub(crate) origin: Origin,
+    pub(crate) config: &'a Value,
+}
+
+/// Why a component may not serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
+    TooLarge,
+    #[error("it is no WebAssembly component: {0}")]
+    NoComponent(String),
+    #[error("it imports `{0}`, and a guest may import nothing but the contract's `log`")]
+    Import(String),
+    #[error("it does not export the contract's adapter, version 0.1.0: {0}")]
+    Contract(String),
+    #[error("{0}")]
+    Call(#[from] super::GuestError),
+    #[error("it refuses its configuration `[guests.{name}] config`: {message}")]
+    Config { name: String, message: String },
+}
+
+/// The digest that names a component, in hexadecimal.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Admits a component to the guest set with the number `generation`, or says why not.
+pub(crate) fn admit(
+    engine: &Engine,
+    cache: &Cache,
+    candidate: &Candidate<'_>,
+    generation: u64,
+) -> Result<Arc<Guest>, Refused> {
+    if candidate.bytes.len() as u64 > COMPONENT_MAX {
+        return Err(Refused::TooLarge);
+    }
+    if !begins_as_component(candidate.bytes) {
+        return Err(Refused::NoComponent(
+            "the file does not begin as a component does".into(),
+        ));
+    }
+    let component = cache
+        .compile(engine.wasmtime(), &candidate.digest, candidate.bytes)
+        .map_err(|e| Refused::NoComponent(first_line(&e)))?;
+    check_imports(engine, &component)?;
+    let pre = engine
+        .linker()
+        .instantiate_pre(&component)
+        .and_then(AdapterGuestPre::new)
+        .map_err(|e| Refused::Contract(first_line(&e)))?;
+    let mut guest = Guest {
+        name: candidate.name.to_owned(),
+        digest: candidate.digest.clone(),
+        generation,
+        origin: candidate.origin,
+        version: String::new(),
+        summary: String::new(),
+        engine: engine.clone(),
+        pre,
+        config: candidate.config.to_string(),
+    };
+    let description = describe(&guest)?;
+    guest.version = description.version;
+    guest.summary = description.summary;
+    Ok(Arc::new(guest))
+}
+
+fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
+    let (mut store, instance) = configured(guest)?.map_err(|message| Refused::Config {
+        name: guest.name.clone(),
+        message,
+    })?;
+    let adapter = instance.claude_harness_guest_adapter();
+    let described = guest.engine.call(&mut store, Effort::Request(0), |store| {
+        adapter.call_describe(store)
+    })?;
+    Ok(described)
+}
+
+/// A guest that can call nothing keeps a stronger promise than any policy.
+fn check_imports(engine: &Engine, component: &Component) -> Result<(), Refused> {
+    for (name, item) in component.component_type().imports(engine.wasmtime()) {
+        let types_only = match &item.ty {
+            ComponentItem::ComponentInstance(instance) => instance
+                .exports(engine.wasmtime())
+                .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
+            _ => false,
+        };
+        if !ALLOWED_IMPORTS.contains(&name) && !types_only {
+            return Err(Refused::Import(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Components and core modules differ in the four bytes behind `\0asm`.
+fn begins_as_component(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\0asm\x0d\0\x01\0")
+}
+
+fn first_line(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,241 @@
+//! Compiles guests, and bounds what each of their calls may use.
+
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{
+    Config, Engine as Wasmtime, EngineWeak, InstanceAllocationStrategy, PoolConcurrencyLimitError,
+    PoolingAllocationConfig, ResourceLimiter, Store, Trap,
+};
+
+use super::GuestError;
+use super::contract::log;
+use crate::config::GuestLimits;
+
+/// How often the clock of guests ticks: a call is stopped at the first tick after its time.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Calls that handle a whole request have this many times as much time as one for a line.
+const WHOLE_REQUEST: u32 = 10;
+
+/// An input beyond this many bytes is worth moving to a thread that may block, and has as much
+/// time as a whole request: at the slowest, guests read some 50 MB/s.
+const LARGE: usize = 64 << 10;
+
+/// Lines that a guest may log in one call.
+const LOG_LINES: u32 = 32;
+
+/// The longest line that a guest may log, in bytes.
+const LOG_LINE_MAX: usize = 2 << 10;
+
+/// Compiles guests, and runs their calls.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    wasmtime: Wasmtime,
+    linker: Linker<State>,
+    limits: GuestLimits,
+}
+
+/// What the host keeps for one instance.
+pub(crate) struct State {
+    name: String,
+    memory: Memory,
+    log_lines: u32,
+}
+
+/// Bounds an instance's memory, and remembers a refusal: the guest only sees it fail.
+struct Memory {
+    limit: usize,
+    refused: bool,
+}
+
+/// How much a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// One line of output, of this many bytes.
+    Line(usize),
+    /// A whole request, of this many bytes.
+    Request(usize),
+}
+
+impl Engine {
+    /// An engine with room for `instances` at once.
+    pub(crate) fn new(limits: GuestLimits, instances: u32) -> wasmtime::Result<Self> {
+        let mut pool = PoolingAllocationConfig::default();
+        // A guest made of many modules (Python has 38) takes as many places.
+        pool.total_component_instances(instances)
+            .total_core_instances(instances.saturating_mul(8).saturating_add(64))
+            .total_memories(instances.saturating_mul(2).saturating_add(8))
+            .total_tables(instances.saturating_mul(4).saturating_add(64))
+            .max_core_instances_per_component(64)
+            .max_memories_per_component(4)
+            .max_tables_per_component(64)
+            .max_memory_size(limits.memory)
+            .linear_memory_keep_resident(64 << 10)
+            .max_unused_warm_slots(16);
+        let mut config = Config::new();
+        config
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+            .epoch_interruption(true)
+            .concurrency_support(false);
+        let wasmtime = Wasmtime::new(&config)?;
+        tick(wasmtime.weak())?;
+        let mut linker = Linker::new(&wasmtime);
+        log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        Ok(Engine {
+            wasmtime,
+            linker,
+            limits,
+        })
+    }
+
+    pub(crate) fn wasmtime(&self) -> &Wasmtime {
+        &self.wasmtime
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<State> {
+        &self.linker
+    }
+
+    /// A store for one instance of the guest of this name.
+    pub(crate) fn store(&self, name: &str) -> Store<State> {
+        let state = State {
+            name: name.to_owned(),
+            memory: Memory {
+                limit: self.limits.memory,
+                refused: false,
+            },
+            log_lines: LOG_LINES,
+        };
+        let mut store = Store::new(&self.wasmtime, state);
+        store.limiter(|state| &mut state.memory);
+        store
+    }
+
+    /// Runs one call under the bounds for its effort. After an error the store is of no use.
+    pub(crate) fn call<T: Send>(
+        &self,
+        store: &mut Store<State>,
+        effort: Effort,
+        call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T> + Send,
+    ) -> Result<T, GuestError> {
+        let (time, output, large) = self.bounds(effort);
+        let ticks = time.as_millis().div_ceil(TICK.as_millis()) as u64;
+        store.set_epoch_deadline(ticks + 1);
+        store.set_hostcall_fuel(output);
+        store.data_mut().log_lines = LOG_LINES;
+        let result = if large {
+            blocking(|| call(store))
+        } else {
+            call(store)
+        };
+        result.map_err(|error| self.name_error(store.data(), &error, time, output))
+    }
+
+    /// Time, bytes to return, and whether a thread may be held up.
+    fn bounds(&self, effort: Effort) -> (Duration, usize, bool) {
+        let limits = &self.limits;
+        let output = |input: usize| limits.output.saturating_add(input.saturating_mul(2));
+        match effort {
+            Effort::Line(size) if size <= LARGE => (limits.call, output(size), false),
+            Effort::Line(size) | Effort::Request(size) => (
+                limits.call.saturating_mul(WHOLE_REQUEST),
+                output(size),
+                size > LARGE,
+            ),
+        }
+    }
+
+    fn name_error(
+        &self,
+        state: &State,
+        error: &wasmtime::Error,
+        time: Duration,
+        output: usize,
+    ) -> GuestError {
+        if error.is::<PoolConcurrencyLimitError>() {
+            return GuestError::Saturated;
+        }
+        if state.memory.refused {
+            return GuestError::Memory(state.memory.limit);
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => GuestError::Time(time),
+            Some(trap) => GuestError::Trap(trap.to_string()),
+            // wasmtime has no type for this one.
+            None if format!("{error:#}").contains("fuel allocated for hostcalls") => {
+                GuestError::Output(output)
+            }
+            None => GuestError::Trap(error.root_cause().to_string()),
+        }
+    }
+}
+
+/// Runs what takes long so that the other tasks of this thread go on elsewhere.
+fn blocking<T>(run: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
+        _ => run(),
+    }
+}
+
+/// The clock of guests. It is no task of the runtime, whose threads a guest may hold.
+fn tick(engine: EngineWeak) -> std::io::Result<()> {
+    let ticker = std::thread::Builder::new().name("guest-clock".into());
+    ticker.spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    })?;
+    Ok(())
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.limit;
+        self.refused |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        /// Entries of a table; Rust's guests have some hundred.
+        const TABLE_MAX: usize = 20_000;
+        Ok(desired <= TABLE_MAX)
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) {
+        let Some(left) = self.log_lines.checked_sub(1) else {
+            return;
+        };
+        self.log_lines = left;
+        let mut end = message.len().min(LOG_LINE_MAX);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (guest, text) = (&self.name, &message[..end]);
+        match level {
+            log::Level::Trace => tracing::trace!(target: "guest", %guest, "{text}"),
+            log::Level::Debug => tracing::debug!(target: "guest", %guest, "{text}"),
+            log::Level::Info => tracing::info!(target: "guest", %guest, "{text}"),
+            log::Level::Warn => tracing::warn!(target: "guest", %guest, "{text}"),
+            log::Level::Error => tracing::error!(target: "guest", %guest, "{text}"),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Calls an adapter for one request, on an instance of its own.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::ResourceAny;
+
+use super::GuestError;
+use super::admission::Guest;
+use super::contract::{AdapterGuest, adapter, types};
+use super::engine::{Effort, State};
+
+/// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
+/// meanwhile.
+pub(crate) struct GuestExchange {
+    guest: Arc<Guest>,
+    store: Store<State>,
+    instance: AdapterGuest,
+    exchange: ResourceAny,
+}
+
+/// Why an adapter did not open an exchange.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    /// It cannot serve this request, and says why.
+    Refused(types::ApiError),
+    /// It broke a bound.
+    Broken(GuestError),
+}
+
+impl From<GuestError> for NotOpened {
+    fn from(error: GuestError) -> Self {
+        NotOpened::Broken(error)
+    }
+}
+
+/// A fresh instance that took its configuration; the inner error is the guest's own.
+pub(crate) fn configured(
+    guest: &Guest,
+) -> Result<Result<(Store<State>, AdapterGuest), String>, GuestError> {
+    let mut store = guest.engine.store(&guest.name);
+    let effort = Effort::Request(guest.config.len());
+    let instance = guest
+        .engine
+        .call(&mut store, effort, |store| guest.pre.instantiate(store))?;
+    let adapter = instance.claude_harness_guest_adapter();
+    let taken = guest.engine.call(&mut store, effort, |store| {
+        adapter.call_configure(store, &guest.config)
+    })?;
+    Ok(taken.map(|()| (store, instance)))
+}
+
+impl GuestExchange {
+    /// Opens an exchange for a request.
+    pub(crate) fn open(
+        guest: Arc<Guest>,
+        context: &types::Context,
+        request: &types::Json,
+    ) -> Result<Self, NotOpened> {
+        let (mut store, instance) = ready(&guest)?;
+        let adapter = instance.claude_harness_guest_adapter().exchange();
+        let opened = guest
+            .engine
+            .call(&mut store, Effort::Request(request.len()), |store| {
+                adapter.call_open(store, context, request)
+            })?;
+        let exchange = opened.map_err(NotOpened::Refused)?;
+        Ok(GuestExchange {
+            guest,
+            store,
+            instance,
+            exchange,
+        })
+    }
+
+    /// Opens an exchange that only asks what the backend offers, if the adapter has one.
+    pub(crate) fn probe(
+        guest: Arc<Guest>,
+        context: &types::Context,
+    ) -> Result<Option<Self>, GuestError> {
+        let (mut store, instance) = ready(&guest)?;
+        let adapter = instance.claude_harness_guest_adapter().exchange();
+        let opened = guest.engine.call(&mut store, Effort::Request(0), |store| {
+            adapter.call_probe(store, context)
+        })?;
+        Ok(opened.map(|exchange| GuestExchange {
+            guest,
+            store,
+            instance,
+            exchange,
+        }))
+    }
+
+    /// The guest that is called.
+    pub(crate) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Values for the launch profile's placeholders.
+    pub(crate) fn placeholders(&mut self) -> Result<Vec<adapter::Placeholder>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_placeholders(store, exchange);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(0), call)
+    }
+
+    /// The process is there. `request_size` is how many bytes there may be to write.
+    pub(crate) fn start(
+        &mut self,
+        request_size: usize,
+    ) -> Result<Vec<adapter::Effect>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_start(store, exchange);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(request_size), call)
+    }
+
+    /// A piece of output. While the conversation is still being written, a short line may set
+    /// off a long turn: `request_size` bytes may be returned beside what a line may cause.
+    pub(crate) fn output(
+        &mut self,
+        piece: &[u8],
+        request_size: usize,
+    ) -> Result<Vec<adapter::Effect>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_output(store, exchange, piece);
+        let effort = Effort::Line(piece.len().saturating_add(request_size));
+        self.guest.engine.call(&mut self.store, effort, call)
+    }
+
+    /// The process ended.
+    pub(crate) fn exit(
+        &mut self,
+        status: Option<i32>,
+        stderr: &str,
+    ) -> Result<Vec<adapter::Effect>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_exit(store, exchange, status, stderr);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(stderr.len()), call)
+    }
+}
+
+/// An instance of a guest that was admitted with the same configuration.
+fn ready(guest: &Guest) -> Result<(Store<State>, AdapterGuest), GuestError> {
+    let taken = configured(guest)?;
+    taken.map_err(|message| {
+        GuestError::Contract(format!(
+            "it refused a configuration that it had taken: {message}"
+        ))
+    })
+}

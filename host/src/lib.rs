@@ -1,0 +1,24 @@
+//! claude-harness: an OpenAI-compatible HTTP service in front of the Claude Code command line.
+//!
+//! `ARCHITECTURE.md` has the map. The modules in the order in which a request meets them:
+//! [`server`] accepts it, `api` reads it, `models` routes it, `admission` lets it through,
+//! `guests` and `processes` answer it, and `exchange` is where those two meet.
+
+mod admission;
+mod api;
+mod ascii_json;
+mod backends;
+pub mod config;
+pub mod demo;
+mod exchange;
+pub mod failure;
+mod guests;
+mod models;
+mod monitor;
+mod processes;
+pub mod server;
+mod service;
+mod shutdown;
+pub mod telemetry;
+
+pub use processes::warden;

@@ -1,0 +1,86 @@
+//! The program: reads the command line, and runs what it names.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use claude_harness::config::{Config, Overrides};
+use claude_harness::{demo, server, telemetry, warden};
+
+/// An OpenAI-compatible HTTP service in front of the Claude Code command line.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve until a signal; this is what no command at all does
+    Serve {
+        /// The configuration [default: $CLAUDE_HARNESS_CONFIG, or the first harness.toml in the
+        /// working directory, ~/.config/claude-harness and /etc/claude-harness]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// An address to listen on instead of the configured ones, such as 127.0.0.1:8013 or
+        /// unix:/run/harness.sock; may be given several times
+        #[arg(long, value_name = "ADDR")]
+        listen: Vec<String>,
+    },
+    #[command(name = demo::SUBCOMMAND, hide = true)]
+    DemoBackend {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _ignored: Vec<String>,
+    },
+    #[command(name = warden::SUBCOMMAND, hide = true)]
+    Warden,
+}
+
+/// The exit status for a configuration that cannot be used.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let overrides = match Arguments::parse().command {
+        None => Overrides::default(),
+        Some(Command::Serve { config, listen }) => Overrides {
+            file: config,
+            listen,
+        },
+        Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
+        Some(Command::Warden) => {
+            warden::run();
+            return ExitCode::SUCCESS;
+        }
+    };
+    let config = match Config::load(&overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("claude-harness: {error}");
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+    };
+    status(serve(config))
+}
+
+fn serve(config: Config) -> Result<()> {
+    telemetry::start_log();
+    let metrics = telemetry::start_metrics()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("cannot start the runtime")?
+        .block_on(server::run(config, metrics))
+}
+
+fn status(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("claude-harness: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

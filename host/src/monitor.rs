@@ -1,0 +1,138 @@
+//! Looks after the backends: whether they can serve, and what they offer.
+//!
+//! A check costs about a second of a CPU, so there is one at the start, and then only when
+//! somebody asks for the state and what is known of it has grown old. Requests renew it anyway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::backends::Backend;
+use crate::exchange::{Event, Exchange};
+use crate::failure::{Failure, unix_now};
+use crate::guests::exchange::GuestExchange;
+use crate::guests::{Guests, types};
+use crate::processes::Processes;
+
+/// How long somebody who asks for the state waits for the first check.
+const FIRST_CHECK: Duration = Duration::from_secs(5);
+
+/// How long a backend may take to say what it offers.
+const PROBE: Duration = Duration::from_secs(20);
+
+/// How often the metrics' samples are folded into their buckets.
+const UPKEEP: Duration = Duration::from_secs(10);
+
+/// Looks after the backends until it is dropped.
+pub(crate) struct Monitor {
+    checked: watch::Receiver<bool>,
+    asked: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Monitor {
+    pub(crate) fn start(
+        backends: Vec<Arc<Backend>>,
+        guests: Guests,
+        processes: Arc<Processes>,
+        metrics: PrometheusHandle,
+    ) -> Self {
+        let (first, checked) = watch::channel(false);
+        let asked = Arc::new(Notify::new());
+        let rounds = Rounds {
+            backends,
+            guests,
+            processes,
+        };
+        let task = tokio::spawn({
+            let asked = asked.clone();
+            async move {
+                rounds.make(true).await;
+                first.send_replace(true);
+                let mut upkeep = tokio::time::interval(UPKEEP);
+                loop {
+                    tokio::select! {
+                        () = asked.notified() => rounds.make(false).await,
+                        _ = upkeep.tick() => metrics.run_upkeep(),
+                    }
+                }
+            }
+        });
+        Monitor {
+            checked,
+            asked,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// Waits, within bounds, until something is known of every backend; what has grown old is
+    /// renewed behind the caller's back.
+    pub(crate) async fn known(&self) {
+        self.asked.notify_one();
+        let mut checked = self.checked.clone();
+        // Either it is known by then, or the state says that it is not.
+        let _ = tokio::time::timeout(FIRST_CHECK, checked.wait_for(|done| *done)).await;
+    }
+}
+
+struct Rounds {
+    backends: Vec<Arc<Backend>>,
+    guests: Guests,
+    processes: Arc<Processes>,
+}
+
+impl Rounds {
+    async fn make(&self, all: bool) {
+        for backend in &self.backends {
+            if !all && !backend.status.is_stale() {
+                continue;
+            }
+            let ready = backend.check(&self.processes).await;
+            if ready
+                && backend.is_real()
+                && backend.status.offers().is_empty()
+                && let Err(failure) = self.probe(backend).await
+            {
+                tracing::debug!(backend = %backend.config.name, "it did not say what it offers: {}", failure.message);
+            }
+        }
+    }
+
+    /// Has the backend say what it offers. Costs no tokens.
+    async fn probe(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
+        let set = self.guests.current();
+        let Some(guest) = set.serving.get(&backend.config.adapter).cloned() else {
+            return Ok(());
+        };
+        let Ok(permit) = backend.admission.enter().await else {
+            return Ok(());
+        };
+        /// The model that every version of the CLI knows.
+        const MODEL: &str = "default";
+        let context = types::Context {
+            id: "probe".into(),
+            created: unix_now(),
+            model: MODEL.into(),
+            extra: "{}".into(),
+        };
+        let opened = GuestExchange::probe(guest, &context);
+        let name = &backend.config.adapter;
+        let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
+        let Some(opened) = opened else { return Ok(()) };
+        let mut exchange =
+            Exchange::launch(backend.clone(), opened, 0, MODEL, &self.processes, permit)?;
+        let probed = async {
+            loop {
+                match exchange.next().await {
+                    Event::Delta(_) => {}
+                    Event::Finish(_) => return Ok(()),
+                    Event::Fail(failure) => return Err(failure),
+                }
+            }
+        };
+        tokio::time::timeout(PROBE, probed).await.unwrap_or(Ok(()))
+    }
+}

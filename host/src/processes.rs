@@ -1,0 +1,140 @@
+//! Owns the processes of backends: the only place that spawns.
+//!
+//! Each process leads a process group of its own, has a private empty working directory, and a
+//! scrubbed environment. Dropping a [`Process`] ends its whole group and reaps it; the
+//! [`warden`] does the same if this service is killed.
+
+mod lines;
+mod process;
+pub mod warden;
+mod workdirs;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio_util::task::TaskTracker;
+
+use crate::backends::profile::CommandLine;
+use crate::config::Framing;
+use warden::Warden;
+use workdirs::Workdirs;
+
+pub(crate) use process::{Output, Process};
+
+/// How long a process has after SIGTERM before its group is killed. Long enough to write down
+/// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
+const TERM_GRACE: Duration = Duration::from_millis(600);
+
+/// Starts processes, and ends them.
+pub(crate) struct Processes {
+    warden: Warden,
+    workdirs: Workdirs,
+    endings: TaskTracker,
+}
+
+/// How a process's output is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) framing: Framing,
+    /// The longest line, in bytes.
+    pub(crate) max_line: usize,
+}
+
+/// A process that could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start `{}`: {source}", program.display())]
+pub(crate) struct SpawnError {
+    pub(crate) program: PathBuf,
+    pub(crate) source: io::Error,
+}
+
+impl Processes {
+    /// Starts the warden, and makes the folder that working directories lie in.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Processes {
+            warden: Warden::start()?,
+            workdirs: Workdirs::new()?,
+            endings: TaskTracker::new(),
+        })
+    }
+
+    /// Starts a process. `until_gone` is dropped when nothing is left of it.
+    pub(crate) fn spawn(
+        &self,
+        line: &CommandLine,
+        reading: Reading,
+        until_gone: impl Send + 'static,
+    ) -> Result<Process, SpawnError> {
+        let error = |source| SpawnError {
+            program: line.program.clone(),
+            source,
+        };
+        let workdir = self.workdirs.lease().map_err(error)?;
+        let child = command(line)
+            .current_dir(workdir.path())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(error)?;
+        let keep = Box::new((workdir, until_gone));
+        Process::new(child, reading, &self.warden, &self.endings, keep).map_err(error)
+    }
+
+    /// Runs a command that asks nothing and prints little, and returns what it printed with
+    /// whether it succeeded.
+    pub(crate) async fn ask(
+        &self,
+        line: &CommandLine,
+        limit: Duration,
+    ) -> Result<(Vec<u8>, bool), SpawnError> {
+        /// The most that is read of an answer, in bytes.
+        const ANSWER_MAX: usize = 64 << 10;
+        let error = |source| SpawnError {
+            program: line.program.clone(),
+            source,
+        };
+        let reading = Reading {
+            framing: Framing::Bytes,
+            max_line: ANSWER_MAX,
+        };
+        let mut process = self.spawn(line, reading, ())?;
+        process.close_input();
+        let mut answer = Vec::new();
+        let asked = async {
+            loop {
+                match process.next().await {
+                    Output::Piece(piece) if answer.len() + piece.len() <= ANSWER_MAX => {
+                        answer.extend(piece)
+                    }
+                    Output::Piece(_) | Output::TooLong => return false,
+                    Output::Exited(status) => return status == Some(0),
+                }
+            }
+        };
+        match tokio::time::timeout(limit, asked).await {
+            Ok(success) => Ok((answer, success)),
+            Err(_) => Err(error(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Waits until all processes whose end has begun are gone.
+    pub(crate) async fn drained(&self) {
+        self.endings.close();
+        self.endings.wait().await;
+    }
+}
+
+fn command(line: &CommandLine) -> Command {
+    let mut command = Command::new(&line.program);
+    command
+        .args(&line.args)
+        .env_clear()
+        .envs(line.env.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}

@@ -1,0 +1,260 @@
+//! One process, from its start to its end.
+
+use std::collections::VecDeque;
+use std::future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::lines::{Piece, Pieces};
+use super::warden::{Registration, Warden};
+use super::{Reading, TERM_GRACE};
+
+/// How much of the end of stderr is kept, in bytes.
+const STDERR_TAIL: usize = 8 << 10;
+
+/// How long output is awaited after the process itself ended: its children may hold the pipe.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// A running process. Dropping it ends its whole group.
+pub(crate) struct Process {
+    pid: Pid,
+    /// Readable when the process has ended; its status stays to be asked for, and its process
+    /// id stays its own, until the group is killed.
+    ended: AsyncFd<OwnedFd>,
+    stdin: Option<ChildStdin>,
+    to_write: VecDeque<Bytes>,
+    close_when_written: bool,
+    stdout: Pieces<ChildStdout>,
+    stdout_open: bool,
+    stderr: Option<ChildStderr>,
+    stderr_tail: BytesMut,
+    /// Set once the process has ended: when to stop waiting for more of its output.
+    linger_until: Option<Instant>,
+    remains: Option<Remains>,
+}
+
+/// What is left to do when a process is no longer wanted.
+struct Remains {
+    child: Child,
+    registration: Registration,
+    endings: TaskTracker,
+    /// Whatever lives as long as the process does: its working directory, its permit.
+    keep: Box<dyn Send>,
+}
+
+/// What a process did.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// A line without its newline, or bytes as they were read.
+    Piece(Bytes),
+    /// A line of output is longer than allowed.
+    TooLong,
+    /// It ended, with a status unless a signal ended it.
+    Exited(Option<i32>),
+}
+
+impl Process {
+    pub(super) fn new(
+        mut child: Child,
+        reading: Reading,
+        warden: &Warden,
+        endings: &TaskTracker,
+        keep: Box<dyn Send>,
+    ) -> io::Result<Self> {
+        let gone = || io::Error::other("the process has no pipes");
+        let pid = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .ok_or_else(gone)?;
+        let registration = warden.register(pid);
+        let ended = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        Ok(Process {
+            pid,
+            ended: watch_end(ended)?,
+            stdin: child.stdin.take(),
+            to_write: VecDeque::new(),
+            close_when_written: false,
+            stdout: Pieces::new(child.stdout.take().ok_or_else(gone)?, reading),
+            stdout_open: true,
+            stderr: child.stderr.take(),
+            stderr_tail: BytesMut::new(),
+            linger_until: None,
+            remains: Some(Remains {
+                child,
+                registration,
+                endings: endings.clone(),
+                keep,
+            }),
+        })
+    }
+
+    /// The process's id, for the log.
+    pub(crate) fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Queues bytes for standard input. They are written while [`Process::next`] is awaited.
+    pub(crate) fn write(&mut self, bytes: Vec<u8>) {
+        if self.stdin.is_some() && !self.close_when_written && !bytes.is_empty() {
+            self.to_write.push_back(bytes.into());
+        }
+    }
+
+    /// Closes standard input once all that was queued is written.
+    pub(crate) fn close_input(&mut self) {
+        self.close_when_written = true;
+        if self.to_write.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// The last of what the process wrote to standard error.
+    pub(crate) fn stderr_tail(&self) -> String {
+        String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
+    }
+
+    /// What the process does next. Cancelling it loses nothing.
+    pub(crate) async fn next(&mut self) -> Output {
+        loop {
+            if let Some(piece) = self.stdout.buffered() {
+                return output(piece);
+            }
+            let linger = self.linger_until;
+            tokio::select! {
+                biased;
+                piece = self.stdout.next(), if self.stdout_open => match piece {
+                    Ok(Piece::End) | Err(_) => self.stdout_open = false,
+                    Ok(piece) => return output(piece),
+                },
+                written = write_some(&mut self.stdin, &mut self.to_write) => self.written(written),
+                () = read_tail(&mut self.stderr, &mut self.stderr_tail) => {}
+                _ = self.ended.readable(), if linger.is_none() => {
+                    self.linger_until = Some(Instant::now() + LINGER);
+                }
+                () = sleep_until(linger), if linger.is_some() => self.stdout_open = false,
+            }
+            if self.linger_until.is_some() && !self.stdout_open {
+                return Output::Exited(exit_status(self.pid));
+            }
+        }
+    }
+
+    fn written(&mut self, result: io::Result<()>) {
+        // A process that does not read its input any more will say why by its end.
+        if result.is_err() {
+            self.to_write.clear();
+            self.stdin = None;
+        } else if self.to_write.is_empty() && self.close_when_written {
+            self.stdin = None;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let Some(remains) = self.remains.take() else {
+            return;
+        };
+        let pid = self.pid;
+        signal_group(pid, Signal::TERM);
+        // Outside the runtime the child is killed as it is dropped, and the warden does the rest.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            remains.endings.clone().spawn_on(remains.end(pid), &runtime);
+        }
+    }
+}
+
+impl Remains {
+    /// Waits for the end, within bounds, and leaves nothing behind.
+    async fn end(mut self, pid: Pid) {
+        let deadline = Instant::now() + TERM_GRACE;
+        while !has_ended(pid) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Until the leader is reaped, its id cannot be anybody else's group.
+        signal_group(pid, Signal::KILL);
+        if let Err(error) = self.child.wait().await {
+            tracing::warn!(pid = pid.as_raw_nonzero(), %error, "cannot reap a process");
+        }
+        drop(self.registration);
+        drop(self.keep);
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "registering a descriptor with the runtime is unsafe for types that lie about it"
+)]
+fn watch_end(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is one open descriptor until it is dropped, which `AsyncFd` does last.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(Into::into)
+}
+
+fn output(piece: Piece) -> Output {
+    match piece {
+        Piece::Whole(bytes) => Output::Piece(bytes),
+        Piece::TooLong | Piece::End => Output::TooLong,
+    }
+}
+
+/// Writes a part of what is queued; pends while there is nothing to write.
+async fn write_some(stdin: &mut Option<ChildStdin>, queue: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let (Some(pipe), Some(bytes)) = (stdin, queue.front_mut()) else {
+        return future::pending().await;
+    };
+    let count = pipe.write(bytes).await?;
+    bytes.advance(count);
+    if bytes.is_empty() {
+        queue.pop_front();
+    }
+    Ok(())
+}
+
+/// Reads standard error and keeps its end; pends when it is closed.
+async fn read_tail(stderr: &mut Option<ChildStderr>, tail: &mut BytesMut) {
+    let Some(pipe) = stderr else {
+        return future::pending().await;
+    };
+    tail.reserve(STDERR_TAIL);
+    match pipe.read_buf(tail).await {
+        Ok(0) | Err(_) => *stderr = None,
+        Ok(_) => tail.advance(tail.len().saturating_sub(STDERR_TAIL)),
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
+
+fn signal_group(pid: Pid, signal: Signal) {
+    // The group may be gone already, which is what is wanted.
+    let _ = rustix::process::kill_process_group(pid, signal);
+}
+
+/// Whether the process has ended; it stays to be reaped.
+fn has_ended(pid: Pid) -> bool {
+    wait_status(pid).is_none_or(|status| status.is_some())
+}
+
+fn exit_status(pid: Pid) -> Option<i32> {
+    wait_status(pid)??.exit_status()
+}
+
+/// The outer None: there is no such process; the inner: it runs.
+fn wait_status(pid: Pid) -> Option<Option<rustix::process::WaitIdStatus>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), options).ok()
+}
