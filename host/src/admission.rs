@@ -83,7 +83,7 @@ impl Drop for InLine<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_enters_one_waits_and_the_third_is_shed() {
         let door = Arc::new(Admission::new(1, 1, Duration::from_secs(5)));
         let first = door.enter().await.unwrap();
@@ -95,9 +95,15 @@ mod tests {
         assert!(matches!(door.enter().await, Err(Shed::QueueFull(1))));
         drop(first);
         let second = waiting.await.unwrap().unwrap();
-        assert!(matches!(door.enter().await, Err(Shed::Waited(_))));
         drop(second);
-        door.enter().await.unwrap();
+        drop(door.enter().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_longer_than_allowed() {
+        let door = Admission::new(1, 1, Duration::from_millis(1));
+        let _first = door.enter().await.unwrap();
+        assert!(matches!(door.enter().await, Err(Shed::Waited(_))));
     }
 
     #[tokio::test]

@@ -1,1 +1,6 @@
+//! What the end-to-end tests and the benchmark share: the fakes, and a service under test.
 
+pub mod fake_api;
+pub mod host;
+pub mod poll;
+pub mod real_cli;

@@ -15,9 +15,22 @@ use sha2::{Digest, Sha256};
 /// The target that gives modules without any import.
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// Folders of guests: those of the product, and those of its tests.
+const FOLDERS: [&str; 2] = ["guests", "tests/guests"];
+
 /// The workspace with its guests.
 pub struct Workspace {
     root: PathBuf,
+}
+
+/// A guest's sources.
+pub struct Source {
+    /// Its name: `claude-code`.
+    pub name: String,
+    /// The folder of its package.
+    folder: PathBuf,
+    /// Where its component goes.
+    dist: PathBuf,
 }
 
 impl Workspace {
@@ -28,18 +41,26 @@ impl Workspace {
         }
     }
 
-    /// The names of all guests, sorted.
-    pub fn guests(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(self.root.join("guests"))? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name != "build" && entry.path().join("Cargo.toml").is_file() {
-                names.push(name);
+    /// All guests, in the order of their names within each folder.
+    pub fn guests(&self) -> Result<Vec<Source>> {
+        let mut guests = Vec::new();
+        for folder in FOLDERS.map(|folder| self.root.join(folder)) {
+            let mut here = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name != "build" && entry.path().join("Cargo.toml").is_file() {
+                    here.push(Source {
+                        name,
+                        folder: entry.path(),
+                        dist: folder.join("dist"),
+                    });
+                }
             }
+            here.sort_by(|a, b| a.name.cmp(&b.name));
+            guests.extend(here);
         }
-        names.sort();
-        Ok(names)
+        Ok(guests)
     }
 
     /// Builds one guest and writes its component and the digest of its sources.
@@ -47,9 +68,10 @@ impl Workspace {
     /// # Errors
     ///
     /// Fails if cargo does, which it does without the target `wasm32-unknown-unknown`.
-    pub fn build(&self, guest: &str) -> Result<PathBuf> {
+    pub fn build(&self, guest: &Source) -> Result<PathBuf> {
+        let name = &guest.name;
         let target_dir = self.target_dir();
-        let package = format!("guest-{guest}");
+        let package = format!("guest-{name}");
         let status = Command::new(env!("CARGO"))
             .current_dir(&self.root)
             .args(["build", "--quiet", "--profile", "guest", "--target", TARGET])
@@ -59,7 +81,7 @@ impl Workspace {
             .context("cannot start cargo")?;
         ensure!(
             status.success(),
-            "building `{guest}` failed; is the target there? `rustup target add {TARGET}`"
+            "building `{name}` failed; is the target there? `rustup target add {TARGET}`"
         );
         let module = target_dir
             .join(TARGET)
@@ -69,14 +91,14 @@ impl Workspace {
             fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
         let component = wit_component::ComponentEncoder::default()
             .module(&module)
-            .with_context(|| format!("`{guest}` is no guest"))?
+            .with_context(|| format!("`{name}` is no guest"))?
             .validate(true)
             .encode()
-            .with_context(|| format!("cannot make a component of `{guest}`"))?;
-        fs::create_dir_all(self.dist())?;
-        let path = self.dist().join(format!("{guest}.wasm"));
+            .with_context(|| format!("cannot make a component of `{name}`"))?;
+        fs::create_dir_all(&guest.dist)?;
+        let path = guest.dist.join(format!("{name}.wasm"));
         fs::write(&path, component)?;
-        fs::write(self.digest_file(guest), self.sources_digest(guest)? + "\n")?;
+        fs::write(guest.digest_file(), self.sources_digest(guest)? + "\n")?;
         Ok(path)
     }
 
@@ -85,19 +107,21 @@ impl Workspace {
     /// # Errors
     ///
     /// Fails if a source changed since the component was built.
-    pub fn check(&self, guest: &str) -> Result<()> {
-        let built = fs::read_to_string(self.digest_file(guest)).unwrap_or_default();
+    pub fn check(&self, guest: &Source) -> Result<()> {
+        let built = fs::read_to_string(guest.digest_file()).unwrap_or_default();
         if built.trim() != self.sources_digest(guest)? {
-            bail!("guests/dist/{guest}.wasm is out of step with its sources: run `cargo guests`");
+            bail!(
+                "the component of `{}` is out of step with its sources: run `cargo guests`",
+                guest.name
+            );
         }
         Ok(())
     }
 
     /// A digest of all that a guest is built from: its folder and the contract.
-    fn sources_digest(&self, guest: &str) -> Result<String> {
-        let folder = self.root.join("guests").join(guest);
-        let mut files = vec![folder.join("Cargo.toml")];
-        collect(&folder.join("src"), &mut files)?;
+    fn sources_digest(&self, guest: &Source) -> Result<String> {
+        let mut files = vec![guest.folder.join("Cargo.toml")];
+        collect(&guest.folder.join("src"), &mut files)?;
         collect(&self.root.join("wit"), &mut files)?;
         files.sort();
         let mut digest = Sha256::new();
@@ -115,16 +139,14 @@ impl Workspace {
         Ok(hex)
     }
 
-    fn dist(&self) -> PathBuf {
-        self.root.join("guests/dist")
-    }
-
-    fn digest_file(&self, guest: &str) -> PathBuf {
-        self.dist().join(format!("{guest}.sources"))
-    }
-
     fn target_dir(&self) -> PathBuf {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from)
+    }
+}
+
+impl Source {
+    fn digest_file(&self) -> PathBuf {
+        self.dist.join(format!("{}.sources", self.name))
     }
 }
 

@@ -13,7 +13,7 @@ pub mod input;
 pub mod line;
 
 /// The contract's types, generated from `wit/`.
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
+#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated code")]
 pub mod contract {
     wit_bindgen::generate!({
         path: "../../wit",

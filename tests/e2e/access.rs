@@ -1,0 +1,55 @@
+//! Who may call.
+
+use harness_tests::host::Host;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_web_page_cannot_spend_the_subscription() {
+    let host = Host::start("");
+    let body = json!({"model": "demo", "messages": [{"role": "user", "content": "x"}]}).to_string();
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("host", "evil.example"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        let request = host
+            .client()
+            .post(host.url("/v1/chat/completions"))
+            .header(name, value)
+            .body(body.clone());
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 403, "{name}: {value}");
+        assert!(
+            !response
+                .headers()
+                .contains_key("access-control-allow-origin")
+        );
+    }
+    let preflight = host
+        .client()
+        .request(reqwest::Method::OPTIONS, host.url("/v1/chat/completions"));
+    let response = preflight
+        .header("origin", "https://evil.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 403);
+}
+
+#[tokio::test]
+async fn with_keys_a_caller_needs_one_but_health_checks_do_not() {
+    let host = Host::start("api_keys = [\"s3cret\"]");
+    let status = async |path: &str, key: Option<&str>| {
+        let mut request = host.client().get(host.url(path));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(status("/v1/models", None).await, 401);
+    assert_eq!(status("/v1/models", Some("wrong")).await, 401);
+    assert_eq!(status("/metrics", None).await, 401);
+    assert_eq!(status("/v1/models", Some("s3cret")).await, 200);
+    assert_eq!(status("/health", None).await, 503);
+    assert!(!host.log().contains("s3cret"));
+}

@@ -1,0 +1,81 @@
+//! A service whose backend is the fake command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness_tests::host::{Host, fake_cli};
+use harness_tests::poll;
+
+/// A service with the model `fake`, and the file in which its processes' ids are.
+pub(crate) struct Fake {
+    pub(crate) host: Host,
+    script: PathBuf,
+    pids: PathBuf,
+}
+
+impl Fake {
+    /// Starts a service whose command line plays `script`.
+    pub(crate) fn start(script: &str) -> Self {
+        Self::start_with(script, "", "")
+    }
+
+    /// The same with more settings of the backend, and of the whole.
+    pub(crate) fn start_with(script: &str, backend: &str, rest: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let (script_file, pids) = (home.path().join("script"), home.path().join("pids"));
+        std::fs::write(&script_file, script).unwrap();
+        let config = format!(
+            r#"{rest}
+            [backends.fake]
+            command = "{}"
+            env = {{ FAKE_CLI_SCRIPT = "{}", FAKE_CLI_PIDS = "{}" }}
+            {backend}
+            [models.fake]
+            backend = "fake"
+            "#,
+            fake_cli().display(),
+            script_file.display(),
+            pids.display(),
+        );
+        Fake {
+            host: Host::start_in(home, &config),
+            script: script_file,
+            pids,
+        }
+    }
+
+    /// Has processes that start from now on play another script.
+    pub(crate) fn play(&self, script: &str) {
+        std::fs::write(&self.script, script).unwrap();
+    }
+
+    /// The ids of all processes that were started for requests.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(&self.pids).unwrap_or_default();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// Waits until so many processes were started.
+    pub(crate) async fn started(&self, count: usize) -> Vec<i32> {
+        poll::until(
+            "the start of the processes",
+            Duration::from_secs(10),
+            async || Some(self.pids()).filter(|pids| pids.len() >= count),
+        )
+        .await
+    }
+
+    /// Waits until none of the processes is left.
+    pub(crate) async fn all_gone(&self, limit: Duration) {
+        poll::until("the end of all processes", limit, async || {
+            self.pids()
+                .iter()
+                .all(|pid| !poll::is_alive(*pid))
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+/// An answer of two words.
+pub(crate) const ANSWER: &str = "#init\n#read\n#text Hello\n#text  there\n#done\n";

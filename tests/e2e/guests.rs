@@ -1,0 +1,422 @@
+//! Guests: swapped while requests run, refused when they are bad, bounded when they are hostile.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use harness_tests::host::{Host, fake_cli, streamed_text};
+use harness_tests::poll;
+use serde_json::{Value, json};
+
+use crate::fake::ANSWER;
+
+/// The committed component of a guest.
+fn component(path: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read(root.join(path)).unwrap()
+}
+
+pub(crate) fn hostile_component() -> Vec<u8> {
+    component("tests/guests/dist/hostile.wasm")
+}
+
+fn claude_code() -> Vec<u8> {
+    component("guests/dist/claude-code.wasm")
+}
+
+/// The same component with another digest: a custom section is appended, as tools do.
+fn variant(number: u8) -> Vec<u8> {
+    let mut bytes = claude_code();
+    bytes.extend([0, 3, 1, b'v', number]);
+    bytes
+}
+
+/// A service with a folder of guests, whose backend plays `script`.
+struct Swapped {
+    host: Host,
+    folder: PathBuf,
+}
+
+fn config(home: &Path, guest: &str, behaviour: &Value) -> String {
+    format!(
+        r#"
+        guests_dir = "guests"
+        guest_call_timeout = "200ms"
+        guest_memory = "64MiB"
+        [backends.fake]
+        adapter = "{guest}"
+        command = "{}"
+        env = {{ FAKE_CLI_SCRIPT = "{}" }}
+        max_concurrent = 16
+        [models.fake]
+        backend = "fake"
+        [guests.hostile]
+        config = {{ {} }}
+        "#,
+        fake_cli().display(),
+        home.join("script").display(),
+        toml_fields(behaviour),
+    )
+}
+
+fn toml_fields(value: &Value) -> String {
+    let fields = value.as_object().unwrap().iter();
+    fields
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl Swapped {
+    fn start(guest: &str, script: &str, files: &[(&str, &[u8])]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("script"), script).unwrap();
+        let folder = home.path().join("guests");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        let config = config(home.path(), guest, &json!({}));
+        Swapped {
+            host: Host::start_in(home, &config),
+            folder,
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Puts a file into its place at once.
+    fn rename_into(&self, name: &str, bytes: &[u8]) {
+        let temporary = self.folder.join(".new");
+        std::fs::write(&temporary, bytes).unwrap();
+        std::fs::rename(&temporary, self.file(name)).unwrap();
+    }
+
+    async fn state(&self, guest: &str) -> Value {
+        self.host.get("/health").await.1["guests"][guest].clone()
+    }
+
+    /// Waits until a guest's state is as wanted, and returns how long it took.
+    async fn becomes(&self, guest: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Duration {
+        let started = Instant::now();
+        poll::until(what, Duration::from_secs(10), async || {
+            Some(self.state(guest).await).filter(&wanted)
+        })
+        .await;
+        started.elapsed()
+    }
+}
+
+fn hello() -> Value {
+    json!({"model": "fake", "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+#[tokio::test]
+async fn twenty_swaps_under_load_lose_no_request() {
+    let swapped = Arc::new(Swapped::start(
+        "claude-code",
+        "#init\n#read\n#deltas 5 20\n#done\n",
+        &[],
+    ));
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let load: Vec<_> = (0..3)
+        .map(|_| {
+            let (swapped, stop, answered) = (swapped.clone(), stop.clone(), answered.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let (status, stream) = swapped.host.stream(&hello()).await;
+                    assert_eq!(status, 200, "{stream}");
+                    assert_eq!(streamed_text(&stream), "word ".repeat(5));
+                    assert!(stream.ends_with("data: [DONE]\n\n"));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let first = swapped.state("claude-code").await;
+    let mut slowest = Duration::ZERO;
+    for number in 0..20 {
+        let bytes = variant(number);
+        match number % 3 {
+            0 => swapped.rename_into("claude-code.wasm", &bytes),
+            1 => std::fs::write(swapped.file("claude-code.wasm"), &bytes).unwrap(),
+            _ => write_in_two_halves(&swapped.file("claude-code.wasm"), &bytes).await,
+        }
+        let generation = |state: &Value| state["generation"].as_u64().unwrap();
+        let known = generation(&swapped.state("claude-code").await);
+        let before = if number == 0 {
+            generation(&first)
+        } else {
+            known
+        };
+        let new = |state: &Value| state["origin"] == "file" && state["digest"] != first["digest"];
+        let digest = sha256(&bytes);
+        let took = swapped
+            .becomes("claude-code", "the new guest", |state| {
+                new(state) && state["digest"] == *digest
+            })
+            .await;
+        assert!(before <= generation(&swapped.state("claude-code").await));
+        slowest = slowest.max(took);
+        if number == 10 {
+            let serving = swapped.state("claude-code").await["digest"].clone();
+            std::fs::write(swapped.file("claude-code.wasm"), "rubbish").unwrap();
+            swapped
+                .becomes("claude-code", "the refusal", |state| {
+                    state["rejected"].is_string()
+                })
+                .await;
+            assert_eq!(
+                swapped.state("claude-code").await["digest"],
+                serving,
+                "rubbish changes nothing"
+            );
+            assert_eq!(swapped.host.get("/health").await.1["status"], "degraded");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    assert!(answered.load(Ordering::Relaxed) > 20);
+    assert!(slowest < Duration::from_secs(5), "a swap took {slowest:?}");
+    println!(
+        "{} streams, slowest swap {slowest:?}",
+        answered.load(Ordering::Relaxed)
+    );
+}
+
+/// The digest as `sha256sum` prints it.
+fn sha256(bytes: &[u8]) -> String {
+    use std::io::Write;
+    let mut child = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    String::from_utf8(output)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+async fn write_in_two_halves(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let mut file = std::fs::File::create(path).unwrap();
+    file.write_all(first).unwrap();
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    file.write_all(second).unwrap();
+}
+
+#[tokio::test]
+async fn a_request_ends_on_the_guest_it_began_with() {
+    let swapped = Swapped::start(
+        "claude-code",
+        "#init\n#read\n#text a\n#sleep 1500\n#text b\n#done\n",
+        &[],
+    );
+    let body = hello();
+    let old = swapped.host.stream(&body);
+    let swap = async {
+        swapped.rename_into("claude-code.wasm", &variant(1));
+        swapped
+            .becomes("claude-code", "the new guest", |state| {
+                state["origin"] == "file"
+            })
+            .await;
+    };
+    let ((status, stream), ()) = tokio::join!(old, swap);
+    assert_eq!((status, streamed_text(&stream).as_str()), (200, "ab"));
+    poll::until("its line", Duration::from_secs(5), async || {
+        swapped.host.log().contains("generation=1").then_some(())
+    })
+    .await;
+    std::fs::remove_file(swapped.file("claude-code.wasm")).unwrap();
+    swapped
+        .becomes("claude-code", "the embedded guest again", |state| {
+            state["origin"] == "embedded"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_no_guest_is_refused_with_the_reason() {
+    let swapped = Swapped::start("claude-code", ANSWER, &[]);
+    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func (result (list string)))))))"#;
+    let wat = |text: &str| wat_to_wasm(text);
+    let whole = claude_code();
+    for (bytes, reason) in [
+        (b"rubbish".to_vec(), "no WebAssembly component"),
+        (Vec::new(), "no WebAssembly component"),
+        (b"\0asm\x01\0\0\0".to_vec(), "no WebAssembly component"),
+        (
+            whole[..whole.len() / 2].to_vec(),
+            "no WebAssembly component",
+        ),
+        (wat("(component)"), "does not export"),
+        (wat(wasi), "`wasi:cli/environment@0.2.0`"),
+        (
+            wat(
+                r#"(component (import "claude-harness:guest/log@0.2.0" (instance (export "f" (func)))))"#,
+            ),
+            "claude-harness:guest/log@0.2.0",
+        ),
+    ] {
+        std::fs::write(swapped.file("claude-code.wasm"), &bytes).unwrap();
+        let report = swapped.host.reload().await;
+        let told = report["rejected"]["claude-code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(told.contains(reason), "{reason}: {report}");
+        assert_eq!(
+            swapped.host.post(&hello()).await.0,
+            200,
+            "what served goes on"
+        );
+    }
+    assert_eq!(swapped.state("claude-code").await["generation"], 1);
+}
+
+/// Components in the text format, in the few bytes that the tests need of it.
+fn wat_to_wasm(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start(
+        "hostile",
+        "#read\n#text x\n#hang",
+        &[("hostile.wasm", &hostile)],
+    );
+    let configure = async |behaviour: Value| {
+        swapped
+            .host
+            .reconfigure(&config(swapped.host.home(), "hostile", &behaviour));
+        swapped.host.reload().await
+    };
+    for (at, deed, expected) in [
+        ("open", "spin", "it ran for more than"),
+        ("start", "spin", "it ran for more than"),
+        ("output", "spin", "it ran for more than"),
+        ("start", "allocate", "it wanted more than 64 MiB of memory"),
+        ("start", "huge", "memory"),
+        ("start", "many", "it returned more than"),
+        ("start", "overflow", "it trapped"),
+        ("open", "trap", "it trapped"),
+        ("output", "panic", "it trapped"),
+        ("start", "two-ends", "an effect came after the end"),
+        ("start", "after-end", "an effect came after the end"),
+        ("start", "bad-extra", "no JSON object"),
+        ("placeholders", "", "the placeholder `effort` may not be"),
+    ] {
+        let mut behaviour = json!({"at": at, "do": deed});
+        if at == "output" {
+            behaviour["write"] = json!([
+                r#"{"type":"control_request","request_id":"a","request":{"subtype":"interrupt"}}"#
+            ]);
+        }
+        let report = configure(behaviour).await;
+        assert_eq!(report["rejected"], json!({}), "{at} {deed}");
+        let started = Instant::now();
+        let (status, answer) = swapped.host.post(&hello()).await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (502, &json!("guest_error")),
+            "{at} {deed}: {answer}"
+        );
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains(expected), "{at} {deed}: {message}");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{at} {deed} took {:?}",
+            started.elapsed()
+        );
+        configure(json!({"answer": "calm"})).await;
+        let (status, answer) = swapped.host.post(&hello()).await;
+        assert_eq!(
+            (status, &answer["choices"][0]["message"]["content"]),
+            (200, &json!("calm1")),
+            "after {at} {deed}"
+        );
+    }
+    configure(json!({"at": "start", "do": "chatter"})).await;
+    swapped.host.post(&hello()).await;
+    assert!(swapped.host.log().matches("chatter chatter").count() <= 32);
+}
+
+#[tokio::test]
+async fn a_guest_that_misbehaves_when_it_is_loaded_never_serves() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
+    for (at, deed) in [
+        ("configure", "spin"),
+        ("describe", "spin"),
+        ("configure", "allocate"),
+        ("describe", "trap"),
+    ] {
+        let config = config(
+            swapped.host.home(),
+            "hostile",
+            &json!({"at": at, "do": deed}),
+        );
+        swapped.host.reconfigure(&config);
+        let report = swapped.host.reload().await;
+        assert!(
+            report["rejected"]["hostile"].is_string(),
+            "{at} {deed}: {report}"
+        );
+        assert_eq!(
+            swapped.host.post(&hello()).await.0,
+            200,
+            "the one before goes on"
+        );
+    }
+    let wrong = config(swapped.host.home(), "hostile", &json!({"colour": "red"}));
+    swapped.host.reconfigure(&wrong);
+    let report = swapped.host.reload().await;
+    let reason = report["rejected"]["hostile"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("[guests.hostile] config") && reason.contains("colour"),
+        "{report}"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_section_of_the_configuration_is_a_reload_by_itself() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
+    swapped.host.reconfigure(&config(
+        swapped.host.home(),
+        "hostile",
+        &json!({"answer": "new"}),
+    ));
+    swapped
+        .becomes("hostile", "the new generation", |state| {
+            state["generation"].as_u64() > Some(2)
+        })
+        .await;
+    assert_eq!(
+        swapped.host.post(&hello()).await.1["choices"][0]["message"]["content"],
+        "new1"
+    );
+    swapped.host.reconfigure("guests = 5");
+    poll::until("the refusal", Duration::from_secs(5), async || {
+        swapped.host.get("/health").await.1["guests"]["(configuration)"]["rejected"]
+            .is_string()
+            .then_some(())
+    })
+    .await;
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+}

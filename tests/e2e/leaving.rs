@@ -1,0 +1,169 @@
+//! The client leaves, or the service does: nothing is left behind.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use harness_tests::poll;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::fake::{ANSWER, Fake};
+
+/// How long processes may take to go, children and all.
+const GONE: Duration = Duration::from_millis(1000);
+
+/// An endless answer by a process with a child, neither of which heeds SIGTERM.
+const STUBBORN: &str = "#ignore-term\n#child\n#init\n#read\n#deltas 100000 5\n";
+
+fn hello(stream: bool) -> Value {
+    json!({"model": "fake", "stream": stream, "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_takes_the_whole_tree_along() {
+    let fake = Fake::start(STUBBORN);
+    let mut stream = fake.host.send(&hello(true)).await.bytes_stream();
+    stream.next().await.unwrap().unwrap();
+    assert_eq!(fake.started(2).await.len(), 2);
+    drop(stream);
+    fake.all_gone(GONE).await;
+    left_a_line_of_499(&fake).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_unary_request_takes_the_whole_tree_along() {
+    let fake = Fake::start(STUBBORN);
+    let body = hello(false);
+    tokio::select! {
+        _ = fake.host.post(&body) => panic!("it never ends"),
+        _ = fake.started(2) => {}
+    }
+    fake.all_gone(GONE).await;
+    left_a_line_of_499(&fake).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_first_byte_takes_the_whole_tree_along() {
+    let fake = Fake::start("#ignore-term\n#child\n#hang");
+    let body = hello(true);
+    tokio::select! {
+        _ = fake.host.send(&body) => panic!("it says nothing"),
+        _ = fake.started(2) => {}
+    }
+    fake.all_gone(GONE).await;
+}
+
+async fn left_a_line_of_499(fake: &Fake) {
+    poll::until("the line of the log", Duration::from_secs(5), async || {
+        fake.host.log().contains("status=499").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_killed_leaves_nothing() {
+    let mut fake = Fake::start(STUBBORN);
+    let mut stream = fake.host.send(&hello(true)).await.bytes_stream();
+    stream.next().await.unwrap().unwrap();
+    assert_eq!(fake.started(2).await.len(), 2);
+    fake.host.kill();
+    fake.all_gone(GONE).await;
+}
+
+#[tokio::test]
+async fn a_signal_lets_requests_in_flight_finish() {
+    let mut fake = Fake::start("#init\n#read\n#text a\n#sleep 700\n#text b\n#done\n");
+    let mut stream = fake.host.send(&hello(true)).await.bytes_stream();
+    let mut all = stream.next().await.unwrap().unwrap().to_vec();
+    kill_process(Pid::from_raw(fake.host.pid()).unwrap(), Signal::TERM).unwrap();
+    while let Some(piece) = stream.next().await {
+        all.extend_from_slice(&piece.unwrap());
+    }
+    assert!(
+        String::from_utf8(all)
+            .unwrap()
+            .ends_with("data: [DONE]\n\n")
+    );
+    assert_eq!(fake.host.wait(), Some(0));
+    fake.all_gone(GONE).await;
+}
+
+#[tokio::test]
+async fn after_the_grace_or_a_second_signal_requests_are_cut_off() {
+    for (config, signals) in [
+        ("shutdown_grace = \"300ms\"", 1),
+        ("shutdown_grace = \"10m\"", 2),
+    ] {
+        let mut fake = Fake::start_with(STUBBORN, "", config);
+        let mut stream = fake.host.send(&hello(true)).await.bytes_stream();
+        stream.next().await.unwrap().unwrap();
+        fake.started(2).await;
+        for _ in 0..signals {
+            kill_process(Pid::from_raw(fake.host.pid()).unwrap(), Signal::TERM).unwrap();
+            poll::until("the drain", Duration::from_secs(5), async || {
+                fake.host.log().contains("draining").then_some(())
+            })
+            .await;
+        }
+        assert_eq!(fake.host.wait(), Some(0));
+        fake.all_gone(GONE).await;
+    }
+}
+
+#[tokio::test]
+async fn twenty_at_once_and_half_of_them_abandoned_leave_nothing_over() {
+    let fake = Fake::start_with(ANSWER, "max_concurrent = 8\nqueue = 100", "");
+    assert_eq!(fake.host.post(&hello(false)).await.0, 200);
+    fake.all_gone(GONE).await;
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", fake.host.pid()))
+            .unwrap()
+            .count()
+    };
+    let idle = || async { fake.host.get("/health").await.1["backends"]["fake"]["in_flight"] == 0 };
+    let before = descriptors();
+    fake.play("#child\n#init\n#read\n#deltas 20 10\n#done\n");
+    let requests = (0..20).map(|i| {
+        let fake = &fake;
+        async move {
+            let body = hello(i % 2 == 0);
+            let whole = async { fake.host.send(&body).await.bytes().await };
+            if i % 4 < 2 {
+                // Abandoned early, midway or late.
+                let _ = tokio::time::timeout(Duration::from_millis(40 * i), whole).await;
+            } else {
+                assert!(!whole.await.unwrap().is_empty());
+            }
+        }
+    });
+    futures_util::future::join_all(requests).await;
+    fake.all_gone(Duration::from_secs(5)).await;
+    poll::until("a quiet service", Duration::from_secs(5), async || {
+        idle().await.then_some(())
+    })
+    .await;
+    poll::until(
+        "no descriptor more than before",
+        Duration::from_secs(5),
+        async || (descriptors() <= before).then_some(()),
+    )
+    .await;
+    let text = fake
+        .host
+        .client()
+        .get(fake.host.url("/metrics"))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert!(
+        text.contains("claude_harness_requests_in_flight 0"),
+        "{text}"
+    );
+    assert!(
+        text.contains("claude_harness_time_to_first_token_seconds_bucket"),
+        "{text}"
+    );
+}

@@ -1,0 +1,23 @@
+//! End-to-end tests: the real program, the fakes around it, and the real command lines where
+//! they are there.
+
+mod access;
+mod fake;
+mod faults;
+mod guests;
+mod leaving;
+mod real;
+mod wire;
+
+#[test]
+fn every_file_here_is_in_the_module_list() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let module = format!("mod {};", name.trim_end_matches(".rs"));
+        assert!(
+            name == "main.rs" || include_str!("main.rs").contains(&module),
+            "{name} is in no module list"
+        );
+    }
+}

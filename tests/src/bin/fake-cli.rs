@@ -1,0 +1,173 @@
+//! A fake command line, driven by a script: for what the real one cannot be made to do.
+//!
+//! The script is the file that `FAKE_CLI_SCRIPT` names. A line of it is printed as it is, or is
+//! a directive:
+//!
+//! ```text
+//! #init           reads `initialize`, and answers it
+//! #read           reads a line of standard input
+//! #text WORDS     prints a text delta
+//! #deltas N MS    prints N text deltas, MS milliseconds apart
+//! #stamp          prints a text delta with the time of day in nanoseconds
+//! #big N          prints a text delta of N letters
+//! #flood N        prints N letters without a newline
+//! #bytes HEX      prints bytes
+//! #done           prints a result with usage
+//! #sleep MS       waits
+//! #hang           waits for ever
+//! #exit N         ends with a status
+//! #abort          ends by a signal
+//! #child          starts a child in the same group that outlives this process if it can
+//! #stderr TEXT    prints to standard error
+//! #ignore-term    (first line) ignores SIGTERM
+//! #logged-out     (first line) `auth status` says so
+//! ```
+//!
+//! Each process adds its id, and those of its children, to the file that `FAKE_CLI_PIDS` names.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio, exit};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+fn main() -> io::Result<()> {
+    let script = std::env::var("FAKE_CLI_SCRIPT").map_err(io::Error::other)?;
+    let script = std::fs::read_to_string(script)?;
+    if std::env::args().nth(1).as_deref() == Some("auth") {
+        let logged_in = !script.starts_with("#logged-out");
+        println!("{}", json!({ "loggedIn": logged_in }));
+        exit(i32::from(!logged_in));
+    }
+    if script.starts_with("#ignore-term") && std::env::var_os("FAKE_CLI_AGAIN").is_none() {
+        // An ignored signal stays ignored in the program that takes this one's place.
+        let this = std::env::current_exe()?;
+        let shell = ["-c", r#"trap "" TERM; exec "$0" "$@""#];
+        return Err(Command::new("/bin/sh")
+            .args(shell)
+            .arg(this)
+            .args(std::env::args().skip(1))
+            .env("FAKE_CLI_AGAIN", "1")
+            .exec());
+    }
+    note(std::process::id())?;
+    for line in script.lines() {
+        play(line)?;
+    }
+    Ok(())
+}
+
+fn play(line: &str) -> io::Result<()> {
+    let Some(directive) = line.strip_prefix('#') else {
+        return print(line);
+    };
+    let (name, rest) = directive.split_once(' ').unwrap_or((directive, ""));
+    let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
+    match name {
+        "init" => initialized(),
+        "read" => read().map(drop),
+        "text" => delta(rest),
+        "deltas" => {
+            let (count, pause) = rest.split_once(' ').unwrap_or((rest, "0"));
+            let pause = Duration::from_millis(number(pause)?);
+            (0..number(count)?).try_for_each(|_| {
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
+                delta("word ")
+            })
+        }
+        "stamp" => delta(
+            &SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_err(io::Error::other)?
+                .as_nanos()
+                .to_string(),
+        ),
+        "big" => delta(&"x".repeat(number(rest)? as usize)),
+        "flood" => flood(number(rest)?),
+        "bytes" => raw(&(0..rest.len() / 2)
+            .filter_map(|i| u8::from_str_radix(&rest[2 * i..2 * i + 2], 16).ok())
+            .collect::<Vec<u8>>()),
+        "done" => print(&done().to_string()),
+        "sleep" => {
+            std::thread::sleep(Duration::from_millis(number(rest)?));
+            Ok(())
+        }
+        "hang" => loop {
+            std::thread::park();
+        },
+        "exit" => exit(number(rest)? as i32),
+        "abort" => std::process::abort(),
+        "child" => note(
+            Command::new("/bin/sleep")
+                .arg("1000")
+                .stdin(Stdio::null())
+                .spawn()?
+                .id(),
+        ),
+        "stderr" => writeln!(io::stderr(), "{rest}"),
+        "ignore-term" | "logged-out" => Ok(()),
+        other => Err(io::Error::other(format!("no directive `{other}`"))),
+    }
+}
+
+fn read() -> io::Result<String> {
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        exit(0);
+    }
+    Ok(line)
+}
+
+fn initialized() -> io::Result<()> {
+    let request: Value = serde_json::from_str(&read()?)?;
+    let response = json!({"subtype": "success", "request_id": request["request_id"], "response": {"models": []}});
+    print(&json!({"type": "control_response", "response": response}).to_string())
+}
+
+fn delta(text: &str) -> io::Result<()> {
+    let delta = json!({"type": "text_delta", "text": text});
+    let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
+    print(&json!({"type": "stream_event", "event": event}).to_string())
+}
+
+fn done() -> Value {
+    json!({
+        "type": "result", "subtype": "success", "is_error": false, "result": "", "stop_reason": "end_turn",
+        "usage": {"input_tokens": 3, "output_tokens": 4, "cache_read_input_tokens": 2},
+    })
+}
+
+fn print(line: &str) -> io::Result<()> {
+    raw(format!("{line}\n").as_bytes())
+}
+
+fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+fn flood(count: u64) -> io::Result<()> {
+    let piece = [b'x'; 1 << 16];
+    let mut left = count as usize;
+    while left > 0 {
+        let size = left.min(piece.len());
+        raw(&piece[..size])?;
+        left -= size;
+    }
+    Ok(())
+}
+
+fn note(pid: u32) -> io::Result<()> {
+    let Some(path) = std::env::var_os("FAKE_CLI_PIDS") else {
+        return Ok(());
+    };
+    writeln!(
+        OpenOptions::new().create(true).append(true).open(path)?,
+        "{pid}"
+    )
+}
