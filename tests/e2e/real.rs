@@ -179,7 +179,7 @@ async fn roles_arrive_at_the_api_exactly_as_sent() {
         assert_eq!(requests[0].conversation(), expected, "{}", real.version);
         assert_eq!(
             requests[0].system(),
-            ["Be brief.", "Be kind."],
+            ["Be brief.\n\nBe kind."],
             "{}",
             real.version
         );

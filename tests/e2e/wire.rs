@@ -169,13 +169,14 @@ async fn headers_name_the_request_and_what_was_ignored() {
         "provider, temperature"
     );
     response.bytes().await.unwrap();
-    let line = fake
-        .host
-        .log()
-        .lines()
-        .find(|line| line.contains(&id) && line.contains("total_ms"))
-        .map(str::to_owned);
-    let line = line.expect("a line in the log");
+    let line =
+        harness_tests::poll::until("its line in the log", Duration::from_secs(5), async || {
+            let log = fake.host.log();
+            log.lines()
+                .find(|line| line.contains(&id) && line.contains("total_ms"))
+                .map(str::to_owned)
+        })
+        .await;
     for part in [
         "model=fake",
         "generation=1",

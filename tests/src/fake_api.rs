@@ -242,6 +242,8 @@ fn script(scenario: &str) -> Vec<Step> {
         }
         "break" => {
             steps.extend(text_block(0, &["Half"]));
+            // What was sent shall arrive before the break does.
+            steps.push(Step::Wait(Duration::from_millis(300)));
             steps.push(Step::Break);
         }
         "max_tokens" => {

@@ -63,12 +63,12 @@ impl Workspace {
         Ok(guests)
     }
 
-    /// Builds one guest and writes its component and the digest of its sources.
+    /// Builds one guest, and returns its component.
     ///
     /// # Errors
     ///
     /// Fails if cargo does, which it does without the target `wasm32-unknown-unknown`.
-    pub fn build(&self, guest: &Source) -> Result<PathBuf> {
+    pub fn build(&self, guest: &Source) -> Result<Vec<u8>> {
         let name = &guest.name;
         let target_dir = self.target_dir();
         let package = format!("guest-{name}");
@@ -89,17 +89,20 @@ impl Workspace {
             .join(format!("{}.wasm", package.replace('-', "_")));
         let module =
             fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-        let component = wit_component::ComponentEncoder::default()
+        wit_component::ComponentEncoder::default()
             .module(&module)
             .with_context(|| format!("`{name}` is no guest"))?
             .validate(true)
             .encode()
-            .with_context(|| format!("cannot make a component of `{name}`"))?;
+            .with_context(|| format!("cannot make a component of `{name}`"))
+    }
+
+    /// Writes a guest's component to where it is committed, and the digest of its sources.
+    pub fn commit(&self, guest: &Source, component: &[u8]) -> Result<()> {
         fs::create_dir_all(&guest.dist)?;
-        let path = guest.dist.join(format!("{name}.wasm"));
-        fs::write(&path, component)?;
+        fs::write(guest.dist.join(format!("{}.wasm", guest.name)), component)?;
         fs::write(guest.digest_file(), self.sources_digest(guest)? + "\n")?;
-        Ok(path)
+        Ok(())
     }
 
     /// Compares a guest's committed component with its sources.

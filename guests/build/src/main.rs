@@ -1,14 +1,21 @@
-//! `cargo guests [NAME]…` builds the named guests, or all; `cargo guests --check` only tells
-//! whether the committed components are in step with their sources.
+//! `cargo guests [NAME]…` builds the named guests, or all, and puts their components where they
+//! are committed. With `--dry-run` they are only built; with `--check` nothing is built, and it
+//! is only told whether the committed components are in step with their sources.
 
 use anyhow::{Result, ensure};
 use guests_build::Workspace;
 
 fn main() -> Result<()> {
     let workspace = Workspace::here();
-    let mut names: Vec<String> = std::env::args().skip(1).collect();
-    let check = names.iter().any(|name| name == "--check");
-    names.retain(|name| name != "--check");
+    let (flags, names): (Vec<String>, Vec<String>) = std::env::args()
+        .skip(1)
+        .partition(|argument| argument.starts_with("--"));
+    for flag in &flags {
+        ensure!(
+            flag == "--check" || flag == "--dry-run",
+            "`{flag}` is unknown: --check or --dry-run"
+        );
+    }
     let mut guests = workspace.guests()?;
     for name in &names {
         ensure!(
@@ -18,12 +25,14 @@ fn main() -> Result<()> {
     }
     guests.retain(|guest| names.is_empty() || names.contains(&guest.name));
     for guest in &guests {
-        if check {
+        if flags.iter().any(|flag| flag == "--check") {
             workspace.check(guest)?;
-        } else {
-            let path = workspace.build(guest)?;
-            let size = std::fs::metadata(&path)?.len();
-            println!("{}: {} KiB", guest.name, size.div_ceil(1024));
+            continue;
+        }
+        let component = workspace.build(guest)?;
+        println!("{}: {} KiB", guest.name, component.len().div_ceil(1024));
+        if flags.is_empty() {
+            workspace.commit(guest, &component)?;
         }
     }
     Ok(())

@@ -177,10 +177,12 @@ impl Exchange {
                 if let Some(usage) = &event.usage {
                     self.answer.usage.update(usage);
                 }
+                // At these the CLI would ask the API again by itself, or report a failure.
                 let reason = event.delta.as_ref().and_then(|d| d.stop_reason.as_deref());
-                // The CLI would ask the API again by itself, and go on with another message.
-                if matches!(reason, Some("max_tokens" | "model_context_window_exceeded")) {
-                    self.finish(FinishReason::Length, None, effects);
+                if let reason @ (FinishReason::Length | FinishReason::ContentFilter) =
+                    finish_reason(reason)
+                {
+                    self.finish(reason, None, effects);
                 }
             }
             _ => {}
@@ -233,11 +235,6 @@ impl Exchange {
         if let Some(usage) = &line.usage {
             self.answer.usage.update(usage);
         }
-        let reason = match line.stop_reason.as_deref() {
-            Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
-            Some("refusal") => FinishReason::ContentFilter,
-            _ => FinishReason::Stop,
-        };
         // A command of the CLI's own, or a turn that it dropped, has a result but no message.
         if !self.answer.shown
             && self.answer.message.is_none()
@@ -245,7 +242,11 @@ impl Exchange {
         {
             self.emit(Delta::Content(text.to_owned()), effects);
         }
-        self.finish(reason, line.total_cost_usd, effects);
+        self.finish(
+            finish_reason(line.stop_reason.as_deref()),
+            line.total_cost_usd,
+            effects,
+        );
     }
 
     fn system(&mut self, line: &Line, effects: &mut Vec<Effect>) {
@@ -322,6 +323,14 @@ impl Exchange {
     fn fail_backend(&mut self, effects: &mut Vec<Effect>, message: &str) {
         self.stage = Stage::Done;
         effects.push(Effect::Fail(failure(ErrorKind::Backend, message)));
+    }
+}
+
+fn finish_reason(stop_reason: Option<&str>) -> FinishReason {
+    match stop_reason {
+        Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
+        Some("refusal") => FinishReason::ContentFilter,
+        _ => FinishReason::Stop,
     }
 }
 

@@ -11,17 +11,12 @@ use crate::conversation::{Speaker, Turn};
 pub const INITIALIZE: &str = "initialize";
 
 /// Opens the session. Without a system prompt of the client's, an empty one takes the place of
-/// the CLI's own of 70 KB.
+/// the CLI's own of 70 KB; several are one with blank lines between, as the CLI itself has them.
 pub fn initialize(system: &[String]) -> Vec<u8> {
-    let prompt = if system.is_empty() {
-        json!([""])
-    } else {
-        json!(system)
-    };
     line(json!({
         "type": "control_request",
         "request_id": INITIALIZE,
-        "request": {"subtype": "initialize", "systemPrompt": prompt},
+        "request": {"subtype": "initialize", "systemPrompt": [system.join("\n\n")]},
     }))
 }
 

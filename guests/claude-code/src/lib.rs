@@ -6,6 +6,11 @@
 //! to it, and [`failure`] names what went wrong. All of it is pure; `component` is the thin glue
 //! that makes a WebAssembly component of it.
 
+#![cfg_attr(
+    target_family = "wasm",
+    allow(unreachable_pub, reason = "the export macro's items")
+)]
+
 pub mod conversation;
 pub mod exchange;
 pub mod failure;
@@ -13,7 +18,13 @@ pub mod input;
 pub mod line;
 
 /// The contract's types, generated from `wit/`.
-#[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod contract {
     wit_bindgen::generate!({
         path: "../../wit",

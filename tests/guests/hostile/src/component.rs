@@ -37,7 +37,7 @@ fn behave(here: &str) -> Vec<Effect> {
             }
         }
         "huge" => vec![emit(&"x".repeat(100 << 20))],
-        "many" => (0..1_000_000).map(|_| emit("")).collect(),
+        "many" => (0..200_000).map(|_| emit("")).collect(),
         "two-ends" => vec![finish(), finish()],
         "after-end" => vec![finish(), emit("late")],
         "bad-extra" => vec![Effect::Emit(Delta::Extra("[]".into())), finish()],

@@ -4,6 +4,11 @@
 //! `{"at": "open", "do": "spin"}` spins in `open`. With `{"write": "…"}` it writes that text to
 //! the backend. Without either it answers at once.
 
+#![cfg_attr(
+    target_family = "wasm",
+    allow(unreachable_pub, reason = "the export macro's items")
+)]
+
 #[cfg(target_family = "wasm")]
 mod component;
 
