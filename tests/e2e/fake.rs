@@ -28,7 +28,7 @@ impl Fake {
             r#"{rest}
             [backends.fake]
             command = "{}"
-            env = {{ FAKE_CLI_SCRIPT = "{}", FAKE_CLI_PIDS = "{}" }}
+            env = {{ FAKE_CLI_SCRIPT = "{}", FAKE_CLI_PIDS = "{}", FAKE_CLI_STDIN = "{}" }}
             {backend}
             [models.fake]
             backend = "fake"
@@ -36,6 +36,7 @@ impl Fake {
             fake_cli().display(),
             script_file.display(),
             pids.display(),
+            home.path().join("stdin").display(),
         );
         Fake {
             host: Host::start_in(home, &config),
@@ -53,6 +54,11 @@ impl Fake {
     pub(crate) fn pids(&self) -> Vec<i32> {
         let text = std::fs::read_to_string(&self.pids).unwrap_or_default();
         text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// The file with all lines that processes read.
+    pub(crate) fn stdin(&self) -> PathBuf {
+        self.host.home().join("stdin")
     }
 
     /// Waits until so many processes were started.

@@ -7,6 +7,7 @@ mod faults;
 mod guests;
 mod leaving;
 mod real;
+mod transcripts;
 mod wire;
 
 #[test]

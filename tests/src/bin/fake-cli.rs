@@ -23,7 +23,8 @@
 //! #logged-out     (first line) `auth status` says so
 //! ```
 //!
-//! Each process adds its id, and those of its children, to the file that `FAKE_CLI_PIDS` names.
+//! Each process adds its id, and those of its children, to the file that `FAKE_CLI_PIDS` names,
+//! and the lines that it reads to the one that `FAKE_CLI_STDIN` names.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Write};
@@ -54,7 +55,7 @@ fn main() -> io::Result<()> {
     }
     // Asked what it offers, as every backend is at the start: it has nothing, and does not count.
     if std::env::args().any(|argument| argument == "default") {
-        return initialized();
+        return initialized(&next_line()?);
     }
     note(std::process::id())?;
     for line in script.lines() {
@@ -70,7 +71,7 @@ fn play(line: &str) -> io::Result<()> {
     let (name, rest) = directive.split_once(' ').unwrap_or((directive, ""));
     let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
     match name {
-        "init" => initialized(),
+        "init" => initialized(&read()?),
         "read" => read().map(drop),
         "text" => delta(rest),
         "deltas" => {
@@ -119,15 +120,22 @@ fn play(line: &str) -> io::Result<()> {
 }
 
 fn read() -> io::Result<String> {
-    let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line)? == 0 {
+    let line = next_line()?;
+    if line.is_empty() {
         exit(0);
     }
+    append("FAKE_CLI_STDIN", &line)?;
     Ok(line)
 }
 
-fn initialized() -> io::Result<()> {
-    let request: Value = serde_json::from_str(&read()?)?;
+fn next_line() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line)
+}
+
+fn initialized(request: &str) -> io::Result<()> {
+    let request: Value = serde_json::from_str(request)?;
     let response = json!({"subtype": "success", "request_id": request["request_id"], "response": {"models": []}});
     print(&json!({"type": "control_response", "response": response}).to_string())
 }
@@ -167,11 +175,17 @@ fn flood(count: u64) -> io::Result<()> {
 }
 
 fn note(pid: u32) -> io::Result<()> {
-    let Some(path) = std::env::var_os("FAKE_CLI_PIDS") else {
+    append("FAKE_CLI_PIDS", &format!("{pid}\n"))
+}
+
+/// Appends to the file that a variable names, if it does.
+fn append(variable: &str, text: &str) -> io::Result<()> {
+    let Some(path) = std::env::var_os(variable) else {
         return Ok(());
     };
-    writeln!(
-        OpenOptions::new().create(true).append(true).open(path)?,
-        "{pid}"
-    )
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?
+        .write_all(text.as_bytes())
 }

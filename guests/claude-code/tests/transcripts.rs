@@ -1,0 +1,99 @@
+//! The adapter against recorded dialogues: see `tests/transcripts/README.md`.
+
+use std::fs;
+use std::path::Path;
+
+use guest_claude_code::contract::adapter::Effect;
+use guest_claude_code::contract::types::{ApiError, Delta, Outcome};
+use guest_claude_code::conversation::Conversation;
+use guest_claude_code::exchange::Exchange;
+use serde_json::{Value, json};
+
+#[test]
+fn recorded_dialogues_have_these_effects() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transcripts");
+    let mut cases = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let case = entry.unwrap().path();
+        if case.is_dir() {
+            check(&case);
+            cases += 1;
+        }
+    }
+    assert!(cases > 5);
+}
+
+fn check(case: &Path) {
+    let request = fs::read_to_string(case.join("request.json")).unwrap();
+    let script = fs::read_to_string(case.join("cli.script")).unwrap();
+    let mut exchange = Exchange::new(Conversation::from_request(&request).unwrap());
+    let mut effects = exchange.start();
+    let mut written = 0;
+    for line in script.lines() {
+        if line == "#read" {
+            written += 1;
+            let writes = effects
+                .iter()
+                .filter(|e| matches!(e, Effect::Write(_)))
+                .count();
+            assert!(
+                writes >= written,
+                "{}: the CLI waits for what is never written",
+                case.display()
+            );
+        } else {
+            effects.extend(exchange.output(line.as_bytes()));
+        }
+    }
+    let lines: String = effects
+        .iter()
+        .map(|effect| format!("{}\n", shown(effect)))
+        .collect();
+    let golden = case.join("effects.jsonl");
+    if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
+        fs::write(&golden, &lines).unwrap();
+    }
+    assert_eq!(
+        lines,
+        fs::read_to_string(&golden).unwrap(),
+        "{}",
+        golden.display()
+    );
+}
+
+fn shown(effect: &Effect) -> Value {
+    match effect {
+        Effect::Write(bytes) => json!({"write": serde_json::from_slice::<Value>(bytes).unwrap()}),
+        Effect::CloseInput => json!("close-input"),
+        Effect::Emit(Delta::Content(text)) => json!({ "content": text }),
+        Effect::Emit(Delta::Reasoning(text)) => json!({ "reasoning": text }),
+        Effect::Emit(other) => json!({ "emit": format!("{other:?}") }),
+        Effect::Report(report) => json!({"report": serde_json::from_str::<Value>(report).unwrap()}),
+        Effect::Finish(outcome) => finish(outcome),
+        Effect::Fail(error) => fail(error),
+    }
+}
+
+fn finish(outcome: &Outcome) -> Value {
+    let usage = outcome.usage.as_ref().unwrap();
+    json!({"finish": {
+        "reason": format!("{:?}", outcome.finish_reason),
+        "model": outcome.model,
+        "prompt": usage.prompt_tokens,
+        "completion": usage.completion_tokens,
+        "cached": usage.cached_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "reasoning": usage.reasoning_tokens,
+        "cost_usd": usage.cost_usd,
+    }})
+}
+
+fn fail(error: &ApiError) -> Value {
+    json!({"fail": {
+        "kind": format!("{:?}", error.kind),
+        "message": error.message,
+        "param": error.param,
+        "code": error.code,
+        "retry_at": error.retry_at,
+    }})
+}
