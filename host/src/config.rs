@@ -38,8 +38,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The models by the names that clients use.
     pub models: Vec<Model>,
-    /// Configuration of guests, by name.
-    pub guests: Vec<(String, Value)>,
+    /// What is configured of guests.
+    pub guests: Vec<Guest>,
 }
 
 /// An address to listen on.
@@ -170,6 +170,17 @@ pub struct Model {
     pub model: String,
 }
 
+/// What is configured of a guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// What it is configured with: a JSON object.
+    pub config: Value,
+    /// Whether it may import an empty WASI.
+    pub wasi: bool,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -259,13 +270,14 @@ impl Config {
         }
     }
 
-    /// The configuration of a guest: a JSON object, empty if there is none.
-    pub fn guest(&self, name: &str) -> Value {
-        let found = self.guests.iter().find(|(known, _)| known == name);
-        found.map_or_else(
-            || Value::Object(Default::default()),
-            |(_, config)| config.clone(),
-        )
+    /// What is configured of a guest; of one that is not mentioned, nothing.
+    pub fn guest(&self, name: &str) -> Guest {
+        let found = self.guests.iter().find(|guest| guest.name == name);
+        found.cloned().unwrap_or_else(|| Guest {
+            name: name.to_owned(),
+            config: Value::Object(Default::default()),
+            wasi: false,
+        })
     }
 }
 

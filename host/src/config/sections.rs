@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::reader::{Problems, Section};
 use super::{
-    Access, Backend, Config, Framing, GuestLimits, Http, KeepAliveForm, Listen, Model, Profile,
+    Access, Backend, Config, Framing, Guest, GuestLimits, Http, KeepAliveForm, Listen, Model,
+    Profile,
 };
 
 /// Where the service listens by default.
@@ -333,12 +334,15 @@ fn default_models(backends: &[Backend]) -> Vec<Model> {
     models
 }
 
-fn guests(root: &mut Section, problems: &mut Problems) -> Vec<(String, serde_json::Value)> {
+fn guests(root: &mut Section, problems: &mut Problems) -> Vec<Guest> {
     let mut guests = Vec::new();
     for (name, mut section) in root.sections(problems, "guests").unwrap_or_default() {
-        if let Some(config) = section.json(problems, "config") {
-            guests.push((name, config));
-        }
+        let config = section.json(problems, "config");
+        guests.push(Guest {
+            name,
+            config: config.unwrap_or_else(|| serde_json::Value::Object(Default::default())),
+            wasi: section.flag(problems, "wasi").unwrap_or(false),
+        });
         section.finish(problems);
     }
     guests
@@ -456,6 +460,6 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.models.len(), 1);
-        assert_eq!(config.guest("prompt-template")["template"], "x");
+        assert_eq!(config.guest("prompt-template").config["template"], "x");
     }
 }

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -15,6 +14,7 @@ use super::cache::Cache;
 use super::contract::{AdapterGuestPre, adapter};
 use super::engine::{Effort, Engine, State};
 use super::exchange::configured;
+use crate::config;
 
 /// The largest component, in bytes: those made of Python have 18 MB.
 pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
@@ -23,6 +23,17 @@ pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
 const ALLOWED_IMPORTS: [&str; 2] = [
     "claude-harness:guest/log@0.1.0",
     "claude-harness:guest/types@0.1.0",
+];
+
+/// What a guest may import beside, if `[guests.NAME] wasi` is set: what a language's runtime
+/// looks for at its start, all of it empty. The monotonic clock is not among it, because with it
+/// a guest could sleep, which nothing could stop; nor are sockets.
+const WASI_IMPORTS: [&str; 5] = [
+    "wasi:cli/",
+    "wasi:clocks/wall-clock@",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
 ];
 
 /// A guest that may serve.
@@ -39,6 +50,8 @@ pub(crate) struct Guest {
     pub(crate) pre: AdapterGuestPre<State>,
     /// What its instances are configured with, as JSON.
     pub(crate) config: String,
+    /// Whether it may import an empty WASI.
+    pub(crate) wasi: bool,
 }
 
 /// Where a guest comes from.
@@ -56,7 +69,7 @@ pub(crate) struct Candidate<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) digest: String,
     pub(crate) origin: Origin,
-    pub(crate) config: &'a Value,
+    pub(crate) settings: &'a config::Guest,
 }
 
 /// Why a component may not serve.
@@ -66,7 +79,9 @@ pub(crate) enum Refused {
     TooLarge,
     #[error("it is no WebAssembly component: {0}")]
     NoComponent(String),
-    #[error("it imports `{0}`, and a guest may import nothing but the contract's `log`")]
+    #[error(
+        "it imports `{0}`, and a guest may import nothing but the contract's `log` (`[guests.NAME] wasi = true` allows an empty WASI, without clocks to sleep by and sockets)"
+    )]
     Import(String),
     #[error("it does not export the contract's adapter, version 0.1.0: {0}")]
     Contract(String),
@@ -74,6 +89,13 @@ pub(crate) enum Refused {
     Call(#[from] super::GuestError),
     #[error("it refuses its configuration `[guests.{name}] config`: {message}")]
     Config { name: String, message: String },
+}
+
+impl Guest {
+    /// Whether it was admitted with these settings.
+    pub(crate) fn is_set_as(&self, settings: &config::Guest) -> bool {
+        self.config == settings.config.to_string() && self.wasi == settings.wasi
+    }
 }
 
 /// The digest that names a component, in hexadecimal.
@@ -102,9 +124,9 @@ pub(crate) fn admit(
     let component = cache
         .compile(engine.wasmtime(), &candidate.digest, candidate.bytes)
         .map_err(|e| Refused::NoComponent(first_line(&e)))?;
-    check_imports(engine, &component)?;
+    check_imports(engine, &component, candidate.settings.wasi)?;
     let pre = engine
-        .linker()
+        .linker(candidate.settings.wasi)
         .instantiate_pre(&component)
         .and_then(AdapterGuestPre::new)
         .map_err(|e| Refused::Contract(first_line(&e)))?;
@@ -117,7 +139,8 @@ pub(crate) fn admit(
         summary: String::new(),
         engine: engine.clone(),
         pre,
-        config: candidate.config.to_string(),
+        config: candidate.settings.config.to_string(),
+        wasi: candidate.settings.wasi,
     };
     let description = describe(&guest)?;
     guest.version = description.version;
@@ -138,7 +161,7 @@ fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
 }
 
 /// A guest that can call nothing keeps a stronger promise than any policy.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), Refused> {
+fn check_imports(engine: &Engine, component: &Component, wasi: bool) -> Result<(), Refused> {
     for (name, item) in component.component_type().imports(engine.wasmtime()) {
         let types_only = match &item.ty {
             ComponentItem::ComponentInstance(instance) => instance
@@ -146,7 +169,8 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), Refused> 
                 .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
             _ => false,
         };
-        if !ALLOWED_IMPORTS.contains(&name) && !types_only {
+        let of_wasi = wasi && WASI_IMPORTS.iter().any(|prefix| name.starts_with(prefix));
+        if !ALLOWED_IMPORTS.contains(&name) && !types_only && !of_wasi {
             return Err(Refused::Import(name.to_owned()));
         }
     }

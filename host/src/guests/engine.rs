@@ -7,6 +7,7 @@ use wasmtime::{
     Config, Engine as Wasmtime, EngineWeak, InstanceAllocationStrategy, PoolConcurrencyLimitError,
     PoolingAllocationConfig, ResourceLimiter, Store, Trap,
 };
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
 use super::GuestError;
 use super::contract::log;
@@ -33,6 +34,8 @@ const LOG_LINE_MAX: usize = 2 << 10;
 pub(crate) struct Engine {
     wasmtime: Wasmtime,
     linker: Linker<State>,
+    /// The same with WASI, for guests that an operator allows it.
+    wasi_linker: Linker<State>,
     limits: GuestLimits,
 }
 
@@ -41,6 +44,15 @@ pub(crate) struct State {
     name: String,
     memory: Memory,
     log_lines: u32,
+    /// Set for guests that may use WASI: its calls may block, and so never run on a thread that
+    /// must not.
+    wasi: Option<Wasi>,
+}
+
+/// A world without files, environment, arguments and network.
+struct Wasi {
+    context: WasiCtx,
+    table: ResourceTable,
 }
 
 /// Bounds an instance's memory, and remembers a refusal: the guest only sees it fail.
@@ -82,9 +94,12 @@ impl Engine {
         tick(wasmtime.weak())?;
         let mut linker = Linker::new(&wasmtime);
         log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        let mut wasi_linker = linker.clone();
+        wasmtime_wasi::p2::add_to_linker_sync(&mut wasi_linker)?;
         Ok(Engine {
             wasmtime,
             linker,
+            wasi_linker,
             limits,
         })
     }
@@ -93,12 +108,17 @@ impl Engine {
         &self.wasmtime
     }
 
-    pub(crate) fn linker(&self) -> &Linker<State> {
-        &self.linker
+    /// What guests are linked with.
+    pub(crate) fn linker(&self, wasi: bool) -> &Linker<State> {
+        if wasi {
+            &self.wasi_linker
+        } else {
+            &self.linker
+        }
     }
 
     /// A store for one instance of the guest of this name.
-    pub(crate) fn store(&self, name: &str) -> Store<State> {
+    pub(crate) fn store(&self, name: &str, wasi: bool) -> Store<State> {
         let state = State {
             name: name.to_owned(),
             memory: Memory {
@@ -106,6 +126,7 @@ impl Engine {
                 refused: false,
             },
             log_lines: LOG_LINES,
+            wasi: wasi.then(Wasi::empty),
         };
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.memory);
@@ -124,7 +145,8 @@ impl Engine {
         store.set_epoch_deadline(ticks + 1);
         store.set_hostcall_fuel(output);
         store.data_mut().log_lines = LOG_LINES;
-        let result = if large {
+        let may_block = large || store.data().wasi.is_some();
+        let result = if may_block {
             blocking(|| call(store))
         } else {
             call(store)
@@ -216,6 +238,25 @@ impl ResourceLimiter for Memory {
         /// Entries of a table; Rust's guests have some hundred.
         const TABLE_MAX: usize = 20_000;
         Ok(desired <= TABLE_MAX)
+    }
+}
+
+impl Wasi {
+    fn empty() -> Self {
+        Wasi {
+            context: WasiCtx::builder().build(),
+            table: ResourceTable::new(),
+        }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(Wasi::empty);
+        WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::admission::{Candidate, Guest, Origin, Refused, admit, digest};
@@ -222,11 +221,11 @@ impl Loader {
 
     /// Puts a component into the next set, unless the same one serves already.
     fn offer(&self, name: &str, bytes: &[u8], origin: Origin, next: &mut Successor) {
-        let config = self.settings.config.guest(name).to_string();
+        let settings = self.settings.config.guest(name);
         let serving = next.set.serving.get(name);
-        if serving
-            .is_some_and(|g| g.digest == digest(bytes) && g.config == config && g.origin == origin)
-        {
+        if serving.is_some_and(|g| {
+            g.digest == digest(bytes) && g.origin == origin && g.is_set_as(&settings)
+        }) {
             next.set.rejected.remove(name);
             return;
         }
@@ -243,13 +242,13 @@ impl Loader {
         origin: Origin,
         generation: u64,
     ) -> Result<Arc<Guest>, Refused> {
-        let config: Value = self.settings.config.guest(name);
+        let settings = self.settings.config.guest(name);
         let candidate = Candidate {
             name,
             bytes,
             digest: digest(bytes),
             origin,
-            config: &config,
+            settings: &settings,
         };
         admit(&self.engine, &self.cache, &candidate, generation)
     }
@@ -297,7 +296,7 @@ impl Loader {
         next.set.rejected.remove(CONFIGURATION);
         self.settings.config = config;
         for (name, guest) in next.set.serving.clone() {
-            if self.settings.config.guest(&name).to_string() != guest.config {
+            if !guest.is_set_as(&self.settings.config.guest(&name)) {
                 match guest.origin {
                     // Read again with the other files of this visit.
                     Origin::File => drop(self.handled.remove(&name)),
