@@ -91,7 +91,7 @@ async fn no_such_method(method: Method, uri: Uri) -> Failure {
     }
 }
 
-/// A handler's failure rides in the response's extensions up to [`identify`], which knows the
+/// A handler's failure rides in the response's extensions up to `identify`, which knows the
 /// settings that decide how it looks.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {

@@ -1,5 +1,10 @@
 //! The program's own behaviour: its command line, and bad configurations.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall fail where it stands"
+)]
+
 use std::process::{Command, Output};
 
 fn run(config: Option<&str>, args: &[&str]) -> Output {

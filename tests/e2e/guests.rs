@@ -290,17 +290,27 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
 #[tokio::test]
 async fn an_operator_may_allow_a_guest_an_empty_wasi_but_no_sockets_and_no_sleep() {
     let swapped = Swapped::start("hostile", ANSWER, &[]);
-    let allowed = config(swapped.host.home(), "hostile", &json!({})).replace("[guests.hostile]", "[guests.hostile]\nwasi = true");
+    let allowed = config(swapped.host.home(), "hostile", &json!({}))
+        .replace("[guests.hostile]", "[guests.hostile]\nwasi = true");
     swapped.host.reconfigure(&allowed);
     for (import, reason) in [
         ("wasi:cli/environment@0.2.0", "does not export"),
-        ("wasi:clocks/monotonic-clock@0.2.0", "it imports `wasi:clocks/monotonic-clock@0.2.0`"),
-        ("wasi:sockets/tcp@0.2.0", "it imports `wasi:sockets/tcp@0.2.0`"),
+        (
+            "wasi:clocks/monotonic-clock@0.2.0",
+            "it imports `wasi:clocks/monotonic-clock@0.2.0`",
+        ),
+        (
+            "wasi:sockets/tcp@0.2.0",
+            "it imports `wasi:sockets/tcp@0.2.0`",
+        ),
     ] {
         let text = format!(r#"(component (import "{import}" (instance (export "f" (func)))))"#);
         std::fs::write(swapped.file("hostile.wasm"), wat_to_wasm(&text)).unwrap();
         let report = swapped.host.reload().await;
-        let told = report["rejected"]["hostile"].as_str().unwrap_or_default().to_owned();
+        let told = report["rejected"]["hostile"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         assert!(told.contains(reason), "{import}: {report}");
     }
 }

@@ -1,6 +1,11 @@
 //! End-to-end tests: the real program, the fakes around it, and the real command lines where
 //! they are there.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall fail where it stands"
+)]
+
 mod access;
 mod fake;
 mod faults;

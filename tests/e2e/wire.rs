@@ -359,7 +359,7 @@ async fn bad_requests_get_openais_error_with_the_field() {
 async fn a_unix_socket_serves_and_goes_with_the_service() {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("harness.sock");
-    let config = format!("[backends.demo]\nprofile = \"demo\"\n");
+    let config = "[backends.demo]\nprofile = \"demo\"\n";
     std::fs::write(
         home.path().join("other.toml"),
         format!("listen = [\"unix:{}\"]\n{config}", socket.display()),

@@ -1,5 +1,10 @@
 //! The adapter against recorded dialogues: see `tests/transcripts/README.md`.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall fail where it stands"
+)]
+
 use std::fs;
 use std::path::Path;
 

@@ -65,7 +65,7 @@ impl Record {
     /// The answer is complete.
     pub(super) fn finished(&mut self, outcome: &types::Outcome) {
         self.status = StatusCode::OK.as_u16();
-        self.usage = outcome.usage.clone();
+        self.usage = outcome.usage;
     }
 
     /// The request failed, and the client was told with this status.

@@ -50,8 +50,7 @@ pub(crate) struct Guest {
     pub(crate) pre: AdapterGuestPre<State>,
     /// What its instances are configured with, as JSON.
     pub(crate) config: String,
-    /// Whether it may import an empty WASI.
-    pub(crate) wasi: bool,
+    pub(crate) settings: config::Guest,
 }
 
 /// Where a guest comes from.
@@ -94,7 +93,7 @@ pub(crate) enum Refused {
 impl Guest {
     /// Whether it was admitted with these settings.
     pub(crate) fn is_set_as(&self, settings: &config::Guest) -> bool {
-        self.config == settings.config.to_string() && self.wasi == settings.wasi
+        self.settings == *settings
     }
 }
 
@@ -140,7 +139,7 @@ pub(crate) fn admit(
         engine: engine.clone(),
         pre,
         config: candidate.settings.config.to_string(),
-        wasi: candidate.settings.wasi,
+        settings: candidate.settings.clone(),
     };
     let description = describe(&guest)?;
     guest.version = description.version;

@@ -38,7 +38,7 @@ impl From<GuestError> for NotOpened {
 pub(crate) fn configured(
     guest: &Guest,
 ) -> Result<Result<(Store<State>, AdapterGuest), String>, GuestError> {
-    let mut store = guest.engine.store(&guest.name, guest.wasi);
+    let mut store = guest.engine.store(&guest.name, guest.settings.wasi);
     let effort = Effort::Request(guest.config.len());
     let instance = guest
         .engine
