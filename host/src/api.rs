@@ -84,11 +84,10 @@ async fn no_such_route(method: Method, uri: Uri) -> Failure {
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> Failure {
-    let what = format!("{} does not take {method}", uri.path());
-    Failure {
-        code: Some("method_not_allowed".into()),
-        ..Failure::new(Kind::NoSuchRoute, what)
-    }
+    Failure::new(
+        Kind::NoSuchMethod,
+        format!("{} does not take {method}", uri.path()),
+    )
 }
 
 /// A handler's failure rides in the response's extensions up to `identify`, which knows the

@@ -6,6 +6,7 @@
 mod reader;
 mod sections;
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,12 +21,14 @@ use reader::{Problems, Section};
 pub struct Config {
     /// The file that was read, if any.
     pub source: Option<PathBuf>,
+    /// What the command line overrides.
+    pub overrides: Overrides,
     /// Where to listen.
     pub listen: Vec<Listen>,
     /// Components in this folder override the embedded guests.
     pub guests_dir: PathBuf,
-    /// Where compiled guests are kept from one start to the next.
-    pub cache_dir: PathBuf,
+    /// Where compiled guests are kept from one start to the next, if anywhere.
+    pub cache_dir: Option<PathBuf>,
     /// How long requests in flight may go on after a signal to stop.
     pub shutdown_grace: Duration,
     /// Who may call.
@@ -59,8 +62,6 @@ pub struct Access {
     pub keys: Vec<KeyDigest>,
     /// Names that a `Host` header may carry beside those of this machine.
     pub hosts: Vec<String>,
-    /// Web pages that may call, by their origin.
-    pub origins: Vec<String>,
     /// Addresses off this machine's loopback that may be listened on without a key.
     pub open_addresses: Vec<String>,
 }
@@ -77,6 +78,8 @@ pub struct Http {
     pub hold: Duration,
     /// How long a stream may be silent before something is sent to keep it alive.
     pub keep_alive: Duration,
+    /// How long a client may take to send the next piece of a body, or to take what is sent.
+    pub client_timeout: Duration,
     /// What is sent to keep it alive.
     pub keep_alive_form: KeepAliveForm,
     /// Whether parameters that would only be ignored are refused.
@@ -232,7 +235,7 @@ impl Config {
         let Some(path) = find(overrides) else {
             return Config::parse("", None, overrides);
         };
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+        let text = read(&path).map_err(|source| ConfigError::Read {
             path: path.clone(),
             source,
         })?;
@@ -256,11 +259,11 @@ impl Config {
             .parse::<toml::Table>()
             .map_err(|e| ConfigError::Syntax {
                 origin: origin.clone(),
-                message: e.to_string().trim_end().to_owned(),
+                message: syntax(text, &e),
             })?;
         let mut problems = Problems::default();
         let mut root = Section::new("", table);
-        let config = sections::read(&mut root, &mut problems, source, &overrides.listen);
+        let config = sections::read(&mut root, &mut problems, source, overrides);
         root.finish(&mut problems);
         let problems = problems.into_lines();
         if problems.is_empty() {
@@ -312,6 +315,32 @@ impl std::str::FromStr for Listen {
             }),
         }
     }
+}
+
+/// Reads a file, unless it is larger than any configuration.
+fn read(path: &Path) -> std::io::Result<String> {
+    /// The largest configuration, in bytes: guests may be configured with whole tables.
+    const SIZE_MAX: u64 = 64 << 20;
+    let mut text = String::new();
+    let size = std::fs::File::open(path)?
+        .take(SIZE_MAX + 1)
+        .read_to_string(&mut text)?;
+    if size as u64 > SIZE_MAX {
+        return Err(std::io::Error::other("it is larger than 64 MiB"));
+    }
+    Ok(text)
+}
+
+/// What is wrong with a file's syntax, and where; not the line itself, which may hold a key.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..at]
+        .iter()
+        .filter(|b| **b == b'\n')
+        .count()
+        + 1;
+    let what = error.message().lines().next().unwrap_or_default();
+    format!("line {line}: {what}")
 }
 
 fn find(overrides: &Overrides) -> Option<PathBuf> {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::admission::Permit;
 use crate::backends::{Backend, profile};
+use crate::blocking;
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::contract::adapter::Effect;
 use crate::guests::exchange::{GuestExchange, NotOpened};
@@ -86,7 +87,7 @@ impl Exchange {
                 [] => String::new(),
                 commands => format!("; to mend it: `{}`", commands.join("`, then `")),
             };
-            Failure::new(Kind::Backend, health.message() + &way_out)
+            Failure::new(Kind::Backend, health.message() + &way_out).logged()
         })?;
         tracing::debug!(backend = %backend.config.name, pid = process.id(), "a process was launched");
         let mut exchange = Exchange {
@@ -118,7 +119,13 @@ impl Exchange {
             if self.over {
                 return Event::Fail(Failure::new(Kind::Internal, "the exchange is over"));
             }
+            // A backend that never pauses must starve neither its timeouts nor the other tasks.
+            tokio::task::consume_budget().await;
             let (deadline, what, limit) = self.deadline();
+            if Instant::now() >= deadline {
+                self.time_out(what, limit);
+                continue;
+            }
             tokio::select! {
                 biased;
                 output = self.process.next() => self.handle(&output),
@@ -137,10 +144,15 @@ impl Exchange {
             }
             Output::TooLong => {
                 let limit = self.backend.config.max_line;
-                return self.fail(Failure::new(
-                    Kind::Backend,
-                    format!("the backend printed a line of more than {limit} bytes (`max_line`)"),
-                ));
+                return self.fail(
+                    Failure::new(
+                        Kind::Backend,
+                        format!(
+                            "the backend printed a line of more than {limit} bytes (`max_line`)"
+                        ),
+                    )
+                    .logged(),
+                );
             }
             Output::Exited(status) => {
                 let stderr = self.process.stderr_tail();
@@ -179,9 +191,7 @@ impl Exchange {
                 self.write_budget = left.ok_or_else(|| {
                     GuestError::Write("more than four times the request, and 256 KiB".into())
                 })?;
-                let line = self
-                    .backend
-                    .seal(&bytes)
+                let line = blocking::run_on(bytes.len(), || self.backend.seal(&bytes))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
                 self.process.write(line);
             }
@@ -258,7 +268,11 @@ impl Exchange {
     fn time_out(&mut self, setting: &str, limit: Duration) {
         let message = format!("the backend took too long: `{setting}` is {limit:?}");
         let detail = self.process.stderr_tail();
-        self.fail(Failure::new(Kind::Timeout, message).with_detail(detail));
+        self.fail(
+            Failure::new(Kind::Timeout, message)
+                .with_detail(detail)
+                .logged(),
+        );
     }
 
     fn fail_guest(&mut self, error: &GuestError) {
@@ -289,7 +303,7 @@ fn guest_failure(guest: &str, error: &GuestError) -> Failure {
     } else {
         Kind::Guest
     };
-    Failure::new(kind, format!("the guest `{guest}` failed: {error}"))
+    Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
 }
 
 fn api_failure(error: types::ApiError) -> Failure {

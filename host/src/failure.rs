@@ -15,7 +15,8 @@ pub struct Failure {
     pub code: Option<String>,
     /// How long to wait before another attempt.
     pub retry_after: Option<Duration>,
-    /// For the log only: what an operator wants to know. Never a prompt or an answer.
+    /// For the log only: what an operator wants to know. Never a prompt or an answer; the
+    /// message may repeat something of them, so it is not logged.
     pub detail: Option<String>,
 }
 
@@ -28,6 +29,8 @@ pub enum Kind {
     UnsupportedParameter,
     /// No such route or method.
     NoSuchRoute,
+    /// The route is there, but not with this method.
+    NoSuchMethod,
     /// No such model.
     UnknownModel,
     /// The body is larger than the limit.
@@ -81,6 +84,16 @@ impl Failure {
     /// Names the field at fault.
     pub fn with_param(mut self, param: impl Into<String>) -> Self {
         self.param = Some(param.into());
+        self
+    }
+
+    /// Lets the log say what the client is told: for messages in the host's own words.
+    pub fn logged(mut self) -> Self {
+        let message = self.message.clone();
+        self.detail = Some(match self.detail {
+            Some(detail) if !detail.is_empty() => format!("{message}: {detail}"),
+            _ => message,
+        });
         self
     }
 

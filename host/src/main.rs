@@ -1,5 +1,6 @@
 //! The program: reads the command line, and runs what it names.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ enum Command {
     Warden,
 }
 
+/// The fewest threads that serve: a guest may hold one up for as long as a call may take.
+const WORKERS_MIN: usize = 4;
+
 /// The exit status for a configuration that cannot be used.
 const BAD_CONFIGURATION: u8 = 2;
 
@@ -67,7 +71,9 @@ fn main() -> ExitCode {
 fn serve(config: Config) -> Result<()> {
     telemetry::start_log();
     let metrics = telemetry::start_metrics()?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(WORKERS_MIN))
         .enable_all()
         .build();
     runtime

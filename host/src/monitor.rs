@@ -23,14 +23,14 @@ const FIRST_CHECK: Duration = Duration::from_secs(5);
 /// How long a backend may take to say what it offers.
 const PROBE: Duration = Duration::from_secs(20);
 
-/// How often the metrics' samples are folded into their buckets.
+/// How often the metrics' samples are folded into their buckets, and the warden is looked after.
 const UPKEEP: Duration = Duration::from_secs(10);
 
 /// Looks after the backends until it is dropped.
 pub(crate) struct Monitor {
     checked: watch::Receiver<bool>,
     asked: Arc<Notify>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Monitor {
@@ -56,7 +56,10 @@ impl Monitor {
                 loop {
                     tokio::select! {
                         () = asked.notified() => rounds.make(false).await,
-                        _ = upkeep.tick() => metrics.run_upkeep(),
+                        _ = upkeep.tick() => {
+                            metrics.run_upkeep();
+                            rounds.processes.look_after_warden();
+                        }
                     }
                 }
             }
@@ -64,8 +67,13 @@ impl Monitor {
         Monitor {
             checked,
             asked,
-            _task: AbortOnDropHandle::new(task),
+            task: AbortOnDropHandle::new(task),
         }
+    }
+
+    /// Looks after nothing any more.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
     }
 
     /// Waits, within bounds, until something is known of every backend; what has grown old is

@@ -45,18 +45,25 @@ pub(crate) struct Reading {
 
 /// A process that could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start `{}`: {source}", program.display())]
-pub(crate) struct SpawnError {
-    pub(crate) program: PathBuf,
-    pub(crate) source: io::Error,
+pub(crate) enum SpawnError {
+    /// The program did not start.
+    #[error("cannot start `{}`: {source}", program.display())]
+    Program { program: PathBuf, source: io::Error },
+    /// There is no place for it to run in.
+    #[error("cannot make a working directory: {0}")]
+    Workdir(io::Error),
+    /// It did not end in time.
+    #[error("`{}` did not answer within {limit:?}", program.display())]
+    Silent { program: PathBuf, limit: Duration },
 }
 
 impl Processes {
     /// Starts the warden, and makes the folder that working directories lie in.
     pub(crate) fn new() -> io::Result<Self> {
+        let workdirs = Workdirs::new()?;
         Ok(Processes {
-            warden: Warden::start()?,
-            workdirs: Workdirs::new()?,
+            warden: Warden::start(workdirs.root())?,
+            workdirs,
             endings: TaskTracker::new(),
         })
     }
@@ -68,11 +75,11 @@ impl Processes {
         reading: Reading,
         until_gone: impl Send + 'static,
     ) -> Result<Process, SpawnError> {
-        let error = |source| SpawnError {
+        let error = |source| SpawnError::Program {
             program: line.program.clone(),
             source,
         };
-        let workdir = self.workdirs.lease().map_err(error)?;
+        let workdir = self.workdirs.lease().map_err(SpawnError::Workdir)?;
         let child = command(line)
             .current_dir(workdir.path())
             .process_group(0)
@@ -92,10 +99,6 @@ impl Processes {
     ) -> Result<(Vec<u8>, bool), SpawnError> {
         /// The most that is read of an answer, in bytes.
         const ANSWER_MAX: usize = 64 << 10;
-        let error = |source| SpawnError {
-            program: line.program.clone(),
-            source,
-        };
         let reading = Reading {
             framing: Framing::Bytes,
             max_line: ANSWER_MAX,
@@ -116,8 +119,16 @@ impl Processes {
         };
         match tokio::time::timeout(limit, asked).await {
             Ok(success) => Ok((answer, success)),
-            Err(_) => Err(error(io::ErrorKind::TimedOut.into())),
+            Err(_) => Err(SpawnError::Silent {
+                program: line.program.clone(),
+                limit,
+            }),
         }
+    }
+
+    /// Replaces the warden if it is gone.
+    pub(crate) fn look_after_warden(&self) {
+        self.warden.look_after();
     }
 
     /// Waits until all processes whose end has begun are gone.

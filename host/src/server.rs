@@ -1,9 +1,11 @@
 //! A service's life: listen, serve until a signal, drain, leave nothing behind.
 
+mod connection;
 mod listener;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,12 +21,17 @@ use tower::ServiceExt;
 
 use crate::api::{self, Door};
 use crate::config::Config;
+use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
+use connection::Connection;
 use listener::{Listener, Socket};
 
 /// How long a client may take to send the head of a request, or to send another one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Connections at once; further ones wait to be taken.
+const CONNECTIONS_MAX: usize = 2048;
 
 /// How long processes have to go once their requests are gone.
 const LAST_ENDINGS: Duration = Duration::from_secs(3);
@@ -45,6 +52,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<()> {
     let server = Server {
         router: api::router(service.clone()),
         graceful: GracefulShutdown::new(),
+        patience: service.config.http.client_timeout,
     };
     for listener in &listeners {
         eprintln!("listening on {}", listener.url());
@@ -66,19 +74,30 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<()> {
         () = signals.stop() => tracing::warn!("a second signal: requests in flight are cut off"),
     }
     connections.shutdown().await;
+    service.monitor.stop();
     let _ = tokio::time::timeout(LAST_ENDINGS, service.processes.drained()).await;
     Ok(())
 }
 
 async fn asked_to_stop(service: &Service, signals: &mut Signals) {
-    while signals.next().await == Wish::Reload {
-        service.guests.reload().await;
+    loop {
+        let wish = signals.next().await;
+        if wish == Wish::Stop {
+            return;
+        }
+        // A compile may take long: it must not keep the service from being stopped.
+        tokio::select! {
+            _ = service.guests.reload() => {}
+            () = signals.stop() => return,
+        }
     }
 }
 
 struct Server {
     router: Router,
     graceful: GracefulShutdown,
+    /// How long a client may take to take what is sent to it.
+    patience: Duration,
 }
 
 impl Server {
@@ -93,7 +112,7 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut stop => return,
-                socket = listener::accept(&mut listeners) => match socket {
+                socket = listener::accept(&mut listeners), if connections.len() < CONNECTIONS_MAX => match socket {
                     Socket::Tcp(stream) => self.serve(stream, Door::Tcp, connections),
                     Socket::Unix(stream) => self.serve(stream, Door::Unix, connections),
                 },
@@ -104,8 +123,17 @@ impl Server {
 
     fn serve<S>(&self, stream: S, door: Door, connections: &mut JoinSet<()>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
     {
+        // hyper does not look for the end of a connection while there is something to be read.
+        let other_end = match stream
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(readiness::watch)
+        {
+            Ok(other_end) => other_end,
+            Err(error) => return tracing::warn!(%error, "cannot take a connection"),
+        };
         let router = self.router.clone();
         let respond = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(door);
@@ -118,11 +146,18 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), respond);
+            .serve_connection(
+                TokioIo::new(Connection::new(stream, self.patience)),
+                respond,
+            );
         let connection = self.graceful.watch(connection);
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke off");
+            tokio::select! {
+                biased;
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke off");
+                },
+                () = readiness::hung_up(&other_end) => {}
             }
         });
     }

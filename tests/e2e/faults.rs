@@ -76,6 +76,31 @@ async fn a_command_line_that_is_silent_times_out() {
 }
 
 #[tokio::test]
+async fn a_command_line_that_never_pauses_is_timed_out_all_the_same() {
+    let fake = Fake::start_with("#init\n#read\n#chatter", "request_timeout = \"1s\"", "");
+    let started = std::time::Instant::now();
+    let body = hello();
+    let (one, two, three) = tokio::join!(
+        fake.host.post(&body),
+        fake.host.post(&body),
+        fake.host.post(&body)
+    );
+    for (status, answer) in [one, two, three] {
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (504, &json!("timeout")),
+            "{answer}"
+        );
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        started.elapsed()
+    );
+    fake.all_gone(Duration::from_secs(3)).await;
+}
+
+#[tokio::test]
 async fn what_the_cli_says_of_the_api_becomes_a_status() {
     let fake = Fake::start("");
     let result = |fields: &str| {

@@ -391,6 +391,73 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
 }
 
 #[tokio::test]
+async fn guests_that_spin_hold_nobody_else_up() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
+    let spin = config(
+        swapped.host.home(),
+        "hostile",
+        &json!({"at": "open", "do": "spin"}),
+    );
+    swapped.host.reconfigure(&spin);
+    swapped.host.reload().await;
+    let body = hello();
+    let spinning = futures_util::future::join_all((0..8).map(|_| swapped.host.post(&body)));
+    let others = async {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..20 {
+            let started = Instant::now();
+            swapped.host.get("/v1/models").await;
+            slowest = slowest.max(started.elapsed());
+        }
+        slowest
+    };
+    let (answers, slowest) = tokio::join!(spinning, others);
+    assert!(answers.iter().all(|(status, _)| *status == 502));
+    assert!(
+        slowest < Duration::from_millis(1500),
+        "another route took {slowest:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_configuration_is_forgotten_when_it_is_mended() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[]);
+    let with = |behaviour: Value| config(swapped.host.home(), "hostile", &behaviour);
+    swapped.host.reconfigure(&with(json!({"colour": "red"})));
+    std::fs::write(swapped.file("hostile.wasm"), &hostile).unwrap();
+    assert!(swapped.host.reload().await["rejected"]["hostile"].is_string());
+    swapped.host.reconfigure(&with(json!({"answer": "mended"})));
+    assert_eq!(swapped.host.reload().await["rejected"], json!({}));
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+    swapped.host.reconfigure(&with(json!({"colour": "red"})));
+    assert!(swapped.host.reload().await["rejected"]["hostile"].is_string());
+    swapped.host.reconfigure(&with(json!({"answer": "mended"})));
+    assert_eq!(swapped.host.reload().await["rejected"], json!({}));
+}
+
+#[tokio::test]
+async fn what_a_guest_reports_cannot_carry_words_to_other_clients() {
+    let swapped = Swapped::start(
+        "claude-code",
+        "#read\n{\"type\":\"system\",\"subtype\":\"init\",\"claude_code_version\":\"s3cret words of a prompt\"}\n{\"type\":\"control_response\",\"response\":{\"subtype\":\"success\",\"request_id\":\"initialize\",\"response\":{\"models\":[{\"value\":\"s3cret words\"},{\"value\":\"x\",\"resolvedModel\":\"--settings\"}]}}}\n#done\n",
+        &[],
+    );
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+    let shown = format!(
+        "{}{}",
+        swapped.host.get("/health").await.1,
+        swapped.host.get("/v1/models").await.1
+    );
+    assert!(
+        !shown.contains("s3cret") && !shown.contains("--settings"),
+        "{shown}"
+    );
+    assert_eq!(swapped.host.ask("--settings", "x").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_guest_that_misbehaves_when_it_is_loaded_never_serves() {
     let hostile = hostile_component();
     let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
@@ -445,12 +512,20 @@ async fn a_changed_section_of_the_configuration_is_a_reload_by_itself() {
         swapped.host.post(&hello()).await.1["choices"][0]["message"]["content"],
         "new1"
     );
-    swapped.host.reconfigure("guests = 5");
+    swapped
+        .host
+        .reconfigure("guests = 5\napi_keys = \"s3cret\"");
     poll::until("the refusal", Duration::from_secs(5), async || {
         swapped.host.get("/health").await.1["guests"]["(configuration)"]["rejected"]
             .is_string()
             .then_some(())
     })
     .await;
+    let told =
+        swapped.host.get("/health").await.1["guests"]["(configuration)"]["rejected"].to_string();
+    assert!(
+        told.contains("`api_keys`: this text is not a list") && !told.contains("s3cret"),
+        "{told}"
+    );
     assert_eq!(swapped.host.post(&hello()).await.0, 200);
 }

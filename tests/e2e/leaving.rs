@@ -53,6 +53,71 @@ async fn a_client_that_leaves_before_the_first_byte_takes_the_whole_tree_along()
     fake.all_gone(GONE).await;
 }
 
+#[tokio::test]
+async fn bytes_behind_the_request_do_not_hide_that_the_client_left() {
+    use tokio::io::AsyncWriteExt;
+    for tail in ["\r\n", "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        let fake = Fake::start(STUBBORN);
+        let body = hello(false).to_string();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut socket = tokio::net::TcpStream::connect(fake.host.authority())
+            .await
+            .unwrap();
+        socket
+            .write_all(format!("{head}{body}{tail}").as_bytes())
+            .await
+            .unwrap();
+        fake.started(2).await;
+        drop(socket);
+        fake.all_gone(GONE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_place() {
+    use tokio::io::AsyncWriteExt;
+    let fake = Fake::start_with(
+        "#init\n#read\n#deltas 1000000 0\n",
+        "",
+        "client_timeout = \"500ms\"",
+    );
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket
+        .connect(fake.host.authority().parse().unwrap())
+        .await
+        .unwrap();
+    let body = hello(true).to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    fake.started(1).await;
+    fake.all_gone(Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_go_on_is_given_up() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let fake = Fake::start_with(ANSWER, "", "client_timeout = \"300ms\"");
+    let mut socket = tokio::net::TcpStream::connect(fake.host.authority())
+        .await
+        .unwrap();
+    let head =
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
+
 async fn left_a_line_of_499(fake: &Fake) {
     poll::until("the line of the log", Duration::from_secs(5), async || {
         fake.host.log().contains("status=499").then_some(())

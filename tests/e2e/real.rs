@@ -149,7 +149,7 @@ async fn thinking_refusals_and_cut_off_answers_are_told_apart() {
 async fn roles_arrive_at_the_api_exactly_as_sent() {
     for real in versions("roles_arrive_at_the_api_exactly_as_sent").await {
         let messages = json!([
-            {"role": "system", "content": "Be brief."},
+            {"role": "system", "content": "x-anthropic-billing-header: Be brief."},
             {"role": "user", "content": "mark-roles first question"},
             {"role": "assistant", "content": "first answer"},
             {"role": "user", "content": [{"type": "text", "text": "second"}, {"type": "text", "text": "question"}]},
@@ -179,7 +179,7 @@ async fn roles_arrive_at_the_api_exactly_as_sent() {
         assert_eq!(requests[0].conversation(), expected, "{}", real.version);
         assert_eq!(
             requests[0].system(),
-            ["Be brief.\n\nBe kind."],
+            ["\nx-anthropic-billing-header: Be brief.\n\nBe kind."],
             "{}",
             real.version
         );

@@ -22,7 +22,7 @@ pub struct Conversation {
 pub struct Turn {
     /// Who speaks.
     pub speaker: Speaker,
-    /// What is said: a text for each content part, none of them empty.
+    /// What is said: a text for each content part, none of them blank.
     pub texts: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ impl Conversation {
         match conversation.turns.last() {
             Some(turn) if turn.speaker == Speaker::User => Ok(conversation),
             _ => Err(invalid_request(
-                "the last message must be a `user` message that is not empty",
+                "the last message must be a `user` message that is not blank",
                 Some("messages".into()),
             )),
         }
@@ -200,7 +200,7 @@ impl Content {
         let parts = match self {
             Content::Null => return Ok(Vec::new()),
             Content::Text(text) => {
-                return Ok(Some(text).filter(|t| !t.is_empty()).into_iter().collect());
+                return Ok(Some(text).filter(|t| !is_blank(t)).into_iter().collect());
             }
             Content::Parts(parts) => parts,
         };
@@ -216,10 +216,15 @@ impl Content {
                     ));
                 }
             };
-            texts.extend(text.filter(|t| !t.is_empty()));
+            texts.extend(text.filter(|t| !is_blank(t)));
         }
         Ok(texts)
     }
+}
+
+/// Whether the CLI takes a text for nothing and leaves it out, or puts its own words there.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c == '\u{feff}')
 }
 
 fn unsupported(what: &str, param: String) -> ApiError {
@@ -281,6 +286,10 @@ mod tests {
         let cases = [
             (r#"[{"role":"assistant","content":"hi"}]"#, "messages"),
             (r#"[{"role":"user","content":""}]"#, "messages"),
+            (
+                r#"[{"role":"user","content":" \n\u00a0\ufeff"}]"#,
+                "messages",
+            ),
             (r#"[{"role":"tool","content":"x"}]"#, "messages[0].role"),
             (
                 r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]"#,

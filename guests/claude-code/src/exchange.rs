@@ -223,7 +223,11 @@ impl Exchange {
     }
 
     fn result(&mut self, line: &Line, effects: &mut Vec<Effect>) {
-        if line.is_error {
+        if line.is_odd {
+            let what = "Claude Code ended the turn in a way that is not understood: is it a newer version?";
+            return self.fail_backend(effects, what);
+        }
+        if line.is_error == Some(true) {
             let error =
                 failure::from_result(line, self.named_error.as_deref(), self.limit.as_ref());
             self.stage = Stage::Done;

@@ -28,7 +28,7 @@ pub struct Line<'a> {
     /// Set when a message belongs to a sub-agent.
     pub parent_tool_use_id: Option<Value>,
     /// `result`: the turn failed, whatever `subtype` says.
-    pub is_error: bool,
+    pub is_error: Option<bool>,
     /// `result`: the API's HTTP status.
     pub api_error_status: Option<u16>,
     /// `result`: the answer's text, or the failure's.
@@ -57,6 +57,9 @@ pub struct Line<'a> {
     /// `system/init`: the CLI's version.
     #[serde(borrow)]
     pub claude_code_version: Option<Cow<'a, str>>,
+    /// Its fields are not of the shapes that are known here.
+    #[serde(skip)]
+    pub is_odd: bool,
 }
 
 /// An event of Anthropic's streaming API.
@@ -196,16 +199,24 @@ pub struct Model {
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line of output. A message of an unknown type or with fields of unknown shapes is
-    /// an empty record, to be skipped; None if the line is no JSON object at all.
+    /// Reads a line of output. None if it is no JSON object. Of a message with fields of unknown
+    /// shapes only the type is known, and that it is odd.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        match serde_json::from_slice::<Line>(bytes) {
-            Ok(line) => Some(line),
-            Err(_) => match serde_json::from_slice::<Value>(bytes) {
-                Ok(Value::Object(_)) => Some(Line::default()),
-                _ => None,
-            },
+        if let Ok(line) = serde_json::from_slice::<Line>(bytes) {
+            return Some(line);
         }
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(bytes) else {
+            return None;
+        };
+        let kind = match fields.remove("type") {
+            Some(Value::String(kind)) => kind,
+            _ => String::new(),
+        };
+        Some(Line {
+            r#type: Cow::Owned(kind),
+            is_odd: true,
+            ..Line::default()
+        })
     }
 
     /// What failed, in the CLI's word for it: `authentication_failed`, `rate_limit`, …

@@ -13,6 +13,7 @@ pub(super) struct Aggregate {
     refusal: Option<String>,
     tool_calls: Vec<ToolCall>,
     extra: Map<String, Value>,
+    size: usize,
 }
 
 #[derive(Debug, Default)]
@@ -23,8 +24,20 @@ struct ToolCall {
 }
 
 impl Aggregate {
+    /// How many bytes of text there are.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Takes the next delta.
     pub(super) fn push(&mut self, delta: types::Delta) {
+        self.size = self.size.saturating_add(match &delta {
+            types::Delta::Content(text)
+            | types::Delta::Reasoning(text)
+            | types::Delta::Refusal(text) => text.len(),
+            types::Delta::ToolCall(call) => call.arguments.len(),
+            types::Delta::Extra(json) => json.len(),
+        });
         match delta {
             types::Delta::Content(text) => self.content.get_or_insert_default().push_str(&text),
             types::Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),

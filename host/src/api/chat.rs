@@ -19,6 +19,8 @@ use super::sse;
 use super::wire::Head;
 use crate::admission::Shed;
 use crate::ascii_json;
+use crate::blocking;
+use crate::config::Http;
 use crate::exchange::{Event, Exchange, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
@@ -26,6 +28,10 @@ use crate::guests::types;
 use crate::service::Service;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
+
+/// The longest answer that is put together for a unary request, in bytes: a model's longest are
+/// below one MiB.
+const ANSWER_MAX: usize = 64 << 20;
 
 /// Answers a chat completion request, streaming or not.
 pub(super) async fn completions(
@@ -55,8 +61,8 @@ async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result
             "the service is being shut down: try again in a moment",
         ));
     }
-    let body = read_body(body, service.config.http.max_body).await?;
-    let request = ChatRequest::parse(&body)?;
+    let body = read_body(body, &service.config.http).await?;
+    let request = blocking::run_on(body.len(), || ChatRequest::parse(&body))?;
     drop(body);
     if let Some(param) = request.ignored.first()
         && service.config.http.refuse_ignored
@@ -141,12 +147,29 @@ async fn respond(service: &Arc<Service>, begun: Begun, mut record: Record) -> Re
             }
         }
     };
-    if let Ok(list) = HeaderValue::from_str(&request.ignored.join(", "))
-        && !request.ignored.is_empty()
+    if !request.ignored.is_empty()
+        && let Ok(list) = HeaderValue::from_str(&listed(&request.ignored))
     {
         response.headers_mut().insert(IGNORED_PARAMS, list);
     }
     response
+}
+
+/// Names in a row, as many as fit into a header that every client can read.
+fn listed(names: &[String]) -> String {
+    /// The longest value of the header, in bytes.
+    const LIST_MAX: usize = 1024;
+    let mut list = String::new();
+    for name in names {
+        if list.len() + name.len() > LIST_MAX {
+            return list + ", ...";
+        }
+        if !list.is_empty() {
+            list += ", ";
+        }
+        list += name;
+    }
+    list
 }
 
 /// Holds the status line back until the first content or error, within bounds, so that a
@@ -169,6 +192,10 @@ async fn fold(
             Event::Delta(delta) => {
                 record.delta();
                 answer.push(delta);
+                if answer.size() > ANSWER_MAX {
+                    let message = format!("the answer is longer than {ANSWER_MAX} bytes");
+                    return Err(Failure::new(Kind::Backend, message));
+                }
             }
             Event::Finish(outcome) => return Ok((answer, outcome)),
             Event::Fail(failure) => return Err(failure),
@@ -186,10 +213,20 @@ fn refuse(service: &Service, failure: Failure, mut record: Record) -> Response {
 
 /// Reads a body of at most `limit` bytes. What goes beyond is read on for a while and dropped,
 /// because most clients only look for an answer after they have sent everything.
-async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Failure> {
+async fn read_body(mut body: Body, http: &Http) -> Result<Bytes, Failure> {
+    let (limit, patience) = (http.max_body, http.client_timeout);
+    let late = || {
+        Failure::new(
+            Kind::InvalidRequest,
+            format!("the body did not go on for {patience:?} (`client_timeout`)"),
+        )
+    };
     let mut read = BytesMut::new();
     let mut size = 0_usize;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = tokio::time::timeout(patience, body.frame())
+        .await
+        .map_err(|_| late())?
+    {
         let frame = frame
             .map_err(|e| Failure::new(Kind::InvalidRequest, format!("the body broke off: {e}")))?;
         let Ok(data) = frame.into_data() else {
@@ -222,7 +259,7 @@ fn missing_guest(adapter: &str) -> Failure {
     let message = format!(
         "the adapter `{adapter}` is not loaded: put `{adapter}.wasm` into the guests' folder"
     );
-    Failure::new(Kind::Guest, message)
+    Failure::new(Kind::Guest, message).logged()
 }
 
 fn full(shed: &Shed) -> Failure {

@@ -31,6 +31,7 @@ fn look(kind: Kind, rate_limit_status: u16) -> Look {
         Kind::InvalidRequest => (S::BAD_REQUEST, invalid, None),
         Kind::UnsupportedParameter => (S::BAD_REQUEST, invalid, Some("unsupported_parameter")),
         Kind::NoSuchRoute => (S::NOT_FOUND, invalid, Some("unknown_url")),
+        Kind::NoSuchMethod => (S::METHOD_NOT_ALLOWED, invalid, Some("method_not_allowed")),
         Kind::UnknownModel => (S::NOT_FOUND, invalid, Some("model_not_found")),
         Kind::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, invalid, Some("request_too_large")),
         Kind::AccessDenied => (S::FORBIDDEN, "permission_error", Some("access_denied")),
@@ -72,16 +73,16 @@ fn look(kind: Kind, rate_limit_status: u16) -> Look {
 
 /// The status of a failure.
 pub(super) fn status(failure: &Failure, rate_limit_status: u16) -> StatusCode {
-    if failure.code.as_deref() == Some("method_not_allowed") {
-        return StatusCode::METHOD_NOT_ALLOWED;
-    }
     look(failure.kind, rate_limit_status).status
 }
 
-/// The machine-readable code of a failure, for the log and the metrics.
-pub(super) fn code(failure: &Failure) -> String {
+/// The machine-readable code of a failure, for the log and the metrics. A guest's own counts only
+/// if it looks like one.
+pub(super) fn code(failure: &Failure) -> &str {
+    let plain =
+        |code: &&str| code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     let usual = look(failure.kind, 429).code.unwrap_or("invalid_request");
-    failure.code.clone().unwrap_or_else(|| usual.to_owned())
+    failure.code.as_deref().filter(plain).unwrap_or(usual)
 }
 
 /// OpenAI's error object.

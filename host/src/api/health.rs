@@ -72,7 +72,7 @@ fn backend_state(backend: &Backend) -> Value {
         state["version"] = version.into();
     }
     if let Some(limit) = backend.status.rate_limit() {
-        state["rate_limit"] = limit;
+        state["rate_limit"] = json!(limit);
     }
     state
 }
@@ -117,7 +117,7 @@ pub(super) async fn reload(State(service): State<Arc<Service>>) -> Result<Json<R
     let failure = || {
         Failure::new(
             Kind::Internal,
-            "the guests' loader is gone: restart the service",
+            "the guests' loader is gone or stuck: restart the service",
         )
     };
     service.guests.reload().await.map(Json).ok_or_else(failure)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -24,8 +25,14 @@ pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
 /// One model.
 pub(super) async fn model(
     State(service): State<Arc<Service>>,
-    Path(id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
+    let Ok(Path(id)) = path else {
+        return Err(Failure::new(
+            Kind::NoSuchRoute,
+            "the path is no valid UTF-8",
+        ));
+    };
     let list = service.models.list();
     match list.iter().find(|model| model.id == id) {
         Some(model) => Ok(Json(object(&service, model))),

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::RequestId;
 use super::error;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::guests::types;
 use crate::telemetry::names;
 
@@ -108,10 +108,10 @@ impl Drop for Record {
         metrics::gauge!(names::IN_FLIGHT).decrement(1);
         let code = match &self.error {
             Some(failure) => error::code(failure),
-            None if self.status == CLIENT_LEFT => "client_left".into(),
-            None => String::new(),
+            None if self.status == CLIENT_LEFT => "client_left",
+            None => "",
         };
-        self.count(&code);
+        self.count(code);
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let usage = self.usage.as_ref();
         tracing::info!(
@@ -135,11 +135,8 @@ impl Drop for Record {
 
 /// Failures of the client are in the line above; those of this side want more words.
 fn tell(id: &RequestId, failure: &Failure) {
-    let detail = failure.detail.as_deref();
-    match failure.kind {
-        Kind::Backend | Kind::Timeout | Kind::Guest | Kind::Internal | Kind::Authentication => {
-            tracing::warn!(target: "request", id = %id.0, detail, "{}", failure.message);
-        }
-        _ => tracing::debug!(target: "request", id = %id.0, detail, "{}", failure.message),
+    tracing::trace!(target: "request", id = %id.0, message = ?failure.message, "told to the client");
+    if let Some(detail) = &failure.detail {
+        tracing::warn!(target: "request", id = %id.0, kind = ?failure.kind, detail = ?detail);
     }
 }

@@ -233,6 +233,7 @@ fn ignored(fields: &Map<String, Value>) -> Vec<String> {
     let mut ignored: Vec<String> = set
         .filter(|key| !HONOURED.contains(key) && !REFUSED.contains(key))
         .map(shown)
+        .filter(|name| !name.is_empty())
         .collect();
     ignored.sort();
     ignored

@@ -70,11 +70,8 @@ fn harden(message: &mut Value) {
     let Some(fields) = message.as_object_mut() else {
         return;
     };
-    if fields
-        .get("type")
-        .is_none_or(|t| t != "user" && t != "assistant")
-    {
-        return;
+    if fields["type"] == "control_request" {
+        return keep_system_prompt(fields);
     }
     if fields["type"] == "user" {
         fields.insert("client_composed".into(), Value::Bool(true));
@@ -90,6 +87,20 @@ fn harden(message: &mut Value) {
     }
     fields.insert("parent_tool_use_id".into(), Value::Null);
     fields.insert("session_id".into(), "".into());
+}
+
+/// Keeps a system prompt whole. The CLI leaves out a text that begins like its own first line,
+/// with all that follows in it; behind a newline it does not.
+fn keep_system_prompt(fields: &mut Map<String, Value>) {
+    const OWN: &str = "x-anthropic-billing-header";
+    let prompts = fields
+        .get_mut("request")
+        .and_then(|r| r.get_mut("systemPrompt"));
+    for prompt in prompts.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(text) = prompt.as_str().filter(|text| text.starts_with(OWN)) {
+            *prompt = format!("\n{text}").into();
+        }
+    }
 }
 
 /// What a message calls itself, cut short: for the log.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Backend;
 use crate::config::Profile;
 use crate::failure::Kind;
-use crate::processes::Processes;
+use crate::processes::{Processes, SpawnError};
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
 const LOGIN_CHECK: Duration = Duration::from_secs(15);
@@ -32,7 +32,7 @@ struct State {
     checked: Option<Instant>,
     version: Option<String>,
     models: Vec<ModelOffer>,
-    rate_limit: Option<Value>,
+    rate_limit: Option<RateLimit>,
 }
 
 /// Whether a backend can serve.
@@ -58,12 +58,57 @@ pub(crate) struct ModelOffer {
     pub(crate) display_name: Option<String>,
 }
 
-/// What an adapter reports; see the contract's effect `report`.
+/// What an adapter reports; see the contract's effect `report`. It comes from a guest that has
+/// seen a client's request, and is shown to others: so nothing passes that could carry a text.
 #[derive(Deserialize)]
 struct Report {
     version: Option<String>,
     models: Option<Vec<ModelOffer>>,
-    rate_limit: Option<Value>,
+    rate_limit: Option<RateLimit>,
+}
+
+/// The state of an account's limits.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub(crate) struct RateLimit {
+    status: LimitStatus,
+    r#type: Option<String>,
+    /// Seconds since the Unix epoch.
+    resets_at: Option<u64>,
+    /// How much of it is used, 0 to 1.
+    utilization: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum LimitStatus {
+    Allowed,
+    AllowedWarning,
+    Rejected,
+}
+
+/// Whether a text is a short technical word.
+fn is_word(text: &str) -> bool {
+    /// The longest word of a report: a version, the name of a limit.
+    const WORD_MAX: usize = 32;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+    !text.is_empty() && text.len() <= WORD_MAX && text.bytes().all(plain)
+}
+
+impl ModelOffer {
+    /// The offer if it names models only, with a display name that is short and printable.
+    fn checked(mut self) -> Option<Self> {
+        /// The longest name for people, in characters.
+        const DISPLAY_MAX: usize = 64;
+        let names = [Some(&self.id), self.resolved.as_ref()];
+        let sound = names
+            .into_iter()
+            .flatten()
+            .all(|name| super::profile::is_model_name(name));
+        let shown =
+            |name: &String| name.chars().count() <= DISPLAY_MAX && !name.contains(char::is_control);
+        self.display_name = self.display_name.filter(shown);
+        (sound && self.id != "default").then_some(self)
+    }
 }
 
 impl Status {
@@ -93,7 +138,7 @@ impl Status {
         self.state().version.clone()
     }
 
-    pub(crate) fn rate_limit(&self) -> Option<Value> {
+    pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
         self.state().rate_limit.clone()
     }
 
@@ -119,12 +164,20 @@ impl Status {
             return;
         };
         let mut state = self.state();
-        state.version = report.version.or(state.version.take());
-        state.rate_limit = report.rate_limit.or(state.rate_limit.take());
-        if let Some(mut models) = report.models {
-            models.truncate(MODELS_MAX);
-            models.retain(|m| m.id != "default" && super::profile::is_model_name(&m.id));
-            state.models = models;
+        let limit = report
+            .rate_limit
+            .filter(|limit| limit.r#type.as_deref().is_none_or(is_word));
+        state.version = report
+            .version
+            .filter(|version| is_word(version))
+            .or(state.version.take());
+        state.rate_limit = limit.or(state.rate_limit.take());
+        if let Some(models) = report.models {
+            state.models = models
+                .into_iter()
+                .take(MODELS_MAX)
+                .filter_map(ModelOffer::checked)
+                .collect();
         }
     }
 
@@ -141,9 +194,10 @@ impl Status {
     }
 
     /// The program could not be started.
-    pub(crate) fn not_started(&self, error: &crate::processes::SpawnError) {
-        self.set(match error.source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+    pub(crate) fn not_started(&self, error: &SpawnError) {
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+        self.set(match error {
+            SpawnError::Program { source, .. } if absent.contains(&source.kind()) => {
                 Health::Missing(error.to_string())
             }
             _ => Health::Failing(error.to_string()),
@@ -252,5 +306,6 @@ mod tests {
         status.observe("rubbish");
         let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
         assert_eq!(ids, ["opus"]);
+        assert_eq!(status.version(), None);
     }
 }

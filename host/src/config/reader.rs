@@ -60,7 +60,10 @@ impl Section {
         let value = self.take(key)?;
         let found = read(&value);
         if found.is_none() {
-            problems.add(&self.name(key), format_args!("`{value}` is not {wanted}"));
+            problems.add(
+                &self.name(key),
+                format_args!("{} is not {wanted}", shown(&value)),
+            );
         }
         found
     }
@@ -170,7 +173,7 @@ impl Section {
             let path = format!("{path}.{name}");
             match value {
                 Value::Table(table) => sections.push((name, Section::new(path, table))),
-                other => problems.add(&path, format_args!("`{other}` is not a table")),
+                other => problems.add(&path, format_args!("{} is not a table", shown(&other))),
             }
         }
         Some(sections)
@@ -190,6 +193,17 @@ impl Section {
                 ),
             }
         }
+    }
+}
+
+/// A value as it may be shown: a text may be a key, and so may be what holds texts.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => format!("`{value}`"),
+        Value::String(_) => "this text".into(),
+        Value::Datetime(_) => "a date".into(),
+        Value::Array(_) => "this list".into(),
+        Value::Table(_) => "this table".into(),
     }
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::reader::{Problems, Section};
 use super::{
     Access, Backend, Config, Framing, Guest, GuestLimits, Http, KeepAliveForm, Listen, Model,
-    Profile,
+    Overrides, Profile,
 };
 
 /// Where the service listens by default.
@@ -48,7 +48,7 @@ pub(super) fn read(
     root: &mut Section,
     problems: &mut Problems,
     source: Option<PathBuf>,
-    listen_override: &[String],
+    overrides: &Overrides,
 ) -> Config {
     let folder = source
         .as_deref()
@@ -56,12 +56,12 @@ pub(super) fn read(
         .unwrap_or(Path::new(""))
         .to_owned();
     let configured = root.texts(problems, "listen");
-    let listen = match (listen_override, configured) {
+    let listen = match (&overrides.listen[..], configured) {
         ([], None) => addresses(problems, "listen", &[LISTEN.to_owned()]),
         ([], Some(list)) => addresses(problems, "listen", &list),
         (list, _) => addresses(problems, "--listen", list),
     };
-    let access = access(root, problems);
+    let access = access(root, problems, &folder);
     check_reach(&listen, &access, problems);
     let backends = backends(root, problems);
     let models = models(root, problems, &backends);
@@ -73,7 +73,8 @@ pub(super) fn read(
         ),
         cache_dir: root
             .text(problems, "cache_dir")
-            .map_or_else(default_cache_dir, |dir| folder.join(dir)),
+            .map(|dir| folder.join(dir))
+            .or_else(default_cache_dir),
         shutdown_grace: root
             .duration(problems, "shutdown_grace")
             .unwrap_or(Duration::from_secs(20)),
@@ -83,6 +84,7 @@ pub(super) fn read(
         backends,
         models,
         guests: guests(root, problems),
+        overrides: overrides.clone(),
         source,
     }
 }
@@ -121,24 +123,29 @@ fn check_reach(listen: &[Listen], access: &Access, problems: &mut Problems) {
     }
 }
 
-fn access(root: &mut Section, problems: &mut Problems) -> Access {
+fn access(root: &mut Section, problems: &mut Problems, folder: &Path) -> Access {
     let mut keys = root.texts(problems, "api_keys").unwrap_or_default();
+    let mut wanted = !keys.is_empty();
     if let Some(path) = root.text(problems, "api_keys_file") {
-        match std::fs::read_to_string(&path) {
+        wanted = true;
+        match std::fs::read_to_string(folder.join(path)) {
             Ok(text) => keys.extend(text.lines().map(str::to_owned)),
-            Err(e) => problems.add("api_keys_file", format_args!("cannot read {path}: {e}")),
+            Err(e) => problems.add("api_keys_file", format_args!("cannot read it: {e}")),
         }
     }
-    let keys = keys
-        .iter()
-        .map(|key| key.trim())
-        .filter(|key| !key.is_empty());
+    keys.retain(|key| !key.trim().is_empty());
+    if wanted && keys.is_empty() {
+        problems.add(
+            "api_keys",
+            "there is no key among them: write one, or remove the setting",
+        );
+    }
+    let keys = keys.iter().map(|key| key.trim());
     Access {
         keys: keys
             .map(|key| Sha256::digest(key.as_bytes()).into())
             .collect(),
         hosts: root.texts(problems, "allowed_hosts").unwrap_or_default(),
-        origins: root.texts(problems, "allowed_origins").unwrap_or_default(),
         open_addresses: root.texts(problems, "open_addresses").unwrap_or_default(),
     }
 }
@@ -153,9 +160,10 @@ fn http(root: &mut Section, problems: &mut Problems) -> Http {
         hold: root
             .duration(problems, "hold")
             .unwrap_or(Duration::from_secs(10)),
-        keep_alive: root
-            .duration(problems, "keep_alive")
-            .unwrap_or(Duration::from_secs(15)),
+        keep_alive: keep_alive(root, problems),
+        client_timeout: root
+            .duration(problems, "client_timeout")
+            .unwrap_or(Duration::from_secs(60)),
         keep_alive_form: root
             .choice(problems, "keep_alive_form", &forms)
             .unwrap_or(KeepAliveForm::Chunk),
@@ -164,6 +172,18 @@ fn http(root: &mut Section, problems: &mut Problems) -> Http {
             .unwrap_or(false),
         rate_limit_status: rate_limit_status(root, problems),
     }
+}
+
+fn keep_alive(root: &mut Section, problems: &mut Problems) -> Duration {
+    /// Below this, keeping alive would be all that a stream does.
+    const LEAST: Duration = Duration::from_millis(50);
+    let time = root
+        .duration(problems, "keep_alive")
+        .unwrap_or(Duration::from_secs(15));
+    if time < LEAST {
+        problems.add("keep_alive", format_args!("it must be at least {LEAST:?}"));
+    }
+    time.max(LEAST)
 }
 
 fn rate_limit_status(root: &mut Section, problems: &mut Problems) -> u16 {
@@ -348,15 +368,13 @@ fn guests(root: &mut Section, problems: &mut Problems) -> Vec<Guest> {
     guests
 }
 
-fn default_cache_dir() -> PathBuf {
+/// Nowhere, if the user has no folder of his own: what lies in `/tmp` is not to be run.
+fn default_cache_dir() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let base = std::env::var_os("XDG_CACHE_HOME")
         .filter(|v| !v.is_empty())
         .map(PathBuf::from);
-    match base.or_else(home) {
-        Some(base) => base.join("claude-harness"),
-        None => std::env::temp_dir().join("claude-harness-cache"),
-    }
+    Some(base.or_else(home)?.join("claude-harness"))
 }
 
 #[cfg(test)]

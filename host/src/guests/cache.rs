@@ -27,8 +27,11 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// Opens the folder, making it if need be. A folder that others can write is not used.
-    pub(crate) fn open(base: &Path) -> Self {
+    /// Opens the folder, making it if need be. A folder that others can change is not used.
+    pub(crate) fn open(base: Option<&Path>) -> Self {
+        let Some(base) = base else {
+            return Cache { folder: None };
+        };
         let folder = base.join("components");
         match prepare(&folder) {
             Ok(()) => Cache {
@@ -70,12 +73,19 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let metadata = fs::symlink_metadata(folder)?;
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if !ours || !metadata.is_dir() || metadata.mode() & 0o022 != 0 {
-        return Err(std::io::Error::other("others can write this folder"));
+    let folder = folder.canonicalize()?;
+    // Whoever can write one of the folders above can put another one in this one's place.
+    for place in folder.ancestors() {
+        let metadata = fs::symlink_metadata(place)?;
+        let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        let sticky = metadata.mode() & 0o1000 != 0;
+        let others_write = metadata.mode() & 0o022 != 0 && !(sticky && place != folder);
+        if others_write || (owner != us && owner != 0) {
+            let what = format!("others can change {}", place.display());
+            return Err(std::io::Error::other(what));
+        }
     }
-    remove_old(folder);
+    remove_old(&folder);
     Ok(())
 }
 
@@ -99,6 +109,10 @@ fn remove_old(folder: &Path) {
     reason = "the bytes are those that this program wrote into a folder of its own"
 )]
 fn load(engine: &Engine, file: &Path) -> Option<Component> {
+    let metadata = fs::symlink_metadata(file).ok()?;
+    if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let bytes = fs::read(file).ok()?;
     let (head, compiled) = bytes.split_at_checked(HEAD)?;
     if head != Sha256::digest(compiled).as_slice() {

@@ -11,6 +11,7 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
 use super::GuestError;
 use super::contract::log;
+use crate::blocking::{self, LARGE};
 use crate::config::GuestLimits;
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
@@ -18,10 +19,6 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
 const WHOLE_REQUEST: u32 = 10;
-
-/// An input beyond this many bytes is worth moving to a thread that may block, and has as much
-/// time as a whole request: at the slowest, guests read some 50 MB/s.
-const LARGE: usize = 64 << 10;
 
 /// Lines that a guest may log in one call.
 const LOG_LINES: u32 = 32;
@@ -55,9 +52,11 @@ struct Wasi {
     table: ResourceTable,
 }
 
-/// Bounds an instance's memory, and remembers a refusal: the guest only sees it fail.
+/// Bounds the memory of all of an instance's parts together, and remembers a refusal: the guest
+/// only sees it fail.
 struct Memory {
     limit: usize,
+    used: usize,
     refused: bool,
 }
 
@@ -123,6 +122,7 @@ impl Engine {
             name: name.to_owned(),
             memory: Memory {
                 limit: self.limits.memory,
+                used: 0,
                 refused: false,
             },
             log_lines: LOG_LINES,
@@ -145,16 +145,17 @@ impl Engine {
         store.set_epoch_deadline(ticks + 1);
         store.set_hostcall_fuel(output);
         store.data_mut().log_lines = LOG_LINES;
+        store.data_mut().memory.refused = false;
         let may_block = large || store.data().wasi.is_some();
         let result = if may_block {
-            blocking(|| call(store))
+            blocking::run(|| call(store))
         } else {
             call(store)
         };
         result.map_err(|error| self.name_error(store.data(), &error, time, output))
     }
 
-    /// Time, bytes to return, and whether a thread may be held up.
+    /// Time, bytes to return, and whether a thread may be held up: by anything but a short line.
     fn bounds(&self, effort: Effort) -> (Duration, usize, bool) {
         let limits = &self.limits;
         let output = |input: usize| limits.output.saturating_add(input.saturating_mul(2));
@@ -163,7 +164,7 @@ impl Engine {
             Effort::Line(size) | Effort::Request(size) => (
                 limits.call.saturating_mul(WHOLE_REQUEST),
                 output(size),
-                size > LARGE,
+                true,
             ),
         }
     }
@@ -193,15 +194,6 @@ impl Engine {
     }
 }
 
-/// Runs what takes long so that the other tasks of this thread go on elsewhere.
-fn blocking<T>(run: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
-        _ => run(),
-    }
-}
-
 /// The clock of guests. It is no task of the runtime, whose threads a guest may hold.
 fn tick(engine: EngineWeak) -> std::io::Result<()> {
     let ticker = std::thread::Builder::new().name("guest-clock".into());
@@ -220,11 +212,15 @@ fn tick(engine: EngineWeak) -> std::io::Result<()> {
 impl ResourceLimiter for Memory {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.limit;
+        let used = self.used.saturating_add(desired.saturating_sub(current));
+        let allowed = used <= self.limit;
+        if allowed {
+            self.used = used;
+        }
         self.refused |= !allowed;
         Ok(allowed)
     }
@@ -243,9 +239,13 @@ impl ResourceLimiter for Memory {
 
 impl Wasi {
     fn empty() -> Self {
+        /// Handles of streams and the like that a guest may hold.
+        const HANDLES_MAX: usize = 1024;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         Wasi {
             context: WasiCtx::builder().build(),
-            table: ResourceTable::new(),
+            table,
         }
     }
 }

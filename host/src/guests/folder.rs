@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use super::admission::COMPONENT_MAX;
 
 /// How often the folder is looked at.
 pub(crate) const VISIT: Duration = Duration::from_millis(250);
+
+/// Keeps the opening of what is no regular file from waiting.
+const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// What a file looks like from outside; it changes whenever the file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,26 +50,53 @@ pub(crate) struct File {
 }
 
 /// The files `NAME.wasm` of a folder, by name. A folder that is not there has none.
-pub(crate) fn list(folder: &Path) -> BTreeMap<String, File> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.filter_map(|entry| {
-        let path = entry.path();
-        let name = path
-            .file_name()?
-            .to_str()?
-            .strip_suffix(".wasm")?
-            .to_owned();
-        let hidden = name.is_empty() || name.starts_with('.');
-        let looks = Looks::of(&path).filter(|_| !hidden)?;
-        Some((name, File { path, looks }))
-    });
-    files.collect()
+///
+/// # Errors
+///
+/// Fails if the folder cannot be read, which says nothing of what is in it.
+pub(crate) fn list(folder: &Path) -> io::Result<BTreeMap<String, File>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.and_then(|name| name.strip_suffix(".wasm")) else {
+            continue;
+        };
+        if !name.is_empty()
+            && !name.starts_with('.')
+            && let Some(looks) = Looks::of(&path)
+        {
+            files.insert(
+                name.to_owned(),
+                File {
+                    path: path.clone(),
+                    looks,
+                },
+            );
+        }
+    }
+    Ok(files)
 }
 
-/// Reads a component, unless it is too large to be one.
-pub(crate) fn read(file: &File) -> std::io::Result<Vec<u8>> {
-    if file.looks.size > COMPONENT_MAX {
-        return Err(std::io::Error::other(super::admission::Refused::TooLarge));
+/// Reads a component, unless it is too large to be one, or no longer the regular file that was
+/// seen: reading something else could take for ever.
+pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
+    let open = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(&file.path)?;
+    let metadata = open.metadata()?;
+    if !metadata.is_file() || metadata.ino() != file.looks.inode {
+        return Err(io::Error::other("it is being replaced"));
     }
-    fs::read(&file.path)
+    let mut bytes = Vec::new();
+    open.take(COMPONENT_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > COMPONENT_MAX {
+        return Err(io::Error::other(super::admission::Refused::TooLarge));
+    }
+    Ok(bytes)
 }

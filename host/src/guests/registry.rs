@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -24,6 +25,16 @@ const EMBEDDED: [(&str, &[u8]); 1] = [(
     "claude-code",
     include_bytes!("../../../guests/dist/claude-code.wasm"),
 )];
+
+/// The name under which a bad configuration stands among what was rejected.
+const CONFIGURATION: &str = "(configuration)";
+
+/// The name under which a folder that cannot be read stands among what was rejected.
+const FOLDER: &str = "(guests_dir)";
+
+/// How long somebody who asks for a reload waits for it: compiling a large guest takes half a
+/// minute.
+const RELOAD: Duration = Duration::from_secs(120);
 
 /// The guests that serve, and the way to have them loaded again.
 #[derive(Clone)]
@@ -91,11 +102,11 @@ impl Guests {
         self.current.load_full()
     }
 
-    /// Looks for changes at once, and tells what came of it; None if the loader is gone.
+    /// Looks for changes at once, and tells what came of it; None if the loader is gone or stuck.
     pub(crate) async fn reload(&self) -> Option<Reload> {
         let (reply, answer) = oneshot::channel();
         self.loader.send(reply).ok()?;
-        answer.await.ok()
+        tokio::time::timeout(RELOAD, answer).await.ok()?.ok()
     }
 }
 
@@ -125,7 +136,7 @@ impl Loader {
         let looks = config.source.as_deref().and_then(Looks::of);
         Loader {
             engine,
-            cache: Cache::open(&config.cache_dir),
+            cache: Cache::open(config.cache_dir.as_deref()),
             current: Arc::default(),
             folder: config.guests_dir.clone(),
             seen: BTreeMap::new(),
@@ -160,9 +171,15 @@ impl Loader {
             ..GuestSet::default()
         };
         for (name, bytes) in EMBEDDED {
-            let guest = self.admit(name, bytes, Origin::Embedded, 1);
-            let guest = guest.map_err(|refused| StartError::Embedded { name, refused })?;
-            set.serving.insert(name.to_owned(), guest);
+            match self.admit(name, bytes, Origin::Embedded, 1) {
+                Ok(guest) => drop(set.serving.insert(name.to_owned(), guest)),
+                // Its settings may be meant for the file that takes its place.
+                Err(refused @ Refused::Config { .. }) => {
+                    tracing::warn!(guest = name, %refused, "a built-in guest was not loaded");
+                    set.rejected.insert(name.to_owned(), refused.to_string());
+                }
+                Err(refused) => return Err(StartError::Embedded { name, refused }),
+            }
         }
         self.current.store(Arc::new(set));
         Ok(())
@@ -174,17 +191,30 @@ impl Loader {
         let before = self.current.load_full();
         let mut next = Successor::of(&before);
         self.visit_settings(demanded, &mut next);
-        let files = folder::list(&self.folder);
+        let files = match folder::list(&self.folder) {
+            Ok(files) => files,
+            Err(error) => {
+                next.reject(
+                    FOLDER,
+                    &format!("cannot look at {}: {error}", self.folder.display()),
+                );
+                return self.swap(&before, next);
+            }
+        };
+        next.set.rejected.remove(FOLDER);
         for (name, file) in &files {
             let settled = demanded || self.seen.get(name) == Some(&file.looks);
             if settled && self.handled.get(name) != Some(&file.looks) {
                 self.read_file(name, file, &mut next);
             }
         }
+        let here = |name: &&String| {
+            files.contains_key(*name) || (!demanded && self.seen.contains_key(*name))
+        };
         let gone: Vec<String> = self
             .handled
             .keys()
-            .filter(|name| !files.contains_key(*name))
+            .filter(|name| !here(name))
             .cloned()
             .collect();
         for name in gone {
@@ -195,6 +225,11 @@ impl Loader {
             .into_iter()
             .map(|(name, file)| (name, file.looks))
             .collect();
+        self.swap(&before, next)
+    }
+
+    /// Has the next set serve, if it differs.
+    fn swap(&self, before: &GuestSet, mut next: Successor) -> Reload {
         let report = next.report();
         if !report.changed.is_empty() || next.set.rejected != before.rejected {
             next.set.generation = report.generation;
@@ -273,8 +308,6 @@ impl Loader {
     /// Reads the configuration again if its file changed; guests whose section changed are
     /// admitted again.
     fn visit_settings(&mut self, demanded: bool, next: &mut Successor) {
-        /// The name under which a bad configuration stands among what was rejected.
-        const CONFIGURATION: &str = "(configuration)";
         let Some(path) = self.settings.path.clone() else {
             return;
         };
@@ -285,23 +318,30 @@ impl Loader {
             return;
         }
         self.settings.handled = looks;
-        let overrides = Overrides {
+        let config = match Config::load(&Overrides {
             file: Some(path),
-            listen: Vec::new(),
-        };
-        let config = match Config::load(&overrides) {
+            ..self.settings.config.overrides.clone()
+        }) {
             Ok(config) => config,
             Err(error) => return next.reject(CONFIGURATION, &error.to_string()),
         };
         next.set.rejected.remove(CONFIGURATION);
-        self.settings.config = config;
-        for (name, guest) in next.set.serving.clone() {
-            if !guest.is_set_as(&self.settings.config.guest(&name)) {
-                match guest.origin {
-                    // Read again with the other files of this visit.
-                    Origin::File => drop(self.handled.remove(&name)),
-                    Origin::Embedded => self.return_to_embedded(&name, next),
-                }
+        let before = std::mem::replace(&mut self.settings.config, config);
+        let known: BTreeSet<String> = self
+            .handled
+            .keys()
+            .cloned()
+            .chain(EMBEDDED.iter().map(|(name, _)| (*name).to_owned()))
+            .collect();
+        for name in known {
+            if before.guest(&name) == self.settings.config.guest(&name)
+                && !next.set.rejected.contains_key(&name)
+            {
+                continue;
+            }
+            // A file is read again with the others of this visit.
+            if self.handled.remove(&name).is_none() {
+                self.return_to_embedded(&name, next);
             }
         }
     }
@@ -342,7 +382,7 @@ impl Successor {
             .get(name)
             .is_none_or(|known| known != reason)
         {
-            tracing::warn!(guest = %name, reason, "a guest was not loaded; what served before goes on");
+            tracing::warn!(guest = ?name, reason = ?reason, "a guest was not loaded; what served before goes on");
         }
         self.set.rejected.insert(name.to_owned(), reason.to_owned());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::lines::{Piece, Pieces};
 use super::warden::{Registration, Warden};
 use super::{Reading, TERM_GRACE};
+use crate::readiness;
 
 /// How much of the end of stderr is kept, in bytes.
 const STDERR_TAIL: usize = 8 << 10;
@@ -79,7 +80,7 @@ impl Process {
         let ended = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         Ok(Process {
             pid,
-            ended: watch_end(ended)?,
+            ended: readiness::watch(ended)?,
             stdin: child.stdin.take(),
             to_write: VecDeque::new(),
             close_when_written: false,
@@ -125,10 +126,13 @@ impl Process {
     /// What the process does next. Cancelling it loses nothing.
     pub(crate) async fn next(&mut self) -> Output {
         loop {
+            let linger = self.linger_until;
+            if linger.is_some_and(|until| Instant::now() >= until) {
+                return Output::Exited(exit_status(self.pid));
+            }
             if let Some(piece) = self.stdout.buffered() {
                 return output(piece);
             }
-            let linger = self.linger_until;
             tokio::select! {
                 biased;
                 piece = self.stdout.next(), if self.stdout_open => match piece {
@@ -167,7 +171,8 @@ impl Drop for Process {
         };
         let pid = self.pid;
         signal_group(pid, Signal::TERM);
-        // Outside the runtime the child is killed as it is dropped, and the warden does the rest.
+        // Outside the runtime, or if it ends before this does, the child is killed as it is dropped,
+        // and the warden, which was not told that the group is gone, ends the rest.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             remains.endings.clone().spawn_on(remains.end(pid), &runtime);
         }
@@ -186,18 +191,9 @@ impl Remains {
         if let Err(error) = self.child.wait().await {
             tracing::warn!(pid = pid.as_raw_nonzero(), %error, "cannot reap a process");
         }
-        drop(self.registration);
+        self.registration.release();
         drop(self.keep);
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "registering a descriptor with the runtime is unsafe for types that lie about it"
-)]
-fn watch_end(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is one open descriptor until it is dropped, which `AsyncFd` does last.
-    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(Into::into)
 }
 
 fn output(piece: Piece) -> Output {

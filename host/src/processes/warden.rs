@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -27,30 +28,43 @@ struct Post {
     child: Child,
     pipe: ChildStdin,
     groups: BTreeSet<i32>,
+    /// Removed at the end: what lies in it is of no use to anybody else.
+    folder: PathBuf,
 }
 
-/// A process group that the warden watches, until this is dropped.
+/// A process group that the warden watches, until it is told that nothing is left of it.
 pub(super) struct Registration {
     warden: Arc<Mutex<Post>>,
     group: i32,
 }
 
 impl Warden {
-    pub(super) fn start() -> io::Result<Self> {
-        let (child, pipe) = launch()?;
+    /// Starts a warden that also removes `folder` at the end.
+    pub(super) fn start(folder: &Path) -> io::Result<Self> {
+        let (child, mut pipe) = launch()?;
+        writeln!(pipe, "{}", folder.display())?;
         let groups = BTreeSet::new();
         Ok(Warden(Arc::new(Mutex::new(Post {
             child,
             pipe,
             groups,
+            folder: folder.to_owned(),
         }))))
+    }
+
+    /// Replaces the warden if it is gone.
+    pub(super) fn look_after(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tell("");
     }
 
     pub(super) fn register(&self, leader: Pid) -> Registration {
         let group = leader.as_raw_nonzero().get();
         let mut post = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         post.groups.insert(group);
-        post.tell('+', group);
+        post.tell(&format!("+{group}"));
         Registration {
             warden: self.0.clone(),
             group,
@@ -58,42 +72,34 @@ impl Warden {
     }
 }
 
-impl Drop for Registration {
-    fn drop(&mut self) {
+impl Registration {
+    /// Tells the warden that nothing is left of the group. A registration that is dropped
+    /// instead stays with the warden, which ends the group when this service is gone.
+    pub(super) fn release(self) {
         let mut post = self.warden.lock().unwrap_or_else(PoisonError::into_inner);
         post.groups.remove(&self.group);
-        post.tell('-', self.group);
+        post.tell(&format!("-{}", self.group));
     }
 }
 
 impl Post {
-    /// Tells the warden; if it is gone, a new one takes over all groups.
-    fn tell(&mut self, sign: char, group: i32) {
-        if writeln!(self.pipe, "{sign}{group}").is_ok() {
+    /// Tells the warden; if it is gone, a new one takes over everything.
+    fn tell(&mut self, line: &str) {
+        if writeln!(self.pipe, "{line}").is_ok() {
             return;
         }
         let _ = self.child.wait();
         match launch() {
             Ok((child, pipe)) => {
                 (self.child, self.pipe) = (child, pipe);
-                let all: String = self
-                    .groups
-                    .iter()
-                    .map(|group| format!("+{group}\n"))
+                let groups = self.groups.iter().map(|group| format!("+{group}\n"));
+                let all: String = groups
+                    .chain([format!("{}\n", self.folder.display())])
                     .collect();
                 let _ = self.pipe.write_all(all.as_bytes());
                 tracing::warn!("the warden was gone, started another one");
             }
             Err(error) => tracing::error!(%error, "cannot start a warden"),
-        }
-    }
-}
-
-impl Drop for Post {
-    fn drop(&mut self) {
-        // The pipe closes behind this, and the warden ends by itself.
-        for group in std::mem::take(&mut self.groups) {
-            let _ = writeln!(self.pipe, "+{group}");
         }
     }
 }
@@ -118,17 +124,25 @@ fn launch() -> io::Result<(Child, ChildStdin)> {
 /// The warden's own life: watches until standard input closes, and then ends what is left.
 pub fn run() {
     let mut groups = BTreeSet::new();
+    let mut folder = None;
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
-        let Ok(number) = line.get(1..).unwrap_or_default().parse::<i32>() else {
-            continue;
-        };
-        match line.as_bytes()[0] {
-            b'+' => groups.insert(number),
-            _ => groups.remove(&number),
-        };
+        let number = line.get(1..).unwrap_or_default().parse::<i32>();
+        match (line.as_bytes().first(), number) {
+            (Some(b'/'), _) => folder = Some(PathBuf::from(line)),
+            (Some(b'+'), Ok(group)) => drop(groups.insert(group)),
+            (Some(b'-'), Ok(group)) => drop(groups.remove(&group)),
+            _ => {}
+        }
     }
-    let groups: Vec<Pid> = groups.into_iter().filter_map(Pid::from_raw).collect();
+    end(groups.into_iter().filter_map(Pid::from_raw).collect());
+    if let Some(folder) = folder {
+        // The service removes it itself where it ends in peace.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+fn end(groups: Vec<Pid>) {
     if groups.is_empty() {
         return;
     }

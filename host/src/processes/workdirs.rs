@@ -38,6 +38,11 @@ impl Workdirs {
         })))
     }
 
+    /// The folder in which all of them lie.
+    pub(super) fn root(&self) -> &Path {
+        self.0.root.path()
+    }
+
     pub(super) fn lease(&self) -> io::Result<Workdir> {
         let number = {
             let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +57,10 @@ impl Workdirs {
             path,
         };
         workdir.clear()?;
-        fs::DirBuilder::new().mode(0o700).create(&workdir.path)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&workdir.path)?;
         Ok(workdir)
     }
 }

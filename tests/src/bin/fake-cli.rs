@@ -15,6 +15,7 @@
 //! #done           prints a result with usage
 //! #sleep MS       waits
 //! #hang           waits for ever
+//! #chatter        prints empty objects for ever
 //! #exit N         ends with a status
 //! #abort          ends by a signal
 //! #child          starts a child in the same group that outlives this process if it can
@@ -101,6 +102,9 @@ fn play(line: &str) -> io::Result<()> {
             std::thread::sleep(Duration::from_millis(number(rest)?));
             Ok(())
         }
+        "chatter" => loop {
+            raw(&b"{}\n".repeat(20_000))?;
+        },
         "hang" => loop {
             std::thread::park();
         },

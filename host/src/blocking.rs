@@ -1,0 +1,19 @@
+//! Work that may hold a thread up.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// What takes longer than this many bytes of JSON is worth the move: about a millisecond.
+pub(crate) const LARGE: usize = 64 << 10;
+
+/// Runs `work` so that the other tasks of this thread go on elsewhere.
+pub(crate) fn run<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+/// Runs `work` on `size` bytes, here if that is quick.
+pub(crate) fn run_on<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    if size > LARGE { run(work) } else { work() }
+}
