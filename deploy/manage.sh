@@ -9,6 +9,9 @@
 #   manage.sh uninstall    stop and remove it; the configuration stays
 #
 # --dry-run, before or behind the command, only prints what would be done.
+#
+# Where the configuration listens elsewhere than on 127.0.0.1:8013 or has `api_keys`, set
+# CLAUDE_HARNESS_URL and CLAUDE_HARNESS_KEY; CLAUDE_HARNESS_MODEL is the model that `test` asks.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -74,10 +77,13 @@ put_config() {
   if [ ! -e "$config" ]; then run install -m 600 "$here/harness.toml" "$config"; fi
 }
 
+# Whether the unit runs, and something answers; another program at the address does not count.
 answers() {
-  local tries
-  for tries in $(seq 50); do
-    if curl -s -o /dev/null "$url/health"; then return 0; fi
+  for _ in $(seq 50); do
+    if systemctl --user --quiet is-active "$unit" && curl -s -o /dev/null "$url/health"; then
+      sleep 1
+      systemctl --user --quiet is-active "$unit" && return 0
+    fi
     sleep 0.2
   done
   return 1
@@ -96,7 +102,7 @@ cmd_install() {
   run systemctl --user enable --now "$unit"
   run loginctl enable-linger
   if ! $dry_run; then
-    answers || fail "it does not answer at $url: $0 logs"
+    answers || fail "it does not run, or not at $url (CLAUDE_HARNESS_URL): $0 logs"
     cmd_status
   fi
 }
@@ -111,7 +117,7 @@ cmd_update() {
   if ! $dry_run && ! answers; then
     mv "$program.previous" "$program"
     systemctl --user restart "$unit"
-    fail "the new version does not answer, so the one before is back: $0 logs"
+    fail "the new version does not run, or not at $url (CLAUDE_HARNESS_URL), so the one before is back: $0 logs"
   fi
 }
 
@@ -126,6 +132,7 @@ cmd_logs() { run journalctl --user --unit "$unit" "$@"; }
 cmd_test() {
   local model="${CLAUDE_HARNESS_MODEL:-claude-haiku}"
   run curl -sS --fail-with-body "$url/v1/chat/completions" -H 'Content-Type: application/json' \
+    -H "Authorization: Bearer ${CLAUDE_HARNESS_KEY:-none}" \
     -d "{\"model\":\"$model\",\"messages\":[{\"role\":\"user\",\"content\":\"Say hi.\"}]}"
   echo
 }

@@ -77,9 +77,14 @@ async fn identify(
 }
 
 async fn no_such_route(method: Method, uri: Uri) -> Failure {
+    let path = uri.path();
+    let hint = match path {
+        "/chat/completions" | "/models" => format!("; did you mean /v1{path}?"),
+        _ => String::new(),
+    };
     Failure::new(
         Kind::NoSuchRoute,
-        format!("there is no {method} {}", uri.path()),
+        format!("there is no {method} {path}{hint}"),
     )
 }
 

@@ -1,7 +1,7 @@
 //! What the operator configured.
 //!
 //! One TOML file, or none: every key has a default, and the keys of a file replace the defaults
-//! one by one. Only `[backends]` and `[models]` replace theirs as a whole.
+//! one by one. Only `[backends]` replaces the built-in ones as a whole.
 
 mod reader;
 mod sections;

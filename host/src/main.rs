@@ -5,31 +5,24 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
 use claude_harness::{demo, server, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve until a signal; this is what no command at all does
-    Serve {
-        /// The configuration [default: $CLAUDE_HARNESS_CONFIG, or the first harness.toml in the
-        /// working directory, ~/.config/claude-harness and /etc/claude-harness]
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// An address to listen on instead of the configured ones, such as 127.0.0.1:8013 or
-        /// unix:/run/harness.sock; may be given several times
-        #[arg(long, value_name = "ADDR")]
-        listen: Vec<String>,
-    },
+    Serve(Serve),
     #[command(name = demo::SUBCOMMAND, hide = true)]
     DemoBackend {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -39,6 +32,18 @@ enum Command {
     Warden,
 }
 
+#[derive(Args)]
+struct Serve {
+    /// The configuration [default: $CLAUDE_HARNESS_CONFIG, or the first harness.toml in the
+    /// working directory, ~/.config/claude-harness and /etc/claude-harness]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// An address to listen on instead of the configured ones, such as 127.0.0.1:8013 or
+    /// unix:/run/harness.sock; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+}
+
 /// The fewest threads that serve: a guest may hold one up for as long as a call may take.
 const WORKERS_MIN: usize = 4;
 
@@ -46,17 +51,19 @@ const WORKERS_MIN: usize = 4;
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    let overrides = match Arguments::parse().command {
-        None => Overrides::default(),
-        Some(Command::Serve { config, listen }) => Overrides {
-            file: config,
-            listen,
-        },
+    let arguments = Arguments::parse();
+    let serve_arguments = match arguments.command {
+        None => arguments.serve,
+        Some(Command::Serve(serve)) => serve,
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
         Some(Command::Warden) => {
             warden::run();
             return ExitCode::SUCCESS;
         }
+    };
+    let overrides = Overrides {
+        file: serve_arguments.config,
+        listen: serve_arguments.listen,
     };
     let config = match Config::load(&overrides) {
         Ok(config) => config,

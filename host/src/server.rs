@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::api::{self, Door};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
@@ -33,6 +33,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// Connections at once; further ones wait to be taken.
 const CONNECTIONS_MAX: usize = 2048;
 
+/// How often an address that this machine did not have at the start is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long processes have to go once their requests are gone.
 const LAST_ENDINGS: Duration = Duration::from_secs(3);
 
@@ -43,11 +46,7 @@ const LAST_ENDINGS: Duration = Duration::from_secs(3);
 /// Fails if an address cannot be listened on, or if the service cannot start.
 pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<()> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let mut listeners = Vec::new();
-    for address in &config.listen {
-        let listener = Listener::bind(address).await;
-        listeners.push(listener.with_context(|| format!("cannot listen on {address}"))?);
-    }
+    let (listeners, absent) = listener::bind_all(&config.listen).await?;
     let service = Service::start(config, metrics)?;
     let server = Server {
         router: api::router(service.clone()),
@@ -61,6 +60,7 @@ pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<()> {
     server
         .accept_until(
             listeners,
+            absent,
             &mut connections,
             asked_to_stop(&service, &mut signals),
         )
@@ -101,14 +101,16 @@ struct Server {
 }
 
 impl Server {
-    /// Takes connections until `stop`.
+    /// Takes connections until `stop`, and listens on `absent` addresses once they are there.
     async fn accept_until(
         &self,
         mut listeners: Vec<Listener>,
+        mut absent: Vec<Listen>,
         connections: &mut JoinSet<()>,
         stop: impl Future<Output = ()>,
     ) {
         tokio::pin!(stop);
+        let mut retry = tokio::time::interval(BIND_AGAIN);
         loop {
             tokio::select! {
                 () = &mut stop => return,
@@ -117,6 +119,7 @@ impl Server {
                     Socket::Unix(stream) => self.serve(stream, Door::Unix, connections),
                 },
                 Some(_) = connections.join_next() => {}
+                _ = retry.tick(), if !absent.is_empty() => listener::bind_absent(&mut listeners, &mut absent).await,
             }
         }
     }

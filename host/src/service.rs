@@ -45,6 +45,13 @@ impl Service {
             processes.clone(),
             metrics.clone(),
         );
+        for backend in &backends {
+            let adapter = &backend.config.adapter;
+            if !guests.current().serving.contains_key(adapter) {
+                let file = config.guests_dir.join(format!("{adapter}.wasm"));
+                tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
+            }
+        }
         Ok(Arc::new(Service {
             models: Models::new(config.models.clone(), backends.clone()),
             backends,

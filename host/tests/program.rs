@@ -90,6 +90,20 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
+fn settings_are_taken_without_a_command_too() {
+    let output = run(
+        None,
+        &["--config", "nowhere.toml", "--listen", "127.0.0.1:0"],
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("cannot read nowhere.toml"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
 fn it_says_its_version() {
     let output = run(None, &["--version"]);
     assert_eq!(

@@ -253,6 +253,24 @@ async fn a_full_house_queues_then_sheds() {
 }
 
 #[tokio::test]
+async fn a_backend_whose_adapter_is_not_there_is_not_healthy() {
+    let fake = Fake::start_with(ANSWER, "adapter = \"nope\"", "");
+    let (status, health) = fake.host.get("/health").await;
+    assert_eq!(
+        (status, &health["backends"]["fake"]["status"]),
+        (503, &json!("failing"))
+    );
+    let (status, answer) = fake.host.post(&hello()).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("guest_error"))
+    );
+    let place = fake.host.home().join("guests.d").join("nope.wasm");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains(&*place.to_string_lossy()), "{message}");
+}
+
+#[tokio::test]
 async fn a_missing_or_logged_out_command_line_shows_in_health() {
     let fake = Fake::start(
         "#logged-out\n#init\n#read\n{\"type\":\"result\",\"is_error\":true,\"result\":\"Not logged in\"}\n",

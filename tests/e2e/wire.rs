@@ -199,21 +199,30 @@ async fn no_word_of_prompt_or_answer_is_logged() {
     assert!(log.contains("total_ms") && !log.contains("s3cret"), "{log}");
 }
 
+/// On a connection that has been used for a while, because the kernel acknowledges the first
+/// segments of a new one at once.
 #[tokio::test]
 async fn short_streams_do_not_wait_for_acknowledgements() {
     let fake = Fake::start("#init\n#read\n#deltas 5 1\n#done\n");
+    let client = reqwest::Client::new();
     let mut body = hello();
     body["stream"] = true.into();
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
-        let response = fake.host.send(&body).await;
+    let mut times = Vec::new();
+    for _ in 0..60 {
+        let request = client
+            .post(fake.host.url("/v1/chat/completions"))
+            .json(&body);
+        let response = request.send().await.unwrap();
         let started = Instant::now();
         response.bytes().await.unwrap();
-        best = best.min(started.elapsed());
+        times.push(started.elapsed());
     }
+    let late = &mut times[30..];
+    late.sort();
+    let median = late[late.len() / 2];
     assert!(
-        best < Duration::from_millis(35),
-        "five chunks took {best:?}: is TCP_NODELAY set?"
+        median < Duration::from_millis(30),
+        "five chunks took {median:?}: is TCP_NODELAY set?"
     );
 }
 

@@ -187,7 +187,7 @@ impl Request {
             "max" => Ok(Some("max")),
             other => Err(invalid_request(
                 format!(
-                    "`{other}` is no level of effort: use minimal, low, medium, high, xhigh or max"
+                    "`{other}` is no level of effort: use none, minimal, low, medium, high, xhigh or max"
                 ),
                 Some("reasoning_effort".into()),
             )),
@@ -231,7 +231,7 @@ fn unsupported(what: &str, param: String) -> ApiError {
     ApiError {
         code: Some("unsupported_parameter".into()),
         ..invalid_request(
-            format!("{what} is not supported by the adapter `claude-code`"),
+            format!("the adapter `claude-code` does not support {what}"),
             Some(param),
         )
     }

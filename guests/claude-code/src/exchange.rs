@@ -154,7 +154,9 @@ impl Exchange {
             Some(status) => format!("with status {status}"),
             None => "by a signal".into(),
         };
-        let message = format!("Claude Code ended {how} before its answer was complete");
+        let message = format!(
+            "Claude Code ended {how} before its answer was complete: the log of this service has what it said last"
+        );
         self.fail_backend(&mut effects, &message);
         effects
     }

@@ -100,7 +100,10 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
     if own || named || listened {
         return Ok(());
     }
-    let message = "the `Host` header names a host that is not listed in `allowed_hosts`";
+    let name: String = name.chars().take(100).collect();
+    let message = format!(
+        "`{name}` is no name of this machine: call it localhost, or list the name in `allowed_hosts`"
+    );
     Err(Failure::new(Kind::AccessDenied, message))
 }
 

@@ -87,7 +87,7 @@ async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result
         .serving
         .get(adapter)
         .cloned()
-        .ok_or_else(|| missing_guest(adapter))?;
+        .ok_or_else(|| missing_guest(service, adapter))?;
     record.pinned(guest.generation);
     let head = Head {
         id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
@@ -255,9 +255,11 @@ fn unknown_model(name: &str) -> Failure {
     Failure::new(Kind::UnknownModel, message).with_param("model")
 }
 
-fn missing_guest(adapter: &str) -> Failure {
+fn missing_guest(service: &Service, adapter: &str) -> Failure {
+    let file = service.config.guests_dir.join(format!("{adapter}.wasm"));
     let message = format!(
-        "the adapter `{adapter}` is not loaded: put `{adapter}.wasm` into the guests' folder"
+        "the adapter `{adapter}` is not loaded: put it at {}",
+        file.display()
     );
     Failure::new(Kind::Guest, message).logged()
 }

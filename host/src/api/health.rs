@@ -26,7 +26,7 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
         .collect();
     let ready = real
         .iter()
-        .filter(|backend| backend.status.health() == Health::Ready)
+        .filter(|backend| health_of(backend, &set) == Health::Ready)
         .count();
     let (code, status) = match ready {
         0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
@@ -37,7 +37,7 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
     let backends: Map<String, Value> = service
         .backends
         .iter()
-        .map(|b| (b.config.name.clone(), backend_state(b)))
+        .map(|b| (b.config.name.clone(), backend_state(b, &set)))
         .collect();
     let body = json!({
         "status": status,
@@ -48,8 +48,17 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
     (code, Json(body)).into_response()
 }
 
-fn backend_state(backend: &Backend) -> Value {
-    let health = backend.status.health();
+/// A backend's health; without its adapter it can serve nothing.
+fn health_of(backend: &Backend, set: &GuestSet) -> Health {
+    let adapter = &backend.config.adapter;
+    if set.serving.contains_key(adapter) {
+        return backend.status.health();
+    }
+    Health::Failing(format!("its adapter `{adapter}` is not loaded"))
+}
+
+fn backend_state(backend: &Backend, set: &GuestSet) -> Value {
+    let health = health_of(backend, set);
     let word = match health {
         Health::Starting => "starting",
         Health::Ready => "ready",

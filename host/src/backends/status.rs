@@ -218,7 +218,7 @@ impl Health {
         const LOGIN: &str = "claude auth login";
         match self {
             Health::Missing(_) => &[INSTALL, LOGIN],
-            Health::LoggedOut => &[LOGIN, "claude auth status"],
+            Health::LoggedOut => &[LOGIN],
             Health::Starting | Health::Ready | Health::Failing(_) => &[],
         }
     }
@@ -228,7 +228,9 @@ impl Health {
         match self {
             Health::Starting => "not looked at yet".into(),
             Health::Ready => "ready".into(),
-            Health::Missing(what) => format!("the Claude Code command line is not there: {what}"),
+            Health::Missing(what) => format!(
+                "the Claude Code command line is not there, or not on this service's PATH (`[backends.NAME] command` may name it): {what}"
+            ),
             Health::LoggedOut => "Claude Code is not logged in".into(),
             Health::Failing(what) => format!("Claude Code does not work: {what}"),
         }

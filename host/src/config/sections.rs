@@ -53,8 +53,9 @@ pub(super) fn read(
     let folder = source
         .as_deref()
         .and_then(Path::parent)
-        .unwrap_or(Path::new(""))
-        .to_owned();
+        .unwrap_or(Path::new(""));
+    // Messages name the whole path. A working directory that is gone has none.
+    let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
     let configured = root.texts(problems, "listen");
     let listen = match (&overrides.listen[..], configured) {
         ([], None) => addresses(problems, "listen", &[LISTEN.to_owned()]),
@@ -287,10 +288,9 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
 }
 
 fn models(root: &mut Section, problems: &mut Problems, backends: &[Backend]) -> Vec<Model> {
-    let Some(sections) = root.sections(problems, "models") else {
-        return default_models(backends);
-    };
+    let built_in = root.flag(problems, "builtin_models").unwrap_or(true);
     let mut models = Vec::new();
+    let sections = root.sections(problems, "models").unwrap_or_default();
     for (name, mut section) in sections {
         let backend = section.text(problems, "backend");
         let model = section
@@ -329,6 +329,14 @@ fn models(root: &mut Section, problems: &mut Problems, backends: &[Backend]) -> 
             }),
         }
         section.finish(problems);
+    }
+    if built_in {
+        let unnamed = |model: &Model| !models.iter().any(|named: &Model| named.name == model.name);
+        let usual: Vec<Model> = default_models(backends)
+            .into_iter()
+            .filter(unnamed)
+            .collect();
+        models.extend(usual);
     }
     models
 }
@@ -477,7 +485,10 @@ mod tests {
             "#,
         )
         .unwrap();
-        assert_eq!(config.models.len(), 1);
+        assert!(
+            config.models.iter().any(|m| m.name == "claude-opus"),
+            "the usual names stay"
+        );
         assert_eq!(config.guest("prompt-template").config["template"], "x");
     }
 }

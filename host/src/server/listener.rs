@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
+use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::Listen;
@@ -25,8 +26,47 @@ pub(super) enum Socket {
 /// The file of a Unix socket; it goes with its listener.
 pub(super) struct SocketFile(PathBuf);
 
+/// Binds all addresses. One that this machine does not have, such as the bridge of a container
+/// engine that starts later, is returned for another attempt, if there is one that it has.
+///
+/// # Errors
+///
+/// Names the first address that cannot be listened on for any other reason.
+pub(super) async fn bind_all(addresses: &[Listen]) -> anyhow::Result<(Vec<Listener>, Vec<Listen>)> {
+    let (mut listeners, mut absent) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match Listener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable && addresses.len() > 1 =>
+            {
+                tracing::warn!(%address, "this machine does not have this address yet; trying again later");
+                absent.push(address.clone());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
+        }
+    }
+    if listeners.is_empty() {
+        anyhow::bail!("cannot listen: this machine has none of the addresses in `listen`");
+    }
+    Ok((listeners, absent))
+}
+
+/// Tries those again that were absent.
+pub(super) async fn bind_absent(listeners: &mut Vec<Listener>, absent: &mut Vec<Listen>) {
+    for address in std::mem::take(absent) {
+        match Listener::bind(&address).await {
+            Ok(listener) => {
+                eprintln!("listening on {}", listener.url());
+                listeners.push(listener);
+            }
+            Err(_) => absent.push(address),
+        }
+    }
+}
+
 impl Listener {
-    pub(super) async fn bind(address: &Listen) -> io::Result<Self> {
+    async fn bind(address: &Listen) -> io::Result<Self> {
         match address {
             Listen::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
             Listen::Unix(path) => {
