@@ -5,6 +5,7 @@
 
 mod reader;
 mod sections;
+mod serving;
 
 use std::io::Read;
 use std::net::SocketAddr;

@@ -6,42 +6,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::reader::{Problems, Section};
-use super::{
-    Access, Backend, Config, Framing, Guest, GuestLimits, Http, KeepAliveForm, Listen, Model,
-    Overrides, Profile,
-};
+use super::serving;
+use super::{Access, Config, Guest, GuestLimits, Http, KeepAliveForm, Listen, Overrides};
 
 /// Where the service listens by default.
 const LISTEN: &str = "127.0.0.1:8013";
-
-/// Variables that a backend gets from the service's environment by default: where its login
-/// and its network are. No key is among them, lest the subscription's door be bypassed.
-const PASS_ENV: [&str; 14] = [
-    "CLAUDE_CODE_OAUTH_TOKEN",
-    "CLAUDE_CONFIG_DIR",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LANG",
-    "LC_ALL",
-    "NODE_EXTRA_CA_CERTS",
-    "NO_PROXY",
-    "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TZ",
-    "USER",
-];
-
-/// Names that clients use for what the CLI calls otherwise.
-const CLAUDE_MODELS: [(&str, &str); 6] = [
-    ("claude-haiku", "haiku"),
-    ("claude-opus", "opus"),
-    ("claude-sonnet", "sonnet"),
-    ("haiku", "haiku"),
-    ("opus", "opus"),
-    ("sonnet", "sonnet"),
-];
 
 /// Reads the whole file. What is wrong goes to `problems`, and a default takes its place.
 pub(super) fn read(
@@ -64,8 +33,8 @@ pub(super) fn read(
     };
     let access = access(root, problems, &folder);
     check_reach(&listen, &access, problems);
-    let backends = backends(root, problems);
-    let models = models(root, problems, &backends);
+    let backends = serving::backends(root, problems);
+    let models = serving::models(root, problems, &backends);
     Config {
         listen,
         guests_dir: folder.join(
@@ -209,157 +178,6 @@ fn guest_limits(root: &mut Section, problems: &mut Problems) -> GuestLimits {
         memory: root.size(problems, "guest_memory").unwrap_or(512 << 20),
         output: root.size(problems, "guest_output").unwrap_or(1 << 20),
     }
-}
-
-fn backends(root: &mut Section, problems: &mut Problems) -> Vec<Backend> {
-    let Some(sections) = root.sections(problems, "backends") else {
-        let mut defaults = Vec::new();
-        for (name, profile) in [("claude", "claude-code"), ("demo", "demo")] {
-            let table = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
-            let mut section = Section::new(format!("backends.{name}"), table);
-            defaults.push(backend(name.to_owned(), &mut section, problems));
-        }
-        return defaults;
-    };
-    let read = sections.into_iter().map(|(name, mut section)| {
-        let backend = backend(name, &mut section, problems);
-        section.finish(problems);
-        backend
-    });
-    read.collect()
-}
-
-fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Backend {
-    let profiles = [
-        ("claude-code", Profile::ClaudeCode),
-        ("demo", Profile::Demo),
-    ];
-    let profile = section
-        .choice(problems, "profile", &profiles)
-        .unwrap_or(Profile::ClaudeCode);
-    let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
-    let env = section.environment(problems, "env").unwrap_or_default();
-    for (variable, _) in &env {
-        if crate::backends::profile::is_safety_variable(variable) {
-            let key = format!("{}.{variable}", section.name("env"));
-            problems.add(
-                &key,
-                "the host sets this variable to keep prompts from reading files: remove it",
-            );
-        }
-    }
-    let seconds = Duration::from_secs;
-    let _reserved = section.count(problems, "warm", 0, 64);
-    Backend {
-        adapter: section
-            .text(problems, "adapter")
-            .unwrap_or_else(|| "claude-code".into()),
-        command: section
-            .text(problems, "command")
-            .unwrap_or_else(|| "claude".into()),
-        env,
-        pass_env: section
-            .texts(problems, "pass_env")
-            .unwrap_or_else(|| PASS_ENV.map(str::to_owned).to_vec()),
-        framing: section
-            .choice(problems, "framing", &framings)
-            .unwrap_or(Framing::Lines),
-        max_concurrent: section
-            .count(problems, "max_concurrent", 1, 1024)
-            .unwrap_or(4) as usize,
-        queue: section.count(problems, "queue", 0, 100_000).unwrap_or(32) as usize,
-        queue_timeout: section
-            .duration(problems, "queue_timeout")
-            .unwrap_or(seconds(60)),
-        max_retries: section.count(problems, "max_retries", 0, 10).unwrap_or(0),
-        first_output_timeout: section
-            .duration(problems, "first_output_timeout")
-            .unwrap_or(seconds(60)),
-        silence_timeout: section
-            .duration(problems, "silence_timeout")
-            .unwrap_or(seconds(300)),
-        request_timeout: section
-            .duration(problems, "request_timeout")
-            .unwrap_or(seconds(3600)),
-        max_line: section.size(problems, "max_line").unwrap_or(16 << 20),
-        profile,
-        name,
-    }
-}
-
-fn models(root: &mut Section, problems: &mut Problems, backends: &[Backend]) -> Vec<Model> {
-    let built_in = root.flag(problems, "builtin_models").unwrap_or(true);
-    let mut models = Vec::new();
-    let sections = root.sections(problems, "models").unwrap_or_default();
-    for (name, mut section) in sections {
-        let backend = section.text(problems, "backend");
-        let model = section
-            .text(problems, "model")
-            .unwrap_or_else(|| name.clone());
-        if section
-            .texts(problems, "transforms")
-            .is_some_and(|list| !list.is_empty())
-        {
-            problems.add(
-                &section.name("transforms"),
-                "this version has no transforms: leave the list empty",
-            );
-        }
-        if !crate::backends::profile::is_model_name(&model) {
-            problems.add(
-                &section.name("model"),
-                format_args!("`{model}` is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first"),
-            );
-        }
-        match backend {
-            None => problems.add(
-                &section.name("backend"),
-                "is missing: name one of [backends]",
-            ),
-            Some(backend) if !backends.iter().any(|b| b.name == backend) => {
-                problems.add(
-                    &section.name("backend"),
-                    format_args!("there is no [backends.{backend}]"),
-                );
-            }
-            Some(backend) => models.push(Model {
-                name,
-                backend,
-                model,
-            }),
-        }
-        section.finish(problems);
-    }
-    if built_in {
-        let unnamed = |model: &Model| !models.iter().any(|named: &Model| named.name == model.name);
-        let usual: Vec<Model> = default_models(backends)
-            .into_iter()
-            .filter(unnamed)
-            .collect();
-        models.extend(usual);
-    }
-    models
-}
-
-/// Each backend's usual names; the first backend of a kind has them.
-fn default_models(backends: &[Backend]) -> Vec<Model> {
-    let mut models = Vec::new();
-    let first = |profile| backends.iter().find(|b| b.profile == profile);
-    if let Some(claude) = first(Profile::ClaudeCode) {
-        models.extend(CLAUDE_MODELS.map(|(name, model)| Model {
-            name: name.into(),
-            backend: claude.name.clone(),
-            model: model.into(),
-        }));
-    }
-    if let Some(demo) = first(Profile::Demo) {
-        models.push(Model {
-            name: "demo".into(),
-            backend: demo.name.clone(),
-            model: "demo".into(),
-        });
-    }
-    models
 }
 
 fn guests(root: &mut Section, problems: &mut Problems) -> Vec<Guest> {
