@@ -25,6 +25,7 @@ use crate::exchange::{Event, Exchange, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::types;
+use crate::models::Route;
 use crate::service::Service;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
@@ -56,10 +57,8 @@ struct Begun {
 /// From the body to a running exchange.
 async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result<Begun, Failure> {
     if service.is_draining() {
-        return Err(Failure::new(
-            Kind::ShuttingDown,
-            "the service is being shut down: try again in a moment",
-        ));
+        let message = "the service is being shut down: try again in a moment";
+        return Err(Failure::new(Kind::ShuttingDown, message));
     }
     let body = read_body(body, &service.config.http).await?;
     let request = blocking::run_on(body.len(), || ChatRequest::parse(&body))?;
@@ -70,24 +69,26 @@ async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result
         let message = format!("`{param}` is not supported, and `refuse_ignored_params` is set");
         return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(param));
     }
-    let route = service
-        .models
-        .route(&request.model)
-        .ok_or_else(|| unknown_model(&request.model))?;
+    begin(service, request, record).await
+}
+
+/// From a request to the exchange that answers it, in the order of what each step costs.
+async fn begin(
+    service: &Arc<Service>,
+    request: ChatRequest,
+    record: &mut Record,
+) -> Result<Begun, Failure> {
+    let route = service.models.route(&request.model);
+    let Route { backend, model } = route.ok_or_else(|| unknown_model(&request.model))?;
     record.routed(&request.model, request.stream);
-    let permit = route
-        .backend
+    let permit = backend
         .admission
         .enter()
         .await
         .map_err(|shed| full(&shed))?;
-    let adapter = &route.backend.config.adapter;
-    let set = service.guests.current();
-    let guest = set
-        .serving
-        .get(adapter)
-        .cloned()
-        .ok_or_else(|| missing_guest(service, adapter))?;
+    let adapter = &backend.config.adapter;
+    let guest = service.guests.current().serving.get(adapter).cloned();
+    let guest = guest.ok_or_else(|| missing_guest(service, adapter))?;
     record.pinned(guest.generation);
     let head = Head {
         id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
@@ -97,20 +98,13 @@ async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result
     let context = types::Context {
         id: head.id.clone(),
         created: head.created,
-        model: route.model.clone(),
+        model: model.clone(),
         extra: "{}".into(),
     };
-    let opened = GuestExchange::open(guest, &context, &request.json);
-    let opened = opened.map_err(|reason| not_opened(adapter, reason))?;
+    let opened = GuestExchange::open(guest, &context, &request.json)
+        .map_err(|reason| not_opened(adapter, reason))?;
     let size = request.json.len();
-    let exchange = Exchange::launch(
-        route.backend,
-        opened,
-        size,
-        &route.model,
-        &service.processes,
-        permit,
-    )?;
+    let exchange = Exchange::launch(backend, opened, size, &model, &service.processes, permit)?;
     Ok(Begun {
         request,
         exchange,

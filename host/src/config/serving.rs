@@ -119,44 +119,8 @@ pub(super) fn models(
 ) -> Vec<Model> {
     let built_in = root.flag(problems, "builtin_models").unwrap_or(true);
     let mut models = Vec::new();
-    let sections = root.sections(problems, "models").unwrap_or_default();
-    for (name, mut section) in sections {
-        let backend = section.text(problems, "backend");
-        let model = section
-            .text(problems, "model")
-            .unwrap_or_else(|| name.clone());
-        if section
-            .texts(problems, "transforms")
-            .is_some_and(|list| !list.is_empty())
-        {
-            problems.add(
-                &section.name("transforms"),
-                "this version has no transforms: leave the list empty",
-            );
-        }
-        if !crate::backends::profile::is_model_name(&model) {
-            problems.add(
-                &section.name("model"),
-                format_args!("`{model}` is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first"),
-            );
-        }
-        match backend {
-            None => problems.add(
-                &section.name("backend"),
-                "is missing: name one of [backends]",
-            ),
-            Some(backend) if !backends.iter().any(|b| b.name == backend) => {
-                problems.add(
-                    &section.name("backend"),
-                    format_args!("there is no [backends.{backend}]"),
-                );
-            }
-            Some(backend) => models.push(Model {
-                name,
-                backend,
-                model,
-            }),
-        }
+    for (name, mut section) in root.sections(problems, "models").unwrap_or_default() {
+        models.extend(model(name, &mut section, problems, backends));
         section.finish(problems);
     }
     if built_in {
@@ -168,6 +132,50 @@ pub(super) fn models(
         models.extend(usual);
     }
     models
+}
+
+fn model(
+    name: String,
+    section: &mut Section,
+    problems: &mut Problems,
+    backends: &[Backend],
+) -> Option<Model> {
+    let backend = section.text(problems, "backend");
+    let model = section
+        .text(problems, "model")
+        .unwrap_or_else(|| name.clone());
+    if section
+        .texts(problems, "transforms")
+        .is_some_and(|list| !list.is_empty())
+    {
+        let what = "this version has no transforms: leave the list empty";
+        problems.add(&section.name("transforms"), what);
+    }
+    if !crate::backends::profile::is_model_name(&model) {
+        let what = "is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first";
+        problems.add(&section.name("model"), format_args!("`{model}` {what}"));
+    }
+    match backend {
+        None => {
+            problems.add(
+                &section.name("backend"),
+                "is missing: name one of [backends]",
+            );
+            None
+        }
+        Some(backend) if !backends.iter().any(|b| b.name == backend) => {
+            problems.add(
+                &section.name("backend"),
+                format_args!("there is no [backends.{backend}]"),
+            );
+            None
+        }
+        Some(backend) => Some(Model {
+            name,
+            backend,
+            model,
+        }),
+    }
 }
 
 /// Each backend's usual names; the first backend of a kind has them.
