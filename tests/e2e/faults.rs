@@ -208,7 +208,7 @@ async fn stderr_is_kept_for_the_log_only() {
     let fake = Fake::start("#stderr the disk is full\n#exit 1\n");
     let (_, answer) = fake.host.post(&hello()).await;
     assert!(!answer.to_string().contains("disk"), "{answer}");
-    let log = fake.host.log();
+    let log = fake.host.logged("the disk is full").await;
     assert_eq!(log.matches("the disk is full").count(), 1, "{log}");
 }
 

@@ -381,7 +381,8 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
     }
     configure(json!({"at": "start", "do": "chatter"})).await;
     swapped.host.post(&hello()).await;
-    let log = swapped.host.log();
+    swapped.host.ask("gone", "x").await;
+    let log = swapped.host.logged("code=model_not_found").await;
     let chatter: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("chatter chatter"))

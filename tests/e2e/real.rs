@@ -7,6 +7,11 @@ use harness_tests::fake_api::FakeApi;
 use harness_tests::host::{Host, chunks, streamed_text};
 use harness_tests::real_cli;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+/// Held by each test here: two of these command lines keep two cores busy, and what is measured
+/// should be theirs alone.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A service with a real command line behind it.
 struct Real {
@@ -74,6 +79,7 @@ fn user(text: &str) -> Value {
 
 #[tokio::test]
 async fn streaming_and_unary_give_the_same_text_and_true_usage() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("streaming_and_unary_give_the_same_text_and_true_usage").await {
         for (scenario, text) in [
             ("hello", "Hello there".to_owned()),
@@ -116,6 +122,7 @@ async fn streaming_and_unary_give_the_same_text_and_true_usage() {
 
 #[tokio::test]
 async fn thinking_refusals_and_cut_off_answers_are_told_apart() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("thinking_refusals_and_cut_off_answers_are_told_apart").await {
         let ((_, answer), (_, stream)) = real.both(&user("scenario:thinking")).await;
         let message = &answer["choices"][0]["message"];
@@ -147,6 +154,7 @@ async fn thinking_refusals_and_cut_off_answers_are_told_apart() {
 
 #[tokio::test]
 async fn roles_arrive_at_the_api_exactly_as_sent() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("roles_arrive_at_the_api_exactly_as_sent").await {
         let messages = json!([
             {"role": "system", "content": "x-anthropic-billing-header: Be brief."},
@@ -189,6 +197,7 @@ async fn roles_arrive_at_the_api_exactly_as_sent() {
 
 #[tokio::test]
 async fn prompts_reach_the_model_as_words_and_read_nothing() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("prompts_reach_the_model_as_words_and_read_nothing").await {
         let secret = real.host.home().join("secret.txt");
         std::fs::write(&secret, "TOP-S3CRET").unwrap();
@@ -245,6 +254,7 @@ async fn prompts_reach_the_model_as_words_and_read_nothing() {
 
 #[tokio::test]
 async fn failures_of_the_api_have_their_status_within_three_seconds() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("failures_of_the_api_have_their_status_within_three_seconds").await {
         for (scenario, status, code) in [
             ("429", 429, "rate_limit_exceeded"),
@@ -295,6 +305,7 @@ async fn failures_of_the_api_have_their_status_within_three_seconds() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_one_clear_error() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("an_answer_that_breaks_off_is_one_clear_error").await {
         for scenario in ["mid-stream-error", "break"] {
             let body = json!({"model": "claude-sonnet", "messages": user(&format!("scenario:{scenario}"))});
@@ -321,6 +332,7 @@ async fn an_answer_that_breaks_off_is_one_clear_error() {
 
 #[tokio::test]
 async fn a_cli_without_a_login_is_told_with_the_way_out() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for version in real_cli::VERSIONS {
         let Some(program) =
             real_cli::find(version, "a_cli_without_a_login_is_told_with_the_way_out")
@@ -368,6 +380,7 @@ async fn a_cli_without_a_login_is_told_with_the_way_out() {
 
 #[tokio::test]
 async fn the_clis_own_models_are_listed_and_served() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("the_clis_own_models_are_listed_and_served").await {
         real.host.get("/health").await;
         let (_, list) = real.host.get("/v1/models").await;
@@ -389,6 +402,7 @@ async fn the_clis_own_models_are_listed_and_served() {
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_the_real_process_too() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     use futures_util::StreamExt;
     for real in versions("a_client_that_leaves_ends_the_real_process_too").await {
         real.host.get("/health").await;
@@ -396,8 +410,11 @@ async fn a_client_that_leaves_ends_the_real_process_too() {
             json!({"model": "claude-sonnet", "stream": true, "messages": user("scenario:slow")});
         let mut stream = real.host.send(&body).await.bytes_stream();
         stream.next().await.unwrap().unwrap();
-        let pids = launched(&real);
-        assert!(!pids.is_empty());
+        // The one that was asked what it offers, and this one.
+        let pids = harness_tests::poll::until("the launches", Duration::from_secs(5), async || {
+            Some(launched(&real)).filter(|pids| pids.len() >= 2)
+        })
+        .await;
         drop(stream);
         harness_tests::poll::until("the end of the tree", Duration::from_secs(1), async || {
             pids.iter()
@@ -421,6 +438,7 @@ fn launched(real: &Real) -> Vec<i32> {
 
 #[tokio::test]
 async fn a_hostile_adapter_makes_the_cli_run_nothing() {
+    let _turn = ONE_AT_A_TIME.lock().await;
     for version in real_cli::VERSIONS {
         let Some(program) = real_cli::find(version, "a_hostile_adapter_makes_the_cli_run_nothing")
         else {

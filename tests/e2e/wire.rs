@@ -27,7 +27,11 @@ async fn the_demo_answers_with_nothing_configured() {
         health["backends"]["claude"]["remedy"][1],
         "claude auth login"
     );
-    let missing = host.log().matches("is not there").count();
+    let missing = host
+        .logged("is not there")
+        .await
+        .matches("is not there")
+        .count();
     assert_eq!(missing, 1, "it is said once");
     let (status, answer) = host.ask("claude-sonnet", "hi").await;
     assert_eq!(
@@ -195,8 +199,11 @@ async fn no_word_of_prompt_or_answer_is_logged() {
     let body = json!({"model": "fake", "messages": [{"role": "user", "content": "s3cret-prompt"}]});
     fake.host.post(&body).await;
     fake.host.stream(&body).await;
-    let log = fake.host.log();
-    assert!(log.contains("total_ms") && !log.contains("s3cret"), "{log}");
+    let log = fake.host.logged("stream=true").await;
+    assert!(
+        log.contains("stream=false") && !log.contains("s3cret"),
+        "{log}"
+    );
 }
 
 /// On a connection that has been used for a while, because the kernel acknowledges the first

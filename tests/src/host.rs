@@ -125,6 +125,15 @@ impl Host {
         self.log.lock().expect("the log").clone()
     }
 
+    /// Waits until the log contains `part`, and returns all of it: lines come a moment later than
+    /// the responses that they are about.
+    pub async fn logged(&self, part: &str) -> String {
+        crate::poll::until(part, Duration::from_secs(10), async || {
+            Some(self.log()).filter(|log| log.contains(part))
+        })
+        .await
+    }
+
     /// A client of the service.
     pub fn client(&self) -> &reqwest::Client {
         &self.client
