@@ -38,7 +38,8 @@ pub(crate) struct Process {
     stdout_open: bool,
     stderr: Option<ChildStderr>,
     stderr_tail: BytesMut,
-    /// Set once the process has ended: when to stop waiting for more of its output.
+    has_ended: bool,
+    /// When to stop waiting for more of the output of a process that has ended.
     linger_until: Option<Instant>,
     remains: Option<Remains>,
 }
@@ -88,6 +89,7 @@ impl Process {
             stdout_open: true,
             stderr: child.stderr.take(),
             stderr_tail: BytesMut::new(),
+            has_ended: false,
             linger_until: None,
             remains: Some(Remains {
                 child,
@@ -125,30 +127,40 @@ impl Process {
 
     /// What the process does next. Cancelling it loses nothing.
     pub(crate) async fn next(&mut self) -> Output {
+        if self.has_ended && self.linger_until.is_none() {
+            self.linger_until = Some(Instant::now() + LINGER);
+        }
         loop {
-            let linger = self.linger_until;
-            if linger.is_some_and(|until| Instant::now() >= until) {
-                return Output::Exited(exit_status(self.pid));
-            }
             if let Some(piece) = self.stdout.buffered() {
-                return output(piece);
+                return self.output(piece);
             }
+            let linger = self.linger_until;
             tokio::select! {
                 biased;
                 piece = self.stdout.next(), if self.stdout_open => match piece {
                     Ok(Piece::End) | Err(_) => self.stdout_open = false,
-                    Ok(piece) => return output(piece),
+                    Ok(piece) => return self.output(piece),
                 },
                 written = write_some(&mut self.stdin, &mut self.to_write) => self.written(written),
                 () = read_tail(&mut self.stderr, &mut self.stderr_tail) => {}
-                _ = self.ended.readable(), if linger.is_none() => {
+                _ = self.ended.readable(), if !self.has_ended => {
+                    self.has_ended = true;
                     self.linger_until = Some(Instant::now() + LINGER);
                 }
-                () = sleep_until(linger), if linger.is_some() => self.stdout_open = false,
+                () = sleep_until(linger) => self.stdout_open = false,
             }
-            if self.linger_until.is_some() && !self.stdout_open {
+            if self.has_ended && !self.stdout_open {
                 return Output::Exited(exit_status(self.pid));
             }
+        }
+    }
+
+    /// A piece of output. While there are any, it is not time to stop waiting for more.
+    fn output(&mut self, piece: Piece) -> Output {
+        self.linger_until = None;
+        match piece {
+            Piece::Whole(bytes) => Output::Piece(bytes),
+            Piece::TooLong | Piece::End => Output::TooLong,
         }
     }
 
@@ -193,13 +205,6 @@ impl Remains {
         }
         self.registration.release();
         drop(self.keep);
-    }
-}
-
-fn output(piece: Piece) -> Output {
-    match piece {
-        Piece::Whole(bytes) => Output::Piece(bytes),
-        Piece::TooLong | Piece::End => Output::TooLong,
     }
 }
 
