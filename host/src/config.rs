@@ -277,11 +277,23 @@ impl Config {
     /// What is configured of a guest; of one that is not mentioned, nothing.
     pub fn guest(&self, name: &str) -> Guest {
         let found = self.guests.iter().find(|guest| guest.name == name);
-        found.cloned().unwrap_or_else(|| Guest {
+        found.cloned().unwrap_or_else(|| Guest::unset(name))
+    }
+
+    /// Where the component of a guest is looked for.
+    pub fn guest_file(&self, name: &str) -> PathBuf {
+        self.guests_dir.join(format!("{name}.wasm"))
+    }
+}
+
+impl Guest {
+    /// A guest of which nothing is configured.
+    fn unset(name: &str) -> Self {
+        Guest {
             name: name.to_owned(),
             config: Value::Object(Default::default()),
             wasi: false,
-        })
+        }
     }
 }
 

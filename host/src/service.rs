@@ -48,7 +48,7 @@ impl Service {
         for backend in &backends {
             let adapter = &backend.config.adapter;
             if !guests.current().serving.contains_key(adapter) {
-                let file = config.guests_dir.join(format!("{adapter}.wasm"));
+                let file = config.guest_file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
             }
         }

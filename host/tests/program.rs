@@ -25,14 +25,19 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// What the program says when it refuses its configuration.
+fn refused(config: Option<&str>, args: &[&str]) -> String {
+    let output = run(config, args);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    stderr(&output)
+}
+
 #[test]
 fn a_bad_configuration_exits_with_2_and_names_every_key() {
-    let output = run(
+    let text = refused(
         Some("listn = []\n[backends.claude]\nmax_concurrent = 0\n"),
         &["serve"],
     );
-    assert_eq!(output.status.code(), Some(2));
-    let text = stderr(&output);
     assert!(
         text.contains("`listn`: unknown key; did you mean `listen`?"),
         "{text}"
@@ -45,35 +50,20 @@ fn a_bad_configuration_exits_with_2_and_names_every_key() {
 
 #[test]
 fn a_configuration_that_is_no_toml_is_told_its_line() {
-    let output = run(Some("listen = [\n"), &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("harness.toml is no TOML"),
-        "{}",
-        stderr(&output)
-    );
+    let text = refused(Some("listen = [\n"), &[]);
+    assert!(text.contains("harness.toml is no TOML"), "{text}");
 }
 
 #[test]
 fn a_named_file_must_be_there() {
-    let output = run(None, &["serve", "--config", "nowhere.toml"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("cannot read nowhere.toml"),
-        "{}",
-        stderr(&output)
-    );
+    let text = refused(None, &["serve", "--config", "nowhere.toml"]);
+    assert!(text.contains("cannot read nowhere.toml"), "{text}");
 }
 
 #[test]
 fn an_address_for_all_the_world_needs_a_key() {
-    let output = run(None, &["serve", "--listen", "0.0.0.0:0"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("set `api_keys`"),
-        "{}",
-        stderr(&output)
-    );
+    let text = refused(None, &["serve", "--listen", "0.0.0.0:0"]);
+    assert!(text.contains("set `api_keys`"), "{text}");
 }
 
 #[test]
@@ -91,16 +81,11 @@ fn an_address_that_is_taken_is_named() {
 
 #[test]
 fn settings_are_taken_without_a_command_too() {
-    let output = run(
+    let text = refused(
         None,
         &["--config", "nowhere.toml", "--listen", "127.0.0.1:0"],
     );
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("cannot read nowhere.toml"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(text.contains("cannot read nowhere.toml"), "{text}");
 }
 
 #[test]

@@ -236,10 +236,7 @@ async fn a_request_ends_on_the_guest_it_began_with() {
     };
     let ((status, stream), ()) = tokio::join!(old, swap);
     assert_eq!((status, streamed_text(&stream).as_str()), (200, "ab"));
-    poll::until("its line", Duration::from_secs(5), async || {
-        swapped.host.log().contains("generation=1").then_some(())
-    })
-    .await;
+    swapped.host.logged("generation=1").await;
     std::fs::remove_file(swapped.file("claude-code.wasm")).unwrap();
     swapped
         .becomes("claude-code", "the embedded guest again", |state| {

@@ -27,7 +27,7 @@ async fn a_client_that_leaves_a_stream_takes_the_whole_tree_along() {
     assert_eq!(fake.started(2).await.len(), 2);
     drop(stream);
     fake.all_gone(GONE).await;
-    left_a_line_of_499(&fake).await;
+    fake.host.logged("status=499").await;
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_client_that_leaves_a_unary_request_takes_the_whole_tree_along() {
         _ = fake.started(2) => {}
     }
     fake.all_gone(GONE).await;
-    left_a_line_of_499(&fake).await;
+    fake.host.logged("status=499").await;
 }
 
 #[tokio::test]
@@ -118,13 +118,6 @@ async fn a_body_that_does_not_go_on_is_given_up() {
     assert_eq!(&answer, b"HTTP/1.1 400");
 }
 
-async fn left_a_line_of_499(fake: &Fake) {
-    poll::until("the line of the log", Duration::from_secs(5), async || {
-        fake.host.log().contains("status=499").then_some(())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_service_that_is_killed_leaves_nothing() {
     let mut fake = Fake::start(STUBBORN);
@@ -165,10 +158,7 @@ async fn after_the_grace_or_a_second_signal_requests_are_cut_off() {
         fake.started(2).await;
         for _ in 0..signals {
             kill_process(Pid::from_raw(fake.host.pid()).unwrap(), Signal::TERM).unwrap();
-            poll::until("the drain", Duration::from_secs(5), async || {
-                fake.host.log().contains("draining").then_some(())
-            })
-            .await;
+            fake.host.logged("draining").await;
         }
         assert_eq!(fake.host.wait(), Some(0));
         fake.all_gone(GONE).await;

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use super::RequestId;
 use super::aggregate::Aggregate;
 use super::error;
+use super::list;
 use super::observed::Record;
 use super::request::ChatRequest;
 use super::sse;
@@ -79,7 +80,7 @@ async fn begin(
     record: &mut Record,
 ) -> Result<Begun, Failure> {
     let route = service.models.route(&request.model);
-    let Route { backend, model } = route.ok_or_else(|| unknown_model(&request.model))?;
+    let Route { backend, model } = route.ok_or_else(|| list::unknown_model(&request.model))?;
     record.routed(&request.model, request.stream);
     let permit = backend
         .admission
@@ -243,14 +244,8 @@ async fn read_body(mut body: Body, http: &Http) -> Result<Bytes, Failure> {
     Ok(read.freeze())
 }
 
-fn unknown_model(name: &str) -> Failure {
-    let name: String = name.chars().take(100).collect();
-    let message = format!("the model `{name}` does not exist: GET /v1/models lists those that do");
-    Failure::new(Kind::UnknownModel, message).with_param("model")
-}
-
 fn missing_guest(service: &Service, adapter: &str) -> Failure {
-    let file = service.config.guests_dir.join(format!("{adapter}.wasm"));
+    let file = service.config.guest_file(adapter);
     let message = format!(
         "the adapter `{adapter}` is not loaded: put it at {}",
         file.display()

@@ -36,13 +36,15 @@ pub(super) async fn model(
     let list = service.models.list();
     match list.iter().find(|model| model.id == id) {
         Some(model) => Ok(Json(object(&service, model))),
-        None => {
-            let id: String = id.chars().take(100).collect();
-            let message =
-                format!("the model `{id}` does not exist: GET /v1/models lists those that do");
-            Err(Failure::new(Kind::UnknownModel, message).with_param("model"))
-        }
+        None => Err(unknown_model(&id)),
     }
+}
+
+/// No model has this name.
+pub(super) fn unknown_model(name: &str) -> Failure {
+    let name: String = name.chars().take(100).collect();
+    let message = format!("the model `{name}` does not exist: GET /v1/models lists those that do");
+    Failure::new(Kind::UnknownModel, message).with_param("model")
 }
 
 fn object(service: &Service, model: &Listed) -> Value {

@@ -183,12 +183,12 @@ fn guest_limits(root: &mut Section, problems: &mut Problems) -> GuestLimits {
 fn guests(root: &mut Section, problems: &mut Problems) -> Vec<Guest> {
     let mut guests = Vec::new();
     for (name, mut section) in root.sections(problems, "guests").unwrap_or_default() {
-        let config = section.json(problems, "config");
-        guests.push(Guest {
-            name,
-            config: config.unwrap_or_else(|| serde_json::Value::Object(Default::default())),
-            wasi: section.flag(problems, "wasi").unwrap_or(false),
-        });
+        let mut guest = Guest::unset(&name);
+        if let Some(config) = section.json(problems, "config") {
+            guest.config = config;
+        }
+        guest.wasi = section.flag(problems, "wasi").unwrap_or(guest.wasi);
+        guests.push(guest);
         section.finish(problems);
     }
     guests

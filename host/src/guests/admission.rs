@@ -64,11 +64,11 @@ pub(crate) enum Origin {
 
 /// A component that stands for admission.
 pub(crate) struct Candidate<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) bytes: &'a [u8],
-    pub(crate) digest: String,
-    pub(crate) origin: Origin,
-    pub(crate) settings: &'a config::Guest,
+    bytes: &'a [u8],
+    digest: String,
+    origin: Origin,
+    /// Its name among them.
+    settings: &'a config::Guest,
 }
 
 /// Why a component may not serve.
@@ -90,19 +90,29 @@ pub(crate) enum Refused {
     Config { name: String, message: String },
 }
 
-impl Guest {
-    /// Whether it was admitted with these settings.
-    pub(crate) fn is_set_as(&self, settings: &config::Guest) -> bool {
-        self.settings == *settings
-    }
-}
-
 /// The digest that names a component, in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+impl<'a> Candidate<'a> {
+    pub(crate) fn new(bytes: &'a [u8], origin: Origin, settings: &'a config::Guest) -> Self {
+        Candidate {
+            bytes,
+            digest: digest(bytes),
+            origin,
+            settings,
+        }
+    }
+
+    /// Whether it is what already serves.
+    pub(crate) fn is(&self, guest: &Guest) -> bool {
+        let same = guest.digest == self.digest && guest.origin == self.origin;
+        same && guest.settings == *self.settings
+    }
 }
 
 /// Admits a component to the guest set with the number `generation`, or says why not.
@@ -130,7 +140,7 @@ pub(crate) fn admit(
         .and_then(AdapterGuestPre::new)
         .map_err(|e| Refused::Contract(first_line(&e)))?;
     let mut guest = Guest {
-        name: candidate.name.to_owned(),
+        name: candidate.settings.name.clone(),
         digest: candidate.digest.clone(),
         generation,
         origin: candidate.origin,

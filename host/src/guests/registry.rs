@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::admission::{Candidate, Guest, Origin, Refused, admit, digest};
+use super::admission::{Candidate, Guest, Origin, Refused, admit};
 use super::cache::Cache;
 use super::engine::Engine;
 use super::folder::{self, File, Looks, VISIT};
@@ -171,7 +171,9 @@ impl Loader {
             ..GuestSet::default()
         };
         for (name, bytes) in EMBEDDED {
-            match self.admit(name, bytes, Origin::Embedded, 1) {
+            let settings = self.settings.config.guest(name);
+            let candidate = Candidate::new(bytes, Origin::Embedded, &settings);
+            match admit(&self.engine, &self.cache, &candidate, set.generation) {
                 Ok(guest) => drop(set.serving.insert(name.to_owned(), guest)),
                 // Its settings may be meant for the file that takes its place.
                 Err(refused @ Refused::Config { .. }) => {
@@ -257,35 +259,16 @@ impl Loader {
     /// Puts a component into the next set, unless the same one serves already.
     fn offer(&self, name: &str, bytes: &[u8], origin: Origin, next: &mut Successor) {
         let settings = self.settings.config.guest(name);
+        let candidate = Candidate::new(bytes, origin, &settings);
         let serving = next.set.serving.get(name);
-        if serving.is_some_and(|g| {
-            g.digest == digest(bytes) && g.origin == origin && g.is_set_as(&settings)
-        }) {
+        if serving.is_some_and(|guest| candidate.is(guest)) {
             next.set.rejected.remove(name);
             return;
         }
-        match self.admit(name, bytes, origin, next.number()) {
+        match admit(&self.engine, &self.cache, &candidate, next.number()) {
             Ok(guest) => next.take(guest),
             Err(refused) => next.reject(name, &refused.to_string()),
         }
-    }
-
-    fn admit(
-        &self,
-        name: &str,
-        bytes: &[u8],
-        origin: Origin,
-        generation: u64,
-    ) -> Result<Arc<Guest>, Refused> {
-        let settings = self.settings.config.guest(name);
-        let candidate = Candidate {
-            name,
-            bytes,
-            digest: digest(bytes),
-            origin,
-            settings: &settings,
-        };
-        admit(&self.engine, &self.cache, &candidate, generation)
     }
 
     /// A file is gone: the embedded guest of its name serves again. Without one, the guest that
