@@ -14,7 +14,7 @@ pub(crate) struct Admission {
     waiting: AtomicUsize,
 }
 
-/// A place at a backend, free again when this is dropped.
+/// Places at a backend, free again when this is dropped.
 pub(crate) type Permit = OwnedSemaphorePermit;
 
 /// Why a request was not let through.
@@ -38,13 +38,15 @@ impl Admission {
         }
     }
 
-    /// Waits for a place. A caller that stops waiting frees its place in the queue.
-    pub(crate) async fn enter(&self) -> Result<Permit, Shed> {
-        if let Ok(permit) = self.places.clone().try_acquire_owned() {
+    /// Waits for so many places at once, at most as many as there are. A caller that stops waiting
+    /// frees its place in the queue.
+    pub(crate) async fn enter(&self, count: u32) -> Result<Permit, Shed> {
+        if let Ok(permit) = self.places.clone().try_acquire_many_owned(count) {
             return Ok(permit);
         }
         let _waiting = self.wait_in_line()?;
-        match tokio::time::timeout(self.timeout, self.places.clone().acquire_owned()).await {
+        let entered = self.places.clone().acquire_many_owned(count);
+        match tokio::time::timeout(self.timeout, entered).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed, so this is the time that ran out.
             Ok(Err(_)) | Err(_) => Err(Shed::Waited(self.timeout)),
@@ -86,32 +88,32 @@ mod tests {
     #[tokio::test]
     async fn one_enters_one_waits_and_the_third_is_shed() {
         let door = Arc::new(Admission::new(1, 1, Duration::from_secs(5)));
-        let first = door.enter().await.unwrap();
+        let first = door.enter(1).await.unwrap();
         let waiting = tokio::spawn({
             let door = door.clone();
-            async move { door.enter().await }
+            async move { door.enter(1).await }
         });
         tokio::task::yield_now().await;
-        assert!(matches!(door.enter().await, Err(Shed::QueueFull(1))));
+        assert!(matches!(door.enter(1).await, Err(Shed::QueueFull(1))));
         drop(first);
         let second = waiting.await.unwrap().unwrap();
         drop(second);
-        drop(door.enter().await.unwrap());
+        drop(door.enter(1).await.unwrap());
     }
 
     #[tokio::test]
     async fn nobody_waits_longer_than_allowed() {
         let door = Admission::new(1, 1, Duration::from_millis(1));
-        let _first = door.enter().await.unwrap();
-        assert!(matches!(door.enter().await, Err(Shed::Waited(_))));
+        let _first = door.enter(1).await.unwrap();
+        assert!(matches!(door.enter(1).await, Err(Shed::Waited(_))));
     }
 
     #[tokio::test]
     async fn whoever_leaves_the_queue_frees_its_place() {
         let door = Admission::new(1, 1, Duration::from_secs(5));
-        let _first = door.enter().await.unwrap();
+        let _first = door.enter(1).await.unwrap();
         for _ in 0..3 {
-            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter()).await;
+            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(1)).await;
             assert!(waits.is_err(), "it was let through or shed");
         }
     }

@@ -3,7 +3,10 @@
 mod access;
 mod aggregate;
 mod chat;
+mod choices;
 mod error;
+mod expectation;
+mod fields;
 mod health;
 mod list;
 mod observed;

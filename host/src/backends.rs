@@ -16,31 +16,29 @@ pub(crate) struct Backend {
     pub(crate) config: config::Backend,
     pub(crate) admission: Admission,
     pub(crate) status: Status,
-    guard: Arc<Guard>,
+    guard: Guard,
 }
 
 impl Backend {
-    /// All configured backends. Every profile there is speaks the Claude Code protocol, so they
-    /// share one guard.
+    /// All configured backends. Every profile there is speaks the Claude Code protocol.
     ///
     /// # Errors
     ///
     /// Fails only if the guard's schema, which is built into this program, is wrong.
     pub(crate) fn all(configs: &[config::Backend]) -> anyhow::Result<Vec<Arc<Backend>>> {
-        let guard = Arc::new(Guard::claude_code()?);
         let backends = configs.iter().map(|config| {
-            Arc::new(Backend {
+            Ok(Arc::new(Backend {
                 admission: Admission::new(
                     config.max_concurrent,
                     config.queue,
                     config.queue_timeout,
                 ),
                 status: Status::new(config.profile),
-                guard: guard.clone(),
+                guard: Guard::claude_code(config.fetch_urls)?,
                 config: config.clone(),
-            })
+            }))
         });
-        Ok(backends.collect())
+        backends.collect()
     }
 
     /// Whether it is more than a demonstration.

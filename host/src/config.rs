@@ -40,6 +40,8 @@ pub struct Config {
     pub guest_limits: GuestLimits,
     /// The command lines that answer.
     pub backends: Vec<Backend>,
+    /// Whether the usual names are served, and names of Anthropic's models that nobody listed.
+    pub builtin_models: bool,
     /// The models by the names that clients use.
     pub models: Vec<Model>,
     /// What is configured of guests.
@@ -83,6 +85,8 @@ pub struct Http {
     pub client_timeout: Duration,
     /// What is sent to keep it alive.
     pub keep_alive_form: KeepAliveForm,
+    /// The most answers to one request.
+    pub max_choices: u32,
     /// Whether parameters that would only be ignored are refused.
     pub refuse_ignored: bool,
     /// Which status tells of a usage limit.
@@ -143,6 +147,10 @@ pub struct Backend {
     pub request_timeout: Duration,
     /// The longest line of output, in bytes.
     pub max_line: usize,
+    /// How long before the end of its login it is warned of.
+    pub login_warning: Duration,
+    /// Clients may name pictures and files by their URL, for the API to fetch.
+    pub fetch_urls: bool,
 }
 
 /// How the host launches a backend.
@@ -172,6 +180,8 @@ pub struct Model {
     pub backend: String,
     /// What the backend calls it.
     pub model: String,
+    /// How many tokens it can read and write, if the operator says so.
+    pub context_length: Option<u64>,
 }
 
 /// What is configured of a guest.

@@ -3,11 +3,31 @@
 use std::sync::Arc;
 
 use crate::backends::Backend;
-use crate::config;
+use crate::backends::profile::is_model_name;
+use crate::config::{self, Config};
+
+/// Names that clients still use for models that are gone, by how they begin, and what the CLI calls
+/// the model of that family there is now. Behind `anthropic/` they are the same.
+const RETIRED: [(&str, &str); 9] = [
+    ("claude-3-opus", "opus"),
+    ("claude-3-sonnet", "sonnet"),
+    ("claude-3-haiku", "haiku"),
+    ("claude-3-5-sonnet", "sonnet"),
+    ("claude-3.5-sonnet", "sonnet"),
+    ("claude-3-5-haiku", "haiku"),
+    ("claude-3.5-haiku", "haiku"),
+    ("claude-3-7-sonnet", "sonnet"),
+    ("claude-3.7-sonnet", "sonnet"),
+];
+
+/// How the name of a model of Anthropic's begins that is passed on though nobody listed it.
+const PASSED_ON: &str = "claude-";
 
 /// The models, by the names that clients use.
 pub(crate) struct Models {
     configured: Vec<config::Model>,
+    /// Names of Anthropic's are served though they are not listed.
+    open: bool,
     backends: Vec<Arc<Backend>>,
 }
 
@@ -16,6 +36,8 @@ pub(crate) struct Route {
     pub(crate) backend: Arc<Backend>,
     /// What the backend calls the model.
     pub(crate) model: String,
+    /// What the metrics and the log call it: one of a few names, whatever clients think of.
+    pub(crate) label: String,
 }
 
 /// A model in the list.
@@ -23,68 +45,113 @@ pub(crate) struct Listed {
     pub(crate) id: String,
     pub(crate) backend: String,
     pub(crate) display_name: Option<String>,
+    /// How many tokens it can read and write, where known.
+    pub(crate) context_length: Option<u64>,
+    /// How many tokens it can write, where known.
+    pub(crate) max_output_tokens: Option<u64>,
 }
 
 impl Models {
-    pub(crate) fn new(configured: Vec<config::Model>, backends: Vec<Arc<Backend>>) -> Self {
+    pub(crate) fn new(config: &Config, backends: Vec<Arc<Backend>>) -> Self {
         Models {
-            configured,
+            configured: config.models.clone(),
+            open: config.builtin_models,
             backends,
         }
     }
 
-    /// The route for a name: a configured one, or else one that a backend says it offers.
+    /// The route for a name: a configured one, or else one that a backend says it offers, or
+    /// else one that looks like a model of Anthropic's.
     pub(crate) fn route(&self, name: &str) -> Option<Route> {
         if let Some(model) = self.configured.iter().find(|m| m.name == name) {
-            let backend = self
-                .backends
-                .iter()
-                .find(|b| b.config.name == model.backend)?
-                .clone();
+            let mut backends = self.backends.iter();
+            let backend = backends.find(|b| b.config.name == model.backend)?.clone();
             return Some(Route {
                 backend,
                 model: model.model.clone(),
+                label: name.to_owned(),
             });
         }
         let offers = |backend: &&Arc<Backend>| {
             let offers = backend.status.offers();
-            offers
+            let mut ids = offers
                 .iter()
-                .any(|m| m.id == name || m.resolved.as_deref() == Some(name))
+                .flat_map(|m| [Some(&m.id), m.resolved.as_ref()]);
+            ids.any(|id| id.is_some_and(|id| id == name))
         };
-        let backend = self.backends.iter().find(offers)?.clone();
+        if let Some(backend) = self.backends.iter().find(offers) {
+            return Some(Route {
+                backend: backend.clone(),
+                model: name.to_owned(),
+                label: name.to_owned(),
+            });
+        }
+        self.unlisted(name)
+    }
+
+    fn unlisted(&self, name: &str) -> Option<Route> {
+        let name = name.strip_prefix("anthropic/").unwrap_or(name);
+        let mut backends = self.backends.iter().filter(|b| b.is_real() && self.open);
+        let retired = RETIRED.iter().find(|(begin, _)| name.starts_with(begin));
+        let model = match retired {
+            Some((_, now)) => (*now).to_owned(),
+            None if name.starts_with(PASSED_ON) && is_model_name(name) => name.to_owned(),
+            None => return None,
+        };
         Some(Route {
-            backend,
-            model: name.to_owned(),
+            backend: backends.next()?.clone(),
+            model,
+            label: retired.map_or("claude-other", |(_, now)| now).to_owned(),
         })
+    }
+
+    /// A model by its name: one of the list, or one that is served all the same.
+    pub(crate) fn find(&self, name: &str) -> Option<Listed> {
+        if let Some(listed) = self.list().into_iter().find(|model| model.id == name) {
+            return Some(listed);
+        }
+        let route = self.route(name)?;
+        Some(described(name, &route.backend, &route.model))
     }
 
     /// Every model there is: the configured ones, then what the backends offer beside them.
     pub(crate) fn list(&self) -> Vec<Listed> {
-        let mut list: Vec<Listed> = self
-            .configured
-            .iter()
-            .map(|model| Listed {
-                id: model.name.clone(),
-                backend: model.backend.clone(),
-                display_name: None,
-            })
-            .collect();
+        let mut list = Vec::new();
+        for model in &self.configured {
+            let mut backends = self.backends.iter();
+            let Some(backend) = backends.find(|b| b.config.name == model.backend) else {
+                continue;
+            };
+            let mut listed = described(&model.name, backend, &model.model);
+            listed.context_length = model.context_length.or(listed.context_length);
+            list.push(listed);
+        }
         for backend in &self.backends {
             for offer in backend.status.offers() {
                 for id in [Some(offer.id), offer.resolved].into_iter().flatten() {
-                    let display_name = offer.display_name.clone();
-                    match list.iter_mut().find(|known| known.id == id) {
-                        Some(known) => known.display_name = display_name,
-                        None => list.push(Listed {
-                            id,
-                            backend: backend.config.name.clone(),
-                            display_name,
-                        }),
+                    if !list.iter().any(|known: &Listed| known.id == id) {
+                        list.push(described(&id, backend, &id));
                     }
                 }
             }
         }
         list
+    }
+}
+
+/// What is known of the model that `backend` calls `model`.
+fn described(id: &str, backend: &Backend, model: &str) -> Listed {
+    let offers = backend.status.offers();
+    let offer = offers
+        .iter()
+        .find(|o| o.id == model || o.resolved.as_deref() == Some(model));
+    let resolved = offer.and_then(|o| o.resolved.as_deref()).unwrap_or(model);
+    let limits = backend.status.model_limits(resolved);
+    Listed {
+        id: id.to_owned(),
+        backend: backend.config.name.clone(),
+        display_name: offer.and_then(|o| o.display_name.clone()),
+        context_length: limits.as_ref().and_then(|l| l.context_length),
+        max_output_tokens: limits.and_then(|l| l.max_output_tokens),
     }
 }

@@ -115,7 +115,7 @@ impl Rounds {
         let Some(guest) = set.serving.get(&backend.config.adapter).cloned() else {
             return Ok(());
         };
-        let Ok(permit) = backend.admission.enter().await else {
+        let Ok(permit) = backend.admission.enter(1).await else {
             return Ok(());
         };
         /// The model that every version of the CLI knows.

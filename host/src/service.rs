@@ -53,7 +53,7 @@ impl Service {
             }
         }
         Ok(Arc::new(Service {
-            models: Models::new(config.models.clone(), backends.clone()),
+            models: Models::new(&config, backends.clone()),
             backends,
             guests,
             processes,

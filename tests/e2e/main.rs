@@ -7,8 +7,10 @@
 )]
 
 mod access;
+mod cli;
 mod fake;
 mod faults;
+mod features;
 mod guests;
 mod leaving;
 mod real;

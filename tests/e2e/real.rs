@@ -7,75 +7,8 @@ use harness_tests::fake_api::FakeApi;
 use harness_tests::host::{Host, chunks, streamed_text};
 use harness_tests::real_cli;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
-/// Held by each test here: two of these command lines keep two cores busy, and what is measured
-/// should be theirs alone.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-
-/// A service with a real command line behind it.
-struct Real {
-    version: &'static str,
-    host: Host,
-    api: FakeApi,
-}
-
-/// All versions that are there.
-async fn versions(test: &str) -> Vec<Real> {
-    let mut all = Vec::new();
-    for version in real_cli::VERSIONS {
-        if let Some(program) = real_cli::find(version, test) {
-            all.push(Real::start(version, &program, "", "").await);
-        }
-    }
-    all
-}
-
-impl Real {
-    async fn start(version: &'static str, program: &Path, backend: &str, rest: &str) -> Self {
-        let api = FakeApi::start().await.unwrap();
-        let home = tempfile::tempdir().unwrap();
-        Self::start_in(home, version, program, &api, backend, rest)
-    }
-
-    fn start_in(
-        home: tempfile::TempDir,
-        version: &'static str,
-        program: &Path,
-        api: &FakeApi,
-        backend: &str,
-        rest: &str,
-    ) -> Self {
-        let config = format!(
-            r#"{rest}
-            [backends.claude]
-            command = "{}"
-            env = {{ ANTHROPIC_BASE_URL = "{}", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{}" }}
-            {backend}
-            [models.claude-sonnet]
-            backend = "claude"
-            model = "sonnet"
-            "#,
-            program.display(),
-            api.url(),
-            home.path().join("claude").display(),
-        );
-        Real {
-            version,
-            host: Host::start_in(home, &config),
-            api: api.clone(),
-        }
-    }
-
-    async fn both(&self, messages: &Value) -> ((u16, Value), (u16, String)) {
-        let body = json!({"model": "claude-sonnet", "messages": messages, "stream_options": {"include_usage": true}});
-        tokio::join!(self.host.post(&body), self.host.stream(&body))
-    }
-}
-
-fn user(text: &str) -> Value {
-    json!([{"role": "user", "content": text}])
-}
+use crate::cli::{ONE_AT_A_TIME, Real, user, versions};
 
 #[tokio::test]
 async fn streaming_and_unary_give_the_same_text_and_true_usage() {

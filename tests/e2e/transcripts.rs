@@ -27,7 +27,7 @@ async fn check(case: &Path) {
         &case.join("stdin.jsonl"),
         &fs::read_to_string(fake.stdin()).unwrap(),
     );
-    for key in ["id", "created"] {
+    for key in ["id", "created", "system_fingerprint"] {
         if let Some(value) = completion.get_mut(key) {
             *value = 0.into();
         }
@@ -37,15 +37,18 @@ async fn check(case: &Path) {
     compare(&case.join("stream.sse"), &without_ids(&stream));
 }
 
-/// Zeroes what differs from one request to the next: `"id":"…"` and `"created":…`.
+/// Zeroes what differs from one request, or one adapter, to the next: `id`, `created` and
+/// `system_fingerprint`.
 fn without_ids(stream: &str) -> String {
     let mut lines = Vec::new();
     for line in stream.split('\n') {
         let cut = |line: &str| {
             let (head, rest) = line.split_once("{\"id\":\"chatcmpl-")?;
             let (_, rest) = rest.split_once("\"model\":")?;
+            let (model, rest) = rest.split_once(",\"system_fingerprint\":\"")?;
+            let (_, rest) = rest.split_once('"')?;
             Some(format!(
-                "{head}{{\"id\":0,\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":{rest}"
+                "{head}{{\"id\":0,\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":{model},\"system_fingerprint\":0{rest}"
             ))
         };
         lines.push(cut(line).unwrap_or_else(|| line.to_owned()));

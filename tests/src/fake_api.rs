@@ -1,10 +1,14 @@
 //! A fake of Anthropic's Messages API on loopback.
 //!
-//! What it does is told by a word `scenario:NAME` in the last message of the user; without one
-//! it answers with two deltas. It keeps the bodies of all requests.
+//! What it does is told by a word `scenario:NAME` in the last message of the user that has one;
+//! without one it answers as a well-meaning model would: see [`model`]. What the real API would
+//! refuse, it refuses: see [`rules`]. It keeps the bodies of all requests.
+
+mod model;
+mod rules;
+mod script;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
@@ -14,6 +18,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures_util::stream;
+use script::Step;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -87,6 +92,31 @@ impl Recorded {
             .collect()
     }
 
+    /// Role and blocks of each message, without what the CLI itself puts in.
+    pub fn blocks(&self) -> Value {
+        let of_the_cli = |block: &Value| {
+            let text = block["text"].as_str().unwrap_or_default();
+            text.starts_with("<system-reminder>")
+        };
+        let messages = self.body["messages"].as_array().cloned();
+        let messages = messages.unwrap_or_default().into_iter();
+        messages
+            .filter(|message| message["role"] != "system")
+            .map(|mut message| {
+                let blocks = message["content"].as_array_mut();
+                let blocks = blocks.map(std::mem::take).unwrap_or_default();
+                let blocks = blocks.into_iter().filter(|block| !of_the_cli(block));
+                let blocks = blocks.map(|mut block| {
+                    if let Some(fields) = block.as_object_mut() {
+                        fields.remove("cache_control");
+                    }
+                    block
+                });
+                json!([message["role"], blocks.collect::<Vec<_>>()])
+            })
+            .collect()
+    }
+
     /// The texts of the system prompt, without what the CLI itself puts in.
     pub fn system(&self) -> Vec<String> {
         let texts = texts(&self.body["system"]);
@@ -124,6 +154,9 @@ async fn messages(State(api): State<FakeApi>, headers: HeaderMap, body: Bytes) -
     };
     let scenario = scenario(&asked);
     api.requests.lock().expect("the requests").push(asked);
+    if let Some(wrong) = rules::broken_by(&request) {
+        return error(400, "invalid_request_error", &wrong);
+    }
     let subscription = headers.contains_key(header::AUTHORIZATION);
     match scenario.as_str() {
         "429" if subscription => limited(),
@@ -139,26 +172,21 @@ async fn messages(State(api): State<FakeApi>, headers: HeaderMap, body: Bytes) -
             "prompt is too long: 300000 tokens > 200000 maximum",
         ),
         "bad-request" => error(400, "invalid_request_error", "something is wrong"),
-        other => events(script(other)),
+        other => events(script::of(other, &request)),
     }
 }
 
-/// The word behind `scenario:` in the last message of the user.
+/// The word behind `scenario:` in the last message of the user that has one.
 fn scenario(request: &Recorded) -> String {
     let conversation = request.conversation();
-    let last = conversation
-        .iter()
-        .rfind(|(role, _)| role == "user")
-        .map(|(_, texts)| texts.join(" "));
-    let word = last
-        .as_deref()
-        .and_then(|text| text.split_once("scenario:"));
-    let name = word.map(|(_, rest)| {
-        rest.split(|c: char| c.is_whitespace() || c == '"')
-            .next()
-            .unwrap_or_default()
+    let said = conversation.iter().rev().filter(|(role, _)| role == "user");
+    let mut words = said.filter_map(|(_, texts)| {
+        let text = texts.join(" ");
+        let (_, rest) = text.split_once("scenario:")?;
+        let end = |c: char| c.is_whitespace() || c == '"';
+        Some(rest.split(end).next().unwrap_or_default().to_owned())
     });
-    name.unwrap_or("hello").to_owned()
+    words.next().unwrap_or_default()
 }
 
 fn error(status: u16, kind: &str, message: &str) -> Response {
@@ -206,118 +234,6 @@ fn limited() -> Response {
             .insert(name, value.parse().expect("a header"));
     }
     response
-}
-
-/// A step of a streamed answer.
-enum Step {
-    Event(Value),
-    Wait(Duration),
-    /// The connection breaks.
-    Break,
-}
-
-fn script(scenario: &str) -> Vec<Step> {
-    let mut steps = vec![Step::Event(message_start())];
-    match scenario {
-        "thinking" => {
-            steps.extend(block(
-                0,
-                json!({"type": "thinking", "thinking": "", "signature": ""}),
-                &[
-                    json!({"type": "thinking_delta", "thinking": "Let me "}),
-                    json!({"type": "thinking_delta", "thinking": "think."}),
-                    json!({"type": "signature_delta", "signature": "c2ln"}),
-                ],
-            ));
-            steps.extend(text_block(1, &["Done ", "thinking."]));
-            steps.extend(end("end_turn", 12));
-        }
-        "mid-stream-error" => {
-            let mut text = text_block(0, &["Half an ", "answer"]);
-            text.pop();
-            steps.extend(text);
-            let failed =
-                json!({"type": "error", "error": {"type": "api_error", "message": "it broke"}});
-            steps.push(Step::Event(failed));
-        }
-        "break" => {
-            steps.extend(text_block(0, &["Half"]));
-            // What was sent shall arrive before the break does.
-            steps.push(Step::Wait(Duration::from_millis(300)));
-            steps.push(Step::Break);
-        }
-        "max_tokens" => {
-            steps.extend(text_block(0, &["Cut ", "off"]));
-            steps.extend(end("max_tokens", 2));
-        }
-        "slow" => {
-            for i in 0..100 {
-                steps.extend(text_block(i, &["tick "]));
-                steps.push(Step::Wait(Duration::from_millis(100)));
-            }
-            steps.extend(end("end_turn", 100));
-        }
-        "silent" => steps.push(Step::Wait(Duration::from_secs(60))),
-        "long" => {
-            let words: Vec<String> = (0..2000).map(|i| format!("w{i} ")).collect();
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            steps.extend(text_block(0, &words));
-            steps.extend(end("end_turn", 2000));
-        }
-        "unicode" => {
-            steps.extend(text_block(
-                0,
-                &["Gr\u{fc}\u{df}e ", "\u{1f600}", "\u{2028}", " \u{0}end"],
-            ));
-            steps.extend(end("end_turn", 5));
-        }
-        "refusal" => {
-            steps.extend(text_block(0, &["I cannot"]));
-            steps.extend(end("refusal", 2));
-        }
-        _ => {
-            steps.extend(text_block(0, &["Hello", " there"]));
-            steps.extend(end("end_turn", 7));
-        }
-    }
-    steps
-}
-
-fn message_start() -> Value {
-    json!({"type": "message_start", "message": {
-        "id": "msg_fake", "type": "message", "role": "assistant", "model": "claude-fake-1", "content": [],
-        "stop_reason": null, "stop_sequence": null,
-        "usage": {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 1},
-    }})
-}
-
-fn text_block(index: u32, pieces: &[&str]) -> Vec<Step> {
-    let deltas: Vec<Value> = pieces
-        .iter()
-        .map(|text| json!({"type": "text_delta", "text": text}))
-        .collect();
-    block(index, json!({"type": "text", "text": ""}), &deltas)
-}
-
-fn block(index: u32, start: Value, deltas: &[Value]) -> Vec<Step> {
-    let mut steps =
-        vec![json!({"type": "content_block_start", "index": index, "content_block": start})];
-    steps.extend(
-        deltas
-            .iter()
-            .map(|delta| json!({"type": "content_block_delta", "index": index, "delta": delta})),
-    );
-    steps.push(json!({"type": "content_block_stop", "index": index}));
-    steps.into_iter().map(Step::Event).collect()
-}
-
-fn end(reason: &str, output_tokens: u64) -> Vec<Step> {
-    let delta = json!({"stop_reason": reason, "stop_sequence": null});
-    let usage = json!({"output_tokens": output_tokens});
-    vec![
-        Step::Event(json!({"type": "message_delta", "delta": delta, "usage": usage})),
-        Step::Event(json!({"type": "message_stop"})),
-    ]
 }
 
 fn events(steps: Vec<Step>) -> Response {

@@ -2,5 +2,6 @@
 
 pub mod fake_api;
 pub mod host;
+pub mod png;
 pub mod poll;
 pub mod real_cli;

@@ -1,13 +1,45 @@
 //! The glue that makes a WebAssembly component of [`crate::exchange`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+
+use serde::Deserialize;
 
 use crate::contract::adapter::{Description, Effect, Exchange, Guest, GuestExchange, Placeholder};
 use crate::contract::types::{ApiError, Context};
-use crate::conversation::Conversation;
 use crate::exchange;
+use crate::failure::invalid_request;
+use crate::task::{Permissions, Task};
 
 struct ClaudeCode;
+
+/// `[guests.claude-code] config`
+#[derive(Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// Whether the model's thinking is shown to the client.
+    reasoning: bool,
+}
+
+impl Settings {
+    const DEFAULT: Settings = Settings { reasoning: true };
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::DEFAULT
+    }
+}
+
+/// What the host says in a context's `extra`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Extra {
+    fetch_urls: bool,
+}
+
+thread_local! {
+    static SETTINGS: Cell<Settings> = const { Cell::new(Settings::DEFAULT) };
+}
 
 struct Dialogue(RefCell<exchange::Exchange>);
 
@@ -19,28 +51,29 @@ impl Guest for ClaudeCode {
             name: "claude-code".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             summary: "Claude Code's stream-json protocol, with true history".into(),
-            config_schema: r#"{"type":"object","additionalProperties":false}"#.into(),
+            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"reasoning":{"type":"boolean","default":true}}}"#.into(),
             extra: "{}".into(),
         }
     }
 
     fn configure(config: String) -> Result<(), String> {
-        match serde_json::from_str::<serde_json::Map<_, _>>(&config) {
-            Ok(map) => match map.keys().next() {
-                None => Ok(()),
-                Some(key) => Err(format!(
-                    "`{key}` is unknown: this guest has no settings, remove it"
-                )),
-            },
-            Err(e) => Err(format!("the configuration must be a JSON object: {e}")),
-        }
+        let settings = serde_json::from_str(&config)
+            .map_err(|e| format!("{e}: the only setting is `reasoning`, true or false"))?;
+        SETTINGS.set(settings);
+        Ok(())
     }
 }
 
 impl GuestExchange for Dialogue {
-    fn open(_context: Context, request: String) -> Result<Exchange, ApiError> {
-        let conversation = Conversation::from_request(&request)?;
-        let exchange = exchange::Exchange::new(conversation);
+    fn open(context: Context, request: String) -> Result<Exchange, ApiError> {
+        let extra: Extra = serde_json::from_str(&context.extra)
+            .map_err(|e| invalid_request(format!("the context cannot be read: {e}"), None))?;
+        let permissions = Permissions {
+            fetch_urls: extra.fetch_urls,
+            show_reasoning: SETTINGS.get().reasoning,
+        };
+        let task = Task::from_request(&request, permissions)?;
+        let exchange = exchange::Exchange::new(task);
         Ok(Exchange::new(Dialogue(RefCell::new(exchange))))
     }
 

@@ -1,20 +1,24 @@
-//! What the client asked, as the CLI will be told.
+//! The client's messages, as the CLI will be told them.
 
-use serde::Deserialize;
+use std::collections::HashSet;
 
+use serde_json::Map;
+
+use crate::block::Block;
 use crate::contract::types::ApiError;
-use crate::failure::invalid_request;
+use crate::failure::{invalid_request, unsupported};
+use crate::functions;
+use crate::media;
+use crate::request::{Content, Message, Part, ToolCall};
 
 /// A request's messages: the system prompts first, then turns whose roles alternate as sent.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Conversation {
     /// The texts of all `system` and `developer` messages, in order.
     pub system: Vec<String>,
-    /// The other messages. Neighbours of one role are one turn with several texts, because the
+    /// The other messages. Neighbours of one role are one turn with several blocks, because the
     /// CLI would join them with a newline of its own. The last one is the user's.
     pub turns: Vec<Turn>,
-    /// A value for `--effort`, if the client asked for one.
-    pub effort: Option<&'static str>,
 }
 
 /// One turn of a conversation.
@@ -22,233 +26,269 @@ pub struct Conversation {
 pub struct Turn {
     /// Who speaks.
     pub speaker: Speaker,
-    /// What is said: a text for each content part, none of them blank.
-    pub texts: Vec<String>,
+    /// What is said. Never empty.
+    pub blocks: Vec<Block>,
 }
 
 /// Who speaks in a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
-    /// The client's user.
+    /// The client's user, or one of its functions.
     User,
     /// The model, in an earlier answer.
     Assistant,
 }
 
 impl Conversation {
-    /// Reads a chat completion request.
+    /// Reads the messages. `urls` is whether the API may be asked to fetch pictures and files.
     ///
     /// # Errors
     ///
-    /// Names the field that this adapter cannot serve: anything but text in `messages`, a role
-    /// other than `system`, `developer`, `user` and `assistant`, a conversation whose last
-    /// message is not the user's, functions, structured output, and stop sequences.
-    pub fn from_request(json: &str) -> Result<Self, ApiError> {
-        let request: Request = serde_json::from_str(json)
-            .map_err(|e| invalid_request(format!("cannot read the request: {e}"), None))?;
-        request.refuse_what_is_not_served()?;
-        let effort = request.effort()?;
-        let mut conversation = Conversation {
-            system: Vec::new(),
-            turns: Vec::new(),
-            effort,
+    /// Names the field that this adapter cannot serve: content other than texts, pictures and
+    /// files, a conversation whose last message is not the user's or a function's, and calls and
+    /// results of functions that do not match.
+    pub(crate) fn read(messages: Vec<Message>, urls: bool) -> Result<Self, ApiError> {
+        let mut reader = Reader {
+            urls,
+            ..Reader::default()
         };
-        for (i, message) in request.messages.into_iter().enumerate() {
-            conversation.push(i, message)?;
+        for (i, message) in messages.into_iter().enumerate() {
+            reader.message(&format!("messages[{i}]"), message)?;
         }
-        match conversation.turns.last() {
-            Some(turn) if turn.speaker == Speaker::User => Ok(conversation),
+        reader.no_call_is_open()?;
+        match reader.conversation.turns.last() {
+            Some(turn) if turn.speaker == Speaker::User => Ok(reader.conversation),
             _ => Err(invalid_request(
-                "the last message must be a `user` message that is not blank",
+                "the last message must be a `user` message that is not blank, or the result of a function",
                 Some("messages".into()),
             )),
         }
     }
 
-    fn push(&mut self, i: usize, message: Message) -> Result<(), ApiError> {
-        let texts = message.content.into_texts(i)?;
-        let speaker = match message.role.as_str() {
+    /// The names of all functions that were called.
+    pub fn called(&self) -> impl Iterator<Item = &str> {
+        let blocks = self.turns.iter().flat_map(|turn| &turn.blocks);
+        blocks.filter_map(|block| match block {
+            Block::ToolUse { name, .. } => functions::plain_name(name),
+            _ => None,
+        })
+    }
+
+    fn push(&mut self, speaker: Speaker, blocks: Vec<Block>) {
+        match self.turns.last_mut() {
+            _ if blocks.is_empty() => {}
+            Some(turn) if turn.speaker == speaker => turn.blocks.extend(blocks),
+            _ => self.turns.push(Turn { speaker, blocks }),
+        }
+    }
+}
+
+/// What is known on the way through the messages.
+#[derive(Default)]
+struct Reader {
+    urls: bool,
+    conversation: Conversation,
+    /// Calls of the last `assistant` message that have no result yet.
+    open: Vec<Call>,
+    /// Where the message with these calls stands.
+    open_at: String,
+    /// Every call's id as the API is told it.
+    ids: HashSet<String>,
+}
+
+struct Call {
+    /// As the client knows it.
+    id: String,
+    /// As the API is told it.
+    told: String,
+}
+
+impl Reader {
+    fn message(&mut self, at: &str, message: Message) -> Result<(), ApiError> {
+        let role = message.role.as_str();
+        match role {
             "system" | "developer" => {
-                self.system.extend(texts);
-                return Ok(());
+                let blocks = self.blocks(at, message.content)?;
+                return self.system(at, blocks);
             }
-            "user" => Speaker::User,
-            "assistant" => {
-                if message.tool_calls.is_some_and(|calls| !calls.is_empty()) {
-                    return Err(unsupported(
-                        "function calls",
-                        format!("messages[{i}].tool_calls"),
-                    ));
-                }
-                Speaker::Assistant
-            }
-            role => {
+            "tool" => return self.result(at, message),
+            "user" | "assistant" => {}
+            other => {
                 return Err(unsupported(
-                    &format!("the role `{role}`"),
-                    format!("messages[{i}].role"),
+                    &format!("the role `{other}` (for functions, use `tools`)"),
+                    format!("{at}.role"),
                 ));
             }
-        };
-        if texts.is_empty() {
+        }
+        self.no_call_is_open()?;
+        if role == "user" {
+            let blocks = self.blocks(at, message.content)?;
+            self.conversation.push(Speaker::User, blocks);
             return Ok(());
         }
-        match self.turns.last_mut() {
-            Some(turn) if turn.speaker == speaker => turn.texts.extend(texts),
-            _ => self.turns.push(Turn { speaker, texts }),
-        }
-        Ok(())
-    }
-}
-
-#[derive(Deserialize)]
-struct Request {
-    messages: Vec<Message>,
-    reasoning_effort: Option<String>,
-    tools: Option<Vec<serde::de::IgnoredAny>>,
-    functions: Option<Vec<serde::de::IgnoredAny>>,
-    response_format: Option<ResponseFormat>,
-    stop: Option<Stop>,
-}
-
-#[derive(Deserialize)]
-struct ResponseFormat {
-    r#type: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Stop {
-    One(String),
-    Several(Vec<String>),
-}
-
-#[derive(Deserialize)]
-struct Message {
-    role: String,
-    #[serde(default)]
-    content: Content,
-    tool_calls: Option<Vec<serde::de::IgnoredAny>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-    #[default]
-    Null,
-}
-
-#[derive(Deserialize)]
-struct Part {
-    r#type: String,
-    text: Option<String>,
-    refusal: Option<String>,
-}
-
-impl Request {
-    fn refuse_what_is_not_served(&self) -> Result<(), ApiError> {
-        let some = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
-        if some(&self.tools) {
-            return Err(unsupported("function calling", "tools".into()));
-        }
-        if some(&self.functions) {
-            return Err(unsupported("function calling", "functions".into()));
-        }
-        if let Some(format) = &self.response_format
-            && format.r#type != "text"
-        {
+        if message.function_call.is_some_and(|call| !call.is_null()) {
             return Err(unsupported(
-                &format!("the response format `{}`", format.r#type),
-                "response_format".into(),
+                "`function_call` (use `tool_calls`)",
+                format!("{at}.function_call"),
             ));
         }
-        let stops = match &self.stop {
-            None => false,
-            Some(Stop::One(text)) => !text.is_empty(),
-            Some(Stop::Several(list)) => !list.is_empty(),
-        };
-        if stops {
-            return Err(unsupported("stop sequences", "stop".into()));
+        let mut blocks = self.blocks(at, message.content)?;
+        for (j, call) in message
+            .tool_calls
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+        {
+            blocks.push(self.call(&format!("{at}.tool_calls[{j}]"), call)?);
+        }
+        self.open_at = format!("{at}.tool_calls");
+        self.conversation.push(Speaker::Assistant, blocks);
+        Ok(())
+    }
+
+    fn system(&mut self, at: &str, blocks: Vec<Block>) -> Result<(), ApiError> {
+        for block in blocks {
+            let Block::Text { text } = block else {
+                let at = format!("{at}.content");
+                return Err(unsupported("anything but text in a system message", at));
+            };
+            self.conversation.system.push(text);
         }
         Ok(())
     }
 
-    /// OpenAI's levels of effort as those of `--effort`. The CLI has none below `low`.
-    fn effort(&self) -> Result<Option<&'static str>, ApiError> {
-        let Some(effort) = &self.reasoning_effort else {
-            return Ok(None);
+    fn call(&mut self, at: &str, call: ToolCall) -> Result<Block, ApiError> {
+        let Some(function) = call.function else {
+            return Err(unsupported(
+                "calls of anything but functions",
+                at.to_owned(),
+            ));
         };
-        match effort.as_str() {
-            "none" | "minimal" | "low" => Ok(Some("low")),
-            "medium" => Ok(Some("medium")),
-            "high" => Ok(Some("high")),
-            "xhigh" => Ok(Some("xhigh")),
-            "max" => Ok(Some("max")),
-            other => Err(invalid_request(
-                format!(
-                    "`{other}` is no level of effort: use none, minimal, low, medium, high, xhigh or max"
-                ),
-                Some("reasoning_effort".into()),
-            )),
+        functions::check_name(&function.name, &format!("{at}.function.name"))?;
+        if self.open.iter().any(|open| open.id == call.id) {
+            let message = format!("`{at}.id` is that of another call of the same message");
+            return Err(invalid_request(message, Some(format!("{at}.id"))));
         }
+        let arguments = match function.arguments.trim() {
+            "" => Ok(Map::new()),
+            text => serde_json::from_str(text),
+        };
+        let Ok(input) = arguments else {
+            let at = format!("{at}.function.arguments");
+            let message = format!("`{at}` must be a JSON object as text");
+            return Err(invalid_request(message, Some(at)));
+        };
+        let told = self.tell(&call.id);
+        self.open.push(Call {
+            id: call.id,
+            told: told.clone(),
+        });
+        Ok(Block::ToolUse {
+            id: told,
+            name: functions::full_name(&function.name),
+            input,
+        })
     }
-}
 
-impl Content {
-    fn into_texts(self, message: usize) -> Result<Vec<String>, ApiError> {
-        let parts = match self {
+    /// An id as the API takes it, letters, digits, `_` and `-`, that no earlier call has: some
+    /// models count from 0 in each answer, or have names with colons.
+    fn tell(&mut self, id: &str) -> String {
+        /// The longest id that is passed on, in characters. Those of the API have 30.
+        const ID_MAX: usize = 64;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let mut told: String = id
+            .chars()
+            .take(ID_MAX)
+            .map(|c| if plain(c) { c } else { '_' })
+            .collect();
+        let mut number = self.ids.len();
+        while told.is_empty() || self.ids.contains(&told) {
+            told = format!("call_{number}");
+            number += 1;
+        }
+        self.ids.insert(told.clone());
+        told
+    }
+
+    fn result(&mut self, at: &str, message: Message) -> Result<(), ApiError> {
+        let id = message.tool_call_id.unwrap_or_default();
+        let Some(place) = self.open.iter().position(|open| open.id == id) else {
+            let at = format!("{at}.tool_call_id");
+            let message = format!(
+                "`{at}` must be the `id` of a call in the `assistant` message right before, which has no other result"
+            );
+            return Err(invalid_request(message, Some(at)));
+        };
+        let content = self.blocks(at, message.content)?;
+        if content
+            .iter()
+            .any(|block| matches!(block, Block::Document { .. }))
+        {
+            let at = format!("{at}.content");
+            return Err(unsupported("files in a function's result", at));
+        }
+        let result = Block::ToolResult {
+            tool_use_id: self.open.remove(place).told,
+            content,
+        };
+        self.conversation.push(Speaker::User, vec![result]);
+        Ok(())
+    }
+
+    /// The API takes a call only if its result follows at once.
+    fn no_call_is_open(&self) -> Result<(), ApiError> {
+        let Some(call) = self.open.first() else {
+            return Ok(());
+        };
+        let id: String = call.id.chars().take(64).collect();
+        let message = format!(
+            "the call `{id}` has no result: a message of role `tool` must follow for each of `{}`",
+            self.open_at
+        );
+        Err(invalid_request(message, Some(self.open_at.clone())))
+    }
+
+    fn blocks(&self, at: &str, content: Content) -> Result<Vec<Block>, ApiError> {
+        let parts = match content {
             Content::Null => return Ok(Vec::new()),
-            Content::Text(text) => {
-                return Ok(Some(text).filter(|t| !is_blank(t)).into_iter().collect());
-            }
+            Content::Text(text) => return Ok(Block::text(text).into_iter().collect()),
             Content::Parts(parts) => parts,
         };
-        let mut texts = Vec::with_capacity(parts.len());
+        let mut blocks = Vec::with_capacity(parts.len());
         for (j, part) in parts.into_iter().enumerate() {
-            let text = match part.r#type.as_str() {
-                "text" => part.text,
-                "refusal" => part.refusal,
-                other => {
-                    return Err(unsupported(
-                        &format!("content of type `{other}`"),
-                        format!("messages[{message}].content[{j}]"),
-                    ));
-                }
-            };
-            texts.extend(text.filter(|t| !is_blank(t)));
+            blocks.extend(self.part(&format!("{at}.content[{j}]"), part)?);
         }
-        Ok(texts)
+        Ok(blocks)
     }
-}
 
-/// Whether the CLI takes a text for nothing and leaves it out, or puts its own words there.
-fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || c == '\u{feff}')
-}
-
-fn unsupported(what: &str, param: String) -> ApiError {
-    ApiError {
-        code: Some("unsupported_parameter".into()),
-        ..invalid_request(
-            format!("the adapter `claude-code` does not support {what}"),
-            Some(param),
-        )
+    fn part(&self, at: &str, part: Part) -> Result<Option<Block>, ApiError> {
+        match part.r#type.as_str() {
+            "text" => Ok(part.text.and_then(Block::text)),
+            "refusal" => Ok(part.refusal.and_then(Block::text)),
+            "image_url" => media::image(part.image_url, at, self.urls).map(Some),
+            "file" => media::file(part.file, at, self.urls).map(Some),
+            other => Err(unsupported(
+                &format!("content of type `{other}`"),
+                at.to_owned(),
+            )),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn read(messages: &str) -> Result<Conversation, ApiError> {
-        Conversation::from_request(&format!(r#"{{"messages":{messages}}}"#))
+        Conversation::read(serde_json::from_str(messages).unwrap(), false)
     }
 
     fn turn(speaker: Speaker, texts: &[&str]) -> Turn {
+        let blocks = texts.iter().map(|t| Block::text(t.to_string()).unwrap());
         Turn {
             speaker,
-            texts: texts.iter().map(|t| t.to_string()).collect(),
+            blocks: blocks.collect(),
         }
     }
 
@@ -282,52 +322,93 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_results_keep_their_ids_unless_the_api_would_refuse_them() {
+        let c = read(
+            r#"[{"role":"user","content":"q"},
+                {"role":"assistant","content":null,"tool_calls":[
+                    {"id":"call_a","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}},
+                    {"id":"f:0","type":"function","function":{"name":"f","arguments":""}}]},
+                {"role":"tool","tool_call_id":"f:0","content":"second"},
+                {"role":"tool","tool_call_id":"call_a","content":[{"type":"text","text":"first"}]},
+                {"role":"assistant","content":"so","tool_calls":[
+                    {"id":"call_a","type":"function","function":{"name":"f","arguments":"{}"}}]},
+                {"role":"tool","tool_call_id":"call_a","content":""}]"#,
+        )
+        .unwrap();
+        let told = serde_json::to_value(c.turns.iter().map(|t| &t.blocks).collect::<Vec<_>>());
+        assert_eq!(
+            told.unwrap(),
+            json!([
+                [{"type": "text", "text": "q"}],
+                [{"type": "tool_use", "id": "call_a", "name": "mcp__client__f", "input": {"x": 1}},
+                 {"type": "tool_use", "id": "f_0", "name": "mcp__client__f", "input": {}}],
+                [{"type": "tool_result", "tool_use_id": "f_0", "content": [{"type": "text", "text": "second"}]},
+                 {"type": "tool_result", "tool_use_id": "call_a", "content": [{"type": "text", "text": "first"}]}],
+                [{"type": "text", "text": "so"},
+                 {"type": "tool_use", "id": "call_2", "name": "mcp__client__f", "input": {}}],
+                [{"type": "tool_result", "tool_use_id": "call_2", "content": []}],
+            ])
+        );
+    }
+
+    #[test]
     fn what_cannot_be_served_is_refused_by_the_name_of_its_field() {
+        let call = |arguments: &str| {
+            format!(
+                r#"{{"role":"assistant","content":null,"tool_calls":[{{"id":"a","function":{{"name":"f","arguments":{arguments}}}}}]}}"#
+            )
+        };
+        let good = call("\"{}\"");
+        let ask = r#"{"role":"user","content":"x"}"#;
+        let result = r#"{"role":"tool","tool_call_id":"a","content":"r"}"#;
         let cases = [
-            (r#"[{"role":"assistant","content":"hi"}]"#, "messages"),
-            (r#"[{"role":"user","content":""}]"#, "messages"),
+            (r#"[{"role":"assistant","content":"hi"}]"#.into(), "messages"),
+            (r#"[{"role":"user","content":""}]"#.into(), "messages"),
+            (r#"[{"role":"user","content":" \n\u00a0\ufeff"}]"#.into(), "messages"),
+            (format!("[{ask},{result}]"), "messages[1].tool_call_id"),
+            (format!("[{ask},{good}]"), "messages[1].tool_calls"),
+            (format!("[{ask},{good},{ask}]"), "messages[1].tool_calls"),
+            (format!("[{ask},{good},{result},{result}]"), "messages[3].tool_call_id"),
             (
-                r#"[{"role":"user","content":" \n\u00a0\ufeff"}]"#,
-                "messages",
+                format!("[{ask},{}]", call("\"{\"")),
+                "messages[1].tool_calls[0].function.arguments",
             ),
-            (r#"[{"role":"tool","content":"x"}]"#, "messages[0].role"),
             (
-                r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]"#,
+                format!("[{ask},{}]", call("\"[]\"")),
+                "messages[1].tool_calls[0].function.arguments",
+            ),
+            (
+                r#"[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f"}},{"id":"a","function":{"name":"f"}}]}]"#.into(),
+                "messages[0].tool_calls[1].id",
+            ),
+            (
+                r#"[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"a b"}}]}]"#.into(),
+                "messages[0].tool_calls[0].function.name",
+            ),
+            (
+                r#"[{"role":"function","name":"f","content":"x"}]"#.into(),
+                "messages[0].role",
+            ),
+            (
+                r#"[{"role":"user","content":[{"type":"input_audio"}]}]"#.into(),
                 "messages[0].content[0]",
             ),
             (
-                r#"[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{}]}]"#,
-                "messages[1].tool_calls",
+                r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]"#.into(),
+                "messages[0].content[0].image_url.url",
+            ),
+            (
+                r#"[{"role":"user","content":[{"type":"file","file":{"file_id":"x"}}]}]"#.into(),
+                "messages[0].content[0].file.file_id",
             ),
         ];
         for (messages, param) in cases {
+            let messages: String = messages;
             assert_eq!(
-                read(messages).unwrap_err().param.as_deref(),
+                read(&messages).unwrap_err().param.as_deref(),
                 Some(param),
                 "{messages}"
             );
         }
-        let hi = r#"[{"role":"user","content":"hi"}]"#;
-        for (field, param) in [
-            (r#""tools":[{}]"#, "tools"),
-            (r#""stop":["a"]"#, "stop"),
-            (
-                r#""response_format":{"type":"json_object"}"#,
-                "response_format",
-            ),
-            (r#""reasoning_effort":"huge""#, "reasoning_effort"),
-        ] {
-            let json = format!(r#"{{"messages":{hi},{field}}}"#);
-            let error = Conversation::from_request(&json).unwrap_err();
-            assert_eq!(error.param.as_deref(), Some(param), "{json}");
-        }
-    }
-
-    #[test]
-    fn empty_lists_and_plain_text_formats_are_no_feature() {
-        let json = r#"{"messages":[{"role":"user","content":"hi"}],"tools":[],"stop":[],
-                       "response_format":{"type":"text"},"reasoning_effort":"minimal"}"#;
-        let c = Conversation::from_request(json).unwrap();
-        assert_eq!(c.effort, Some("low"));
     }
 }

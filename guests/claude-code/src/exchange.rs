@@ -4,15 +4,21 @@
 //! start ──► initialize, then turn by turn:  user ──► (empty result) ──► assistant, user ──► …
 //!       ──► the last user turn ──► stream events ──► result
 //! ```
+//!
+//! Meanwhile the CLI may ask what functions there are.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::answer::{Answer, STRUCTURED_OUTPUT, Step};
+use crate::block::Block;
 use crate::contract::adapter::{Effect, Placeholder};
-use crate::contract::types::{Delta, ErrorKind, FinishReason, Outcome, Usage};
-use crate::conversation::{Conversation, Speaker, Turn};
-use crate::failure::{self, failure};
+use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, Outcome};
+use crate::conversation::{Speaker, Turn};
+use crate::failure::{self, failure, invalid_request, not_honoured};
+use crate::functions::{Choice, full_name};
 use crate::input;
-use crate::line::{self, ControlResponse, Event, Line, Message, RateLimit};
+use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
+use crate::task::{Format, Launch, Task, Wish};
 
 /// The state of one dialogue.
 #[derive(Debug)]
@@ -20,11 +26,15 @@ pub struct Exchange {
     stage: Stage,
     system: Vec<String>,
     turns: std::vec::IntoIter<Turn>,
-    effort: Option<&'static str>,
+    /// Turns of the history that were written.
+    replayed: usize,
+    launch: Launch,
     answer: Answer,
     limit: Option<RateLimit>,
     /// What a synthetic message called the error that the next `result` tells of.
     named_error: Option<String>,
+    /// A call was refused, because none may be made.
+    refused_call: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,28 +49,19 @@ enum Stage {
     Done,
 }
 
-/// What has come of the answer so far.
-#[derive(Debug, Default)]
-struct Answer {
-    /// The API's id of the message that streams.
-    message: Option<String>,
-    model: Option<String>,
-    usage: line::Usage,
-    /// Whether the client has seen anything.
-    shown: bool,
-}
-
 impl Exchange {
-    /// A dialogue that asks what `conversation` ends with.
-    pub fn new(conversation: Conversation) -> Self {
+    /// A dialogue about what the client asks for.
+    pub fn new(task: Task) -> Self {
         Exchange {
             stage: Stage::Replaying,
-            system: conversation.system,
-            turns: conversation.turns.into_iter(),
-            effort: conversation.effort,
-            answer: Answer::default(),
+            system: task.conversation.system,
+            turns: task.conversation.turns.into_iter(),
+            replayed: 0,
+            launch: task.launch,
+            answer: Answer::new(task.wish),
             limit: None,
             named_error: None,
+            refused_call: false,
         }
     }
 
@@ -70,25 +71,38 @@ impl Exchange {
             stage: Stage::Probing,
             system: Vec::new(),
             turns: Vec::new().into_iter(),
-            effort: None,
-            answer: Answer::default(),
+            replayed: 0,
+            launch: Launch::default(),
+            answer: Answer::new(Wish::default()),
             limit: None,
             named_error: None,
+            refused_call: false,
         }
     }
 
-    /// Values for the launch profile's optional arguments.
+    /// Values for the launch profile's placeholders.
     pub fn placeholders(&self) -> Vec<Placeholder> {
-        let effort = self.effort.map(|value| Placeholder {
-            name: "effort".into(),
-            value: value.into(),
+        let launch = &self.launch;
+        let all = [
+            ("effort", launch.effort.map(str::to_owned)),
+            ("thinking", launch.no_thinking.then(|| "off".to_owned())),
+            (
+                "max-output-tokens",
+                launch.max_tokens.map(|max| max.to_string()),
+            ),
+        ];
+        let wanted = all.into_iter().filter_map(|(name, value)| {
+            let (name, value) = (name.to_owned(), value?);
+            Some(Placeholder { name, value })
         });
-        effort.into_iter().collect()
+        wanted.collect()
     }
 
     /// Opens the session, and writes as much of the conversation as the CLI takes at once.
     pub fn start(&mut self) -> Vec<Effect> {
-        let mut effects = vec![Effect::Write(input::initialize(&self.system))];
+        let system = std::mem::take(&mut self.system);
+        let opening = input::initialize(&system, self.answer.wish());
+        let mut effects = vec![Effect::Write(opening)];
         if self.stage != Stage::Probing {
             self.write_turns(&mut effects);
         }
@@ -100,10 +114,11 @@ impl Exchange {
         while let Some(turn) = self.turns.next() {
             if self.turns.as_slice().is_empty() {
                 self.stage = Stage::Answering;
-                effects.push(Effect::Write(input::question(&turn)));
+                effects.push(Effect::Write(input::question(&turn.blocks)));
                 return;
             }
-            effects.push(Effect::Write(input::history(&turn)));
+            self.replayed += 1;
+            effects.push(Effect::Write(input::history(&turn, self.replayed)));
             if turn.speaker == Speaker::User {
                 return;
             }
@@ -120,28 +135,21 @@ impl Exchange {
             self.fail_backend(&mut effects, "Claude Code printed what is no JSON object");
             return effects;
         };
-        if line
-            .parent_tool_use_id
-            .as_ref()
-            .is_some_and(|id| !id.is_null())
-        {
+        let of_an_agent = |id: &Value| !id.is_null();
+        if line.parent_tool_use_id.as_ref().is_some_and(of_an_agent) {
             return effects;
         }
         match &*line.r#type {
-            "stream_event" => {
-                if let Some(event) = &line.event {
-                    self.stream_event(event, &mut effects);
-                }
-            }
-            "assistant" => self.assistant(&line, &mut effects),
             "result" => self.result(&line, &mut effects),
             "system" => self.system(&line, &mut effects),
             "rate_limit_event" => self.rate_limit(line.rate_limit_info, &mut effects),
+            "control_request" => self.control_request(&line, &mut effects),
             "control_response" => {
                 if let Some(response) = &line.response {
                     self.control_response(response, &mut effects);
                 }
             }
+            _ if self.stage == Stage::Answering => self.answering(&line, &mut effects),
             _ => {}
         }
         effects
@@ -161,65 +169,42 @@ impl Exchange {
         effects
     }
 
-    fn stream_event(&mut self, event: &Event, effects: &mut Vec<Effect>) {
-        if self.stage != Stage::Answering {
-            return;
-        }
-        match &*event.r#type {
-            "message_start" => self.message_start(event.message.as_ref(), effects),
-            "content_block_delta" => {
-                let Some(delta) = &event.delta else { return };
-                if let Some(text) = &delta.text {
-                    self.emit(Delta::Content(text.to_string()), effects);
-                } else if let Some(thinking) = &delta.thinking {
-                    self.emit(Delta::Reasoning(thinking.to_string()), effects);
+    /// A line of the turn that is the answer.
+    fn answering(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        let mut deltas = Vec::new();
+        let step = match (&*line.r#type, &line.event, &line.message) {
+            ("stream_event", Some(event), _) => self.answer.event(event, &mut deltas),
+            ("assistant", _, Some(message)) => {
+                if let Some(name) = line.error_name() {
+                    self.named_error = Some(name.to_owned());
+                }
+                match message.model.as_deref() {
+                    Some("<synthetic>") => Step::On,
+                    _ => self.answer.finished_blocks(message, &mut deltas),
                 }
             }
-            "message_delta" => {
-                if let Some(usage) = &event.usage {
-                    self.answer.usage.update(usage);
-                }
-                // At these the CLI would ask the API again by itself, or report a failure.
-                let reason = event.delta.as_ref().and_then(|d| d.stop_reason.as_deref());
-                if let reason @ (FinishReason::Length | FinishReason::ContentFilter) =
-                    finish_reason(reason)
-                {
-                    self.finish(reason, None, effects);
-                }
-            }
-            _ => {}
-        }
+            ("user", _, Some(message)) => self.answer.call_results(message),
+            _ => Step::On,
+        };
+        self.take(step, deltas, None, effects);
     }
 
-    /// A second message within a turn is the CLI's own attempt to mend what broke off. It can
-    /// be taken for the answer only as long as the client has seen nothing of the first.
-    fn message_start(&mut self, message: Option<&Message>, effects: &mut Vec<Effect>) {
-        if self.answer.shown {
-            let what = "the answer broke off, and Claude Code began another one: ask again";
-            return self.fail_backend(effects, what);
-        }
-        let Some(message) = message else { return };
-        self.answer.message = message.id.as_deref().map(str::to_owned);
-        self.answer.model = message.model.as_deref().map(str::to_owned);
-        self.answer.usage = message.usage.clone().unwrap_or_default();
-    }
-
-    /// Finished blocks repeat what was streamed, unless the CLI did not stream this message.
-    fn assistant(&mut self, line: &Line, effects: &mut Vec<Effect>) {
-        if let Some(name) = line.error_name() {
-            self.named_error = Some(name.to_owned());
-        }
-        let Some(message) = &line.message else { return };
-        let synthetic = message.model.as_deref() == Some("<synthetic>");
-        let streamed = self.answer.message.is_some();
-        if self.stage != Stage::Answering || synthetic || streamed {
-            return;
-        }
-        for block in &message.content {
-            if let Some(text) = &block.text {
-                self.emit(Delta::Content(text.to_string()), effects);
-            } else if let Some(thinking) = &block.thinking {
-                self.emit(Delta::Reasoning(thinking.to_string()), effects);
+    /// Carries out what came of a line.
+    fn take(
+        &mut self,
+        step: Step,
+        deltas: Vec<Delta>,
+        cost_usd: Option<f64>,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.extend(deltas.into_iter().map(Effect::Emit));
+        match step {
+            Step::On => {}
+            Step::Finish(reason) => self.finish(reason, cost_usd, effects),
+            Step::Fail(error) => self.fail(error, effects),
+            Step::AskAgain(words) => {
+                let blocks: Vec<Block> = Block::text(words).into_iter().collect();
+                effects.push(Effect::Write(input::question(&blocks)));
             }
         }
     }
@@ -229,46 +214,62 @@ impl Exchange {
             let what = "Claude Code ended the turn in a way that is not understood: is it a newer version?";
             return self.fail_backend(effects, what);
         }
+        report_what_is_known(line, effects);
         if line.is_error == Some(true) {
             let error =
                 failure::from_result(line, self.named_error.as_deref(), self.limit.as_ref());
-            self.stage = Stage::Done;
-            return effects.push(Effect::Fail(error));
+            return self.fail(error, effects);
         }
         if self.stage == Stage::Replaying {
             return self.write_turns(effects);
         }
-        if let Some(usage) = &line.usage {
-            self.answer.usage.update(usage);
-        }
-        // A command of the CLI's own, or a turn that it dropped, has a result but no message.
-        if !self.answer.shown
-            && self.answer.message.is_none()
-            && let Some(text) = line.result.as_deref().filter(|t| !t.is_empty())
-        {
-            self.emit(Delta::Content(text.to_owned()), effects);
-        }
-        self.finish(
-            finish_reason(line.stop_reason.as_deref()),
-            line.total_cost_usd,
-            effects,
-        );
+        let mut deltas = Vec::new();
+        let step = self.answer.turn_end(line, &mut deltas);
+        self.take(step, deltas, line.total_cost_usd, effects);
     }
 
     fn system(&mut self, line: &Line, effects: &mut Vec<Effect>) {
         match line.subtype.as_deref() {
-            Some("init") => {
-                if let Some(version) = &line.claude_code_version {
-                    effects.push(Effect::Report(json!({ "version": version }).to_string()));
-                }
-            }
+            Some("init") => self.init(line, effects),
+            Some("thinking_tokens") => self.answer.thought(line.estimated_tokens.unwrap_or(0)),
             Some("api_retry") => {
                 if let Some(error) = failure::from_retry(line, self.limit.as_ref()) {
-                    self.stage = Stage::Done;
-                    effects.push(Effect::Fail(error));
+                    self.fail(error, effects);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The CLI says what the model may call. It leaves out in silence what it does not like.
+    fn init(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        if let Some(version) = &line.claude_code_version {
+            effects.push(Effect::Report(json!({ "version": version }).to_string()));
+        }
+        let Some(tools) = line
+            .tools
+            .as_ref()
+            .filter(|_| self.stage == Stage::Answering)
+        else {
+            return;
+        };
+        let wish = self.answer.wish();
+        let left_out = wish.functions.declared.iter().find(|function| {
+            let name = full_name(&function.name);
+            !tools.contains(&name)
+        });
+        if let Some(function) = left_out {
+            let message = format!(
+                "Claude Code does not take the function `{}`: simplify the schema of its parameters",
+                function.name
+            );
+            return self.fail(invalid_request(message, Some("tools".into())), effects);
+        }
+        let structured = matches!(wish.format, Format::Schema(_));
+        if structured && !tools.iter().any(|tool| tool == STRUCTURED_OUTPUT) {
+            let at = "response_format.json_schema.schema";
+            let message = format!("Claude Code does not take the schema: simplify `{at}`");
+            self.fail(invalid_request(message, Some(at.into())), effects);
         }
     }
 
@@ -282,6 +283,33 @@ impl Exchange {
         }});
         effects.push(Effect::Report(report.to_string()));
         self.limit = Some(limit);
+    }
+
+    fn control_request(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        let Some(id) = line.request_id.as_deref() else {
+            return;
+        };
+        let functions = &self.answer.wish().functions;
+        let message = match &line.request {
+            Some(ControlRequest { subtype, message }) if subtype == "mcp_message" => message,
+            _ => return effects.push(Effect::Write(input::refusal(id))),
+        };
+        if message.method != "tools/call" {
+            return effects.push(Effect::Write(input::mcp_answer(id, message, functions)));
+        }
+        // A call that goes to the client is never answered: the exchange ends with it.
+        if functions.choice != Choice::Never {
+            return;
+        }
+        if self.refused_call {
+            let error = not_honoured(
+                "tool_choice_not_honoured",
+                "the model wants to call a function though none may be called: ask again",
+            );
+            return self.fail(error, effects);
+        }
+        self.refused_call = true;
+        effects.push(Effect::Write(input::call_refused(id, message)));
     }
 
     fn control_response(&mut self, response: &ControlResponse, effects: &mut Vec<Effect>) {
@@ -306,11 +334,6 @@ impl Exchange {
         }
     }
 
-    fn emit(&mut self, delta: Delta, effects: &mut Vec<Effect>) {
-        self.answer.shown = true;
-        effects.push(Effect::Emit(delta));
-    }
-
     fn finish(
         &mut self,
         finish_reason: FinishReason,
@@ -320,44 +343,42 @@ impl Exchange {
         self.stage = Stage::Done;
         effects.push(Effect::Finish(Outcome {
             finish_reason,
-            usage: Some(openai_usage(&self.answer.usage, cost_usd)),
-            model: self.answer.model.take(),
+            usage: Some(self.answer.usage(cost_usd)),
+            model: self.answer.model(),
             extra: "{}".into(),
         }));
     }
 
-    fn fail_backend(&mut self, effects: &mut Vec<Effect>, message: &str) {
+    fn fail(&mut self, error: ApiError, effects: &mut Vec<Effect>) {
         self.stage = Stage::Done;
-        effects.push(Effect::Fail(failure(ErrorKind::Backend, message)));
+        effects.push(Effect::Fail(error));
+    }
+
+    fn fail_backend(&mut self, effects: &mut Vec<Effect>, message: &str) {
+        self.fail(failure(ErrorKind::Backend, message), effects);
     }
 }
 
-fn finish_reason(stop_reason: Option<&str>) -> FinishReason {
-    match stop_reason {
-        Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
-        Some("refusal") => FinishReason::ContentFilter,
-        _ => FinishReason::Stop,
+/// What the end of a turn tells of the models and of the login.
+fn report_what_is_known(line: &Line, effects: &mut Vec<Effect>) {
+    let limits: Vec<Value> = line
+        .model_usage
+        .iter()
+        .filter(|(_, model)| model.context_window.is_some())
+        .map(|(id, model)| {
+            json!({
+                "id": id,
+                "context_length": model.context_window,
+                "max_output_tokens": model.max_output_tokens,
+            })
+        })
+        .collect();
+    if limits.is_empty() && line.credential_expires_at.is_none() {
+        return;
     }
-}
-
-/// OpenAI counts all input as prompt tokens; Anthropic counts what a cache knew apart.
-fn openai_usage(usage: &line::Usage, cost_usd: Option<f64>) -> Usage {
-    let cached = usage.cache_read_input_tokens.unwrap_or(0);
-    let written = usage.cache_creation_input_tokens.unwrap_or(0);
-    Usage {
-        prompt_tokens: usage
-            .input_tokens
-            .unwrap_or(0)
-            .saturating_add(cached)
-            .saturating_add(written),
-        completion_tokens: usage.output_tokens.unwrap_or(0),
-        cached_tokens: cached,
-        cache_write_tokens: written,
-        reasoning_tokens: usage
-            .output_tokens_details
-            .as_ref()
-            .and_then(|d| d.thinking_tokens)
-            .unwrap_or(0),
-        cost_usd,
-    }
+    let report = json!({
+        "model_limits": limits,
+        "login_expires_at": line.credential_expires_at,
+    });
+    effects.push(Effect::Report(report.to_string()));
 }

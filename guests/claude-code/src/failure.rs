@@ -26,10 +26,40 @@ pub fn invalid_request(message: impl Into<String>, param: Option<String>) -> Api
     }
 }
 
+/// The client wants something that this adapter does not do.
+pub fn unsupported(what: &str, param: String) -> ApiError {
+    ApiError {
+        code: Some("unsupported_parameter".into()),
+        ..invalid_request(
+            format!("the adapter `claude-code` does not support {what}"),
+            Some(param),
+        )
+    }
+}
+
+/// The model did not do what the client asked for, though it was asked again.
+pub fn not_honoured(code: &str, message: impl Into<String>) -> ApiError {
+    ApiError {
+        code: Some(code.into()),
+        ..failure(ErrorKind::Backend, message)
+    }
+}
+
+/// The answer does not fit the schema that the client wants.
+pub fn no_structure() -> ApiError {
+    not_honoured(
+        "schema_not_met",
+        "the model's answer does not fit the schema of `response_format`: ask again",
+    )
+}
+
 /// The failure that a `result` with `is_error` tells of. `named` is what an earlier message
 /// called the error, `limit` the last known state of the account's limits.
 pub fn from_result(line: &Line, named: Option<&str>, limit: Option<&RateLimit>) -> ApiError {
     let said = line.result.as_deref().unwrap_or_default();
+    if line.subtype.as_deref() == Some("error_max_structured_output_retries") {
+        return no_structure();
+    }
     let kind = if line.terminal_reason.as_deref() == Some("prompt_too_long")
         || said.starts_with("Prompt is too long")
     {

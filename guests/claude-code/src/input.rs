@@ -3,56 +3,139 @@
 //! The host checks each against its schema for the CLI's standard input, and adds what keeps a
 //! prompt from being taken for a command.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::block::Block;
 use crate::conversation::{Speaker, Turn};
+use crate::functions::{Functions, SERVER};
+use crate::line::McpMessage;
+use crate::task::{Format, Wish};
 
 /// The id of the `initialize` request, to know its answer by.
 pub const INITIALIZE: &str = "initialize";
 
+/// JSON-RPC's code for a method that is not there.
+const METHOD_NOT_FOUND: i32 = -32601;
+
 /// Opens the session. Without a system prompt of the client's, an empty one takes the place of
 /// the CLI's own of 70 KB; several are one with blank lines between, as the CLI itself has them.
-pub fn initialize(system: &[String]) -> Vec<u8> {
-    line(json!({
-        "type": "control_request",
-        "request_id": INITIALIZE,
-        "request": {"subtype": "initialize", "systemPrompt": [system.join("\n\n")]},
-    }))
+pub fn initialize(system: &[String], wish: &Wish) -> Vec<u8> {
+    let mut request = json!({"subtype": "initialize", "systemPrompt": [system.join("\n\n")]});
+    if !wish.functions.declared.is_empty() {
+        request["sdkMcpServers"] = json!([SERVER]);
+    }
+    if let Format::Schema(schema) = &wish.format {
+        request["jsonSchema"] = schema.clone();
+    }
+    line(&json!({"type": "control_request", "request_id": INITIALIZE, "request": request}))
 }
 
 /// A turn of the history: appended to the session without an answer. A user's is acknowledged
 /// by an empty `result`, an assistant's by nothing.
-pub fn history(turn: &Turn) -> Vec<u8> {
+///
+/// `number` makes an id of an assistant's: 2.1.197 takes messages without one for parts of the
+/// same message, and puts what stood on either side of a function's result together.
+pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
     match turn.speaker {
-        Speaker::User => line(json!({
-            "type": "user",
-            "shouldQuery": false,
-            "message": {"role": "user", "content": blocks(&turn.texts)},
-        })),
-        Speaker::Assistant => line(json!({
-            "type": "assistant",
-            "message": {"role": "assistant", "content": blocks(&turn.texts)},
-        })),
+        Speaker::User => said("user", Some(false), None, &turn.blocks),
+        Speaker::Assistant => said(
+            "assistant",
+            None,
+            Some(format!("msg_{number}")),
+            &turn.blocks,
+        ),
     }
 }
 
 /// The turn that wants an answer.
-pub fn question(turn: &Turn) -> Vec<u8> {
-    line(json!({
-        "type": "user",
-        "message": {"role": "user", "content": blocks(&turn.texts)},
+pub fn question(blocks: &[Block]) -> Vec<u8> {
+    said("user", None, None, blocks)
+}
+
+/// A line with a message of the conversation, in the shape in which it is written.
+#[derive(Serialize)]
+struct Said<'a> {
+    r#type: &'static str,
+    #[serde(rename = "shouldQuery", skip_serializing_if = "Option::is_none")]
+    should_query: Option<bool>,
+    message: Message<'a>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    role: &'static str,
+    content: &'a [Block],
+}
+
+fn said(
+    role: &'static str,
+    should_query: Option<bool>,
+    id: Option<String>,
+    content: &[Block],
+) -> Vec<u8> {
+    line(&Said {
+        r#type: role,
+        should_query,
+        message: Message { id, role, content },
+    })
+}
+
+/// What the MCP server with the client's functions says to `message`, which the CLI sent in the
+/// request `request_id`.
+pub fn mcp_answer(request_id: &str, message: &McpMessage, functions: &Functions) -> Vec<u8> {
+    let result = match &*message.method {
+        "initialize" => json!({
+            "protocolVersion": message.params.protocol_version,
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": SERVER, "version": env!("CARGO_PKG_VERSION")},
+        }),
+        "tools/list" => functions.listed(),
+        "ping" => json!({}),
+        method if method.starts_with("notifications/") => json!({}),
+        _ => {
+            let error = json!({"code": METHOD_NOT_FOUND, "message": "there is no such method"});
+            return mcp(request_id, message, "error", error);
+        }
+    };
+    mcp(request_id, message, "result", result)
+}
+
+/// Tells the model, as the result of its call, that it may not call.
+pub fn call_refused(request_id: &str, message: &McpMessage) -> Vec<u8> {
+    let text = "No tool may be called now: answer in words.";
+    let result = json!({"content": [{"type": "text", "text": text}], "isError": true});
+    mcp(request_id, message, "result", result)
+}
+
+fn mcp(request_id: &str, message: &McpMessage, key: &str, value: Value) -> Vec<u8> {
+    // A notification has no id; the CLI wants an answer all the same.
+    let id = message.id.clone().unwrap_or(0.into());
+    let mut answer = json!({"jsonrpc": "2.0", "id": id});
+    answer[key] = value;
+    line(&json!({
+        "type": "control_response",
+        "response": {
+            "subtype": "success",
+            "request_id": request_id,
+            "response": {"mcp_response": answer},
+        },
     }))
 }
 
-fn blocks(texts: &[String]) -> Vec<Value> {
-    texts
-        .iter()
-        .map(|text| json!({"type": "text", "text": text}))
-        .collect()
+/// Turns down a control request of the CLI's: there is nobody to ask.
+pub fn refusal(request_id: &str) -> Vec<u8> {
+    line(&json!({
+        "type": "control_response",
+        "response": {"subtype": "error", "request_id": request_id, "error": "not supported"},
+    }))
 }
 
-fn line(value: Value) -> Vec<u8> {
-    let mut bytes = value.to_string().into_bytes();
+fn line(value: &impl Serialize) -> Vec<u8> {
+    // None of these has a map whose keys are no strings, which is all that could fail.
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
     bytes.push(b'\n');
     bytes
 }

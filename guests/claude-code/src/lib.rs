@@ -1,21 +1,30 @@
 //! The adapter guest for the Claude Code command line.
 //!
 //! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
-//! in one direction: [`conversation`] reads the client's request, [`exchange`] holds the state of
-//! one dialogue with the CLI, [`line`](mod@line) reads what the CLI prints, [`input`] words what is written
-//! to it, and [`failure`] names what went wrong. All of it is pure; `component` is the thin glue
-//! that makes a WebAssembly component of it.
+//! in one direction: [`task`] reads the client's request, with [`conversation`], [`functions`],
+//! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI;
+//! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, and [`text`] sifts
+//! them; [`input`] words what is written to it, and [`failure`] names what went wrong. All of it
+//! is pure; `component` is the thin glue that makes a WebAssembly component of it.
 
 #![cfg_attr(
     target_family = "wasm",
     allow(unreachable_pub, reason = "the export macro's items")
 )]
 
+pub mod answer;
+pub mod block;
 pub mod conversation;
 pub mod exchange;
 pub mod failure;
+pub mod functions;
 pub mod input;
 pub mod line;
+mod media;
+mod request;
+mod schema;
+pub mod task;
+pub mod text;
 
 /// The contract's types, generated from `wit/`.
 #[allow(

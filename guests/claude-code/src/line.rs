@@ -4,6 +4,7 @@
 //! named here and the rest is skipped.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -52,11 +53,26 @@ pub struct Line<'a> {
     pub retry_delay_ms: Option<f64>,
     /// `rate_limit_event`: the state of the account's limits.
     pub rate_limit_info: Option<RateLimit>,
+    /// `result`: what is known of the models that answered, by their ids.
+    #[serde(rename = "modelUsage")]
+    pub model_usage: BTreeMap<String, ModelUsage>,
+    /// `result`: when the login ends, as an ISO 8601 instant. Since 2.1.330.
+    #[serde(borrow)]
+    pub credential_expires_at: Option<Cow<'a, str>>,
     /// `control_response`: the answer to a control request.
     pub response: Option<ControlResponse>,
+    /// `control_request`: its id.
+    #[serde(borrow)]
+    pub request_id: Option<Cow<'a, str>>,
+    /// `control_request`: what the CLI wants.
+    pub request: Option<ControlRequest>,
     /// `system/init`: the CLI's version.
     #[serde(borrow)]
     pub claude_code_version: Option<Cow<'a, str>>,
+    /// `system/init`: what the model may call.
+    pub tools: Option<Vec<String>>,
+    /// `system/thinking_tokens`: how many the message has so far, by the CLI's estimate.
+    pub estimated_tokens: Option<u64>,
     /// Its fields are not of the shapes that are known here.
     #[serde(skip)]
     pub is_odd: bool,
@@ -72,11 +88,29 @@ pub struct Event<'a> {
     /// `message_start`: the message as it begins.
     #[serde(borrow)]
     pub message: Option<Message<'a>>,
+    /// `content_block_start`: the block as it begins.
+    #[serde(borrow)]
+    pub content_block: Option<BlockStart<'a>>,
     /// `content_block_delta`, `message_delta`: what is new.
     #[serde(borrow)]
     pub delta: Option<Delta<'a>>,
     /// `message_delta`: tokens so far.
     pub usage: Option<Usage>,
+}
+
+/// A content block as it begins.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct BlockStart<'a> {
+    /// `text`, `thinking`, `tool_use`, …
+    #[serde(borrow)]
+    pub r#type: Cow<'a, str>,
+    /// `tool_use`: the call's id.
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// `tool_use`: what is called.
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
 }
 
 /// A delta of a content block or of a message.
@@ -92,6 +126,9 @@ pub struct Delta<'a> {
     /// `thinking_delta`
     #[serde(borrow)]
     pub thinking: Option<Cow<'a, str>>,
+    /// `input_json_delta`
+    #[serde(borrow)]
+    pub partial_json: Option<Cow<'a, str>>,
     /// A message's: why it ended.
     #[serde(borrow)]
     pub stop_reason: Option<Cow<'a, str>>,
@@ -107,7 +144,7 @@ pub struct Message<'a> {
     /// The model that answers; `<synthetic>` for words of the CLI's own.
     #[serde(borrow)]
     pub model: Option<Cow<'a, str>>,
-    /// Finished blocks, in `assistant` lines.
+    /// Finished blocks in `assistant` lines, the results of calls in `user` lines.
     #[serde(borrow)]
     pub content: Vec<Block<'a>>,
     /// Tokens so far.
@@ -124,6 +161,51 @@ pub struct Block<'a> {
     /// `thinking`
     #[serde(borrow)]
     pub thinking: Option<Cow<'a, str>>,
+    /// `tool_result`: which call it is of.
+    #[serde(borrow)]
+    pub tool_use_id: Option<Cow<'a, str>>,
+    /// `tool_result`: the call failed.
+    pub is_error: Option<bool>,
+}
+
+/// A control request of the CLI's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ControlRequest {
+    /// `mcp_message`, `can_use_tool`, …
+    pub subtype: String,
+    /// `mcp_message`: the message.
+    pub message: McpMessage,
+}
+
+/// A JSON-RPC message to the MCP server.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct McpMessage {
+    /// Absent in a notification.
+    pub id: Option<Value>,
+    /// `initialize`, `tools/list`, `tools/call`, …
+    pub method: String,
+    /// What goes with it.
+    pub params: McpParams,
+}
+
+/// The parameters of `initialize`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct McpParams {
+    /// The version of MCP that the CLI speaks.
+    pub protocol_version: String,
+}
+
+/// What is known of a model that answered.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ModelUsage {
+    /// How many tokens it can read and write.
+    pub context_window: Option<u64>,
+    /// How many it can write.
+    pub max_output_tokens: Option<u64>,
 }
 
 /// Tokens as Anthropic counts them: the three kinds of input exclude each other.
@@ -226,6 +308,30 @@ impl<'a> Line<'a> {
 }
 
 impl Usage {
+    /// Adds the tokens of another turn.
+    pub fn add(&mut self, other: &Usage) {
+        let fields = [
+            (&mut self.input_tokens, other.input_tokens),
+            (
+                &mut self.cache_creation_input_tokens,
+                other.cache_creation_input_tokens,
+            ),
+            (
+                &mut self.cache_read_input_tokens,
+                other.cache_read_input_tokens,
+            ),
+            (&mut self.output_tokens, other.output_tokens),
+        ];
+        for (field, more) in fields {
+            *field = Some(field.unwrap_or(0).saturating_add(more.unwrap_or(0)));
+        }
+        let thinking = |usage: &Usage| usage.output_tokens_details.as_ref()?.thinking_tokens;
+        if let Some(more) = thinking(other) {
+            let thinking_tokens = Some(thinking(self).unwrap_or(0).saturating_add(more));
+            self.output_tokens_details = Some(OutputDetails { thinking_tokens });
+        }
+    }
+
     /// Takes over whatever a later count names.
     pub fn update(&mut self, later: &Usage) {
         let fields = [

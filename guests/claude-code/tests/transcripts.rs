@@ -10,8 +10,8 @@ use std::path::Path;
 
 use guest_claude_code::contract::adapter::Effect;
 use guest_claude_code::contract::types::{ApiError, Delta, Outcome};
-use guest_claude_code::conversation::Conversation;
 use guest_claude_code::exchange::Exchange;
+use guest_claude_code::task::{Permissions, Task};
 use serde_json::{Value, json};
 
 #[test]
@@ -31,7 +31,11 @@ fn recorded_dialogues_have_these_effects() {
 fn check(case: &Path) {
     let request = fs::read_to_string(case.join("request.json")).unwrap();
     let script = fs::read_to_string(case.join("cli.script")).unwrap();
-    let mut exchange = Exchange::new(Conversation::from_request(&request).unwrap());
+    let permissions = Permissions {
+        fetch_urls: false,
+        show_reasoning: true,
+    };
+    let mut exchange = Exchange::new(Task::from_request(&request, permissions).unwrap());
     let mut effects = exchange.start();
     let mut written = 0;
     for line in script.lines() {

@@ -66,8 +66,20 @@ impl Aggregate {
         call.arguments.push_str(&delta.arguments);
     }
 
-    /// The whole answer.
-    pub(super) fn finish(self, head: &Head, outcome: &types::Outcome) -> Value {
+    /// Its text so far.
+    pub(super) fn content(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
+    }
+
+    /// Name and arguments of each call so far.
+    pub(super) fn calls(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tool_calls
+            .iter()
+            .map(|call| (call.name.as_str(), call.arguments.as_str()))
+    }
+
+    /// The answer as a choice.
+    pub(super) fn choice(self, index: usize, reason: types::FinishReason) -> Value {
         let calls = self.tool_calls;
         let content = match self.content {
             None if calls.is_empty() && self.refusal.is_none() => Some(String::new()),
@@ -87,19 +99,25 @@ impl Aggregate {
         }
         message.extend(self.extra);
         json!({
-            "id": head.id,
-            "object": "chat.completion",
-            "created": head.created,
-            "model": head.model,
-            "choices": [{
-                "index": 0,
-                "message": message,
-                "logprobs": null,
-                "finish_reason": finish_name(outcome.finish_reason),
-            }],
-            "usage": usage_value(outcome.usage.as_ref()),
+            "index": index,
+            "message": message,
+            "logprobs": null,
+            "finish_reason": finish_name(reason),
         })
     }
+}
+
+/// A whole completion.
+pub(super) fn completion(head: &Head, choices: Vec<Value>, usage: Option<&types::Usage>) -> Value {
+    json!({
+        "id": head.id,
+        "object": "chat.completion",
+        "created": head.created,
+        "model": head.model,
+        "system_fingerprint": head.fingerprint,
+        "choices": choices,
+        "usage": usage_value(usage),
+    })
 }
 
 impl ToolCall {

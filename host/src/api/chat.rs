@@ -9,10 +9,13 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use serde_json::{Value, json};
 
 use super::RequestId;
-use super::aggregate::Aggregate;
+use super::aggregate::{Aggregate, completion};
+use super::choices::Choices;
 use super::error;
+use super::expectation::Expectation;
 use super::list;
 use super::observed::Record;
 use super::request::ChatRequest;
@@ -20,6 +23,7 @@ use super::sse;
 use super::wire::Head;
 use crate::admission::Shed;
 use crate::ascii_json;
+use crate::backends::Backend;
 use crate::blocking;
 use crate::config::Http;
 use crate::exchange::{Event, Exchange, not_opened};
@@ -48,14 +52,14 @@ pub(super) async fn completions(
     }
 }
 
-/// A request with the exchange that answers it, and what its answer is called.
+/// A request with the exchanges that answer it, and what its answer is called.
 struct Begun {
     request: ChatRequest,
-    exchange: Exchange,
+    choices: Choices,
     head: Head,
 }
 
-/// From the body to a running exchange.
+/// From the body to running exchanges.
 async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result<Begun, Failure> {
     if service.is_draining() {
         let message = "the service is being shut down: try again in a moment";
@@ -73,18 +77,23 @@ async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result
     begin(service, request, record).await
 }
 
-/// From a request to the exchange that answers it, in the order of what each step costs.
+/// From a request to the exchanges that answer it, in the order of what each step costs.
 async fn begin(
     service: &Arc<Service>,
     request: ChatRequest,
     record: &mut Record,
 ) -> Result<Begun, Failure> {
     let route = service.models.route(&request.model);
-    let Route { backend, model } = route.ok_or_else(|| list::unknown_model(&request.model))?;
-    record.routed(&request.model, request.stream);
-    let permit = backend
+    let Route {
+        backend,
+        model,
+        label,
+    } = route.ok_or_else(|| list::unknown_model(&request.model))?;
+    record.routed(label, request.stream);
+    let count = count(&request, service.config.http.max_choices, &backend)?;
+    let mut permits = backend
         .admission
-        .enter()
+        .enter(count)
         .await
         .map_err(|shed| full(&shed))?;
     let adapter = &backend.config.adapter;
@@ -95,55 +104,79 @@ async fn begin(
         id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
         created: unix_now(),
         model: request.model.clone(),
+        fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
     };
     let context = types::Context {
         id: head.id.clone(),
         created: head.created,
         model: model.clone(),
-        extra: "{}".into(),
+        extra: json!({"fetch_urls": backend.config.fetch_urls}).to_string(),
     };
-    let opened = GuestExchange::open(guest, &context, &request.json)
-        .map_err(|reason| not_opened(adapter, reason))?;
     let size = request.json.len();
-    let exchange = Exchange::launch(backend, opened, size, &model, &service.processes, permit)?;
+    let mut exchanges = Vec::with_capacity(count as usize);
+    while let Some(permit) = permits.split(1) {
+        let opened = GuestExchange::open(guest.clone(), &context, &request.json)
+            .map_err(|reason| not_opened(adapter, reason))?;
+        let processes = &service.processes;
+        let exchange = Exchange::launch(backend.clone(), opened, size, &model, processes, permit)?;
+        exchanges.push(exchange);
+    }
     Ok(Begun {
         request,
-        exchange,
+        choices: Choices::new(exchanges),
         head,
     })
 }
 
-/// From a running exchange to a response.
+/// How many exchanges a request needs, if it may have so many.
+fn count(request: &ChatRequest, max: u32, backend: &Backend) -> Result<u32, Failure> {
+    let places = u32::try_from(backend.config.max_concurrent).unwrap_or(u32::MAX);
+    let (limit, setting) = if places < max {
+        (places, "max_concurrent")
+    } else {
+        (max, "max_choices")
+    };
+    if request.choices <= limit {
+        return Ok(request.choices);
+    }
+    let message = format!("`n` may be at most {limit} (`{setting}`)");
+    Err(Failure::invalid("n", message))
+}
+
+/// From running exchanges to a response.
 async fn respond(service: &Arc<Service>, begun: Begun, mut record: Record) -> Response {
     let Begun {
         request,
-        mut exchange,
+        mut choices,
         head,
     } = begun;
+    let ignored = request.ignored;
     let mut response = if request.stream {
-        match first_event(service, &mut exchange).await {
+        match first_event(service, &mut choices).await {
             Err(failure) => return refuse(service, failure, record),
             Ok(first) => {
-                let settings = sse::Settings::new(&service.config.http, request.include_usage);
-                sse::response(head, settings, exchange, first, record)
+                let http = &service.config.http;
+                let settings = sse::Settings::new(http, request.include_usage, request.expectation);
+                sse::response(head, settings, choices, first, record)
             }
         }
     } else {
-        match fold(&mut exchange, &mut record).await {
+        match fold(&mut choices, &request.expectation, &mut record).await {
             Err(failure) => return refuse(service, failure, record),
-            Ok((answer, outcome)) => {
+            Ok(answers) => {
                 let json = [(
                     header::CONTENT_TYPE,
                     HeaderValue::from_static("application/json"),
                 )];
-                let body = ascii_json::to_vec(&answer.finish(&head, &outcome));
-                record.finished(&outcome);
+                let usage = choices.usage();
+                let body = ascii_json::to_vec(&completion(&head, answers, usage.as_ref()));
+                record.finished(usage);
                 (json, body).into_response()
             }
         }
     };
-    if !request.ignored.is_empty()
-        && let Ok(list) = HeaderValue::from_str(&listed(&request.ignored))
+    if !ignored.is_empty()
+        && let Ok(list) = HeaderValue::from_str(&listed(&ignored))
     {
         response.headers_mut().insert(IGNORED_PARAMS, list);
     }
@@ -169,33 +202,45 @@ fn listed(names: &[String]) -> String {
 
 /// Holds the status line back until the first content or error, within bounds, so that a
 /// failure has its true status.
-async fn first_event(service: &Service, exchange: &mut Exchange) -> Result<Option<Event>, Failure> {
-    match tokio::time::timeout(service.config.http.hold, exchange.next()).await {
-        Ok(Event::Fail(failure)) => Err(failure),
-        Ok(event) => Ok(Some(event)),
+async fn first_event(
+    service: &Service,
+    choices: &mut Choices,
+) -> Result<Option<(usize, Event)>, Failure> {
+    match tokio::time::timeout(service.config.http.hold, choices.next()).await {
+        Ok(Some((_, Event::Fail(failure)))) => Err(failure),
+        Ok(event) => Ok(event),
         Err(_) => Ok(None),
     }
 }
 
+/// Puts all choices together.
 async fn fold(
-    exchange: &mut Exchange,
+    choices: &mut Choices,
+    expectation: &Expectation,
     record: &mut Record,
-) -> Result<(Aggregate, types::Outcome), Failure> {
-    let mut answer = Aggregate::default();
-    loop {
-        match exchange.next().await {
+) -> Result<Vec<Value>, Failure> {
+    let mut answers = Vec::new();
+    answers.resize_with(choices.len(), Aggregate::default);
+    let mut done = vec![Value::Null; choices.len()];
+    while let Some((index, event)) = choices.next().await {
+        match event {
             Event::Delta(delta) => {
                 record.delta();
-                answer.push(delta);
-                if answer.size() > ANSWER_MAX {
+                answers[index].push(delta);
+                if answers[index].size() > ANSWER_MAX {
                     let message = format!("the answer is longer than {ANSWER_MAX} bytes");
                     return Err(Failure::new(Kind::Backend, message));
                 }
             }
-            Event::Finish(outcome) => return Ok((answer, outcome)),
+            Event::Finish(outcome) => {
+                let answer = std::mem::take(&mut answers[index]);
+                expectation.check(&answer, outcome.finish_reason)?;
+                done[index] = answer.choice(index, outcome.finish_reason);
+            }
             Event::Fail(failure) => return Err(failure),
         }
     }
+    Ok(done)
 }
 
 fn refuse(service: &Service, failure: Failure, mut record: Record) -> Response {

@@ -31,7 +31,9 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
     let (code, status) = match ready {
         0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
         _ if service.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "down"),
-        some if some < real.len() || !set.rejected.is_empty() => (StatusCode::OK, "degraded"),
+        some if some < real.len() || !set.rejected.is_empty() || warned(&real) => {
+            (StatusCode::OK, "degraded")
+        }
         _ => (StatusCode::OK, "ok"),
     };
     let backends: Map<String, Value> = service
@@ -46,6 +48,14 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
         "guests": guests_state(&set),
     });
     (code, Json(body)).into_response()
+}
+
+fn warned(backends: &[&Arc<Backend>]) -> bool {
+    backends.iter().any(|backend| !warnings(backend).is_empty())
+}
+
+fn warnings(backend: &Backend) -> Vec<String> {
+    backend.status.warnings(backend.config.login_warning)
 }
 
 /// A backend's health; without its adapter it can serve nothing.
@@ -79,6 +89,13 @@ fn backend_state(backend: &Backend, set: &GuestSet) -> Value {
     }
     if let Some(version) = backend.status.version() {
         state["version"] = version.into();
+    }
+    if let Some(end) = backend.status.login_ends() {
+        state["login_expires_at"] = end.into();
+    }
+    let warnings = warnings(backend);
+    if !warnings.is_empty() {
+        state["warnings"] = warnings.into();
     }
     if let Some(limit) = backend.status.rate_limit() {
         state["rate_limit"] = json!(limit);

@@ -33,9 +33,8 @@ pub(super) async fn model(
             "the path is no valid UTF-8",
         ));
     };
-    let list = service.models.list();
-    match list.iter().find(|model| model.id == id) {
-        Some(model) => Ok(Json(object(&service, model))),
+    match service.models.find(&id) {
+        Some(model) => Ok(Json(object(&service, &model))),
         None => Err(unknown_model(&id)),
     }
 }
@@ -56,6 +55,12 @@ fn object(service: &Service, model: &Listed) -> Value {
     });
     if let Some(name) = &model.display_name {
         object["display_name"] = name.as_str().into();
+    }
+    if let Some(tokens) = model.context_length {
+        object["context_length"] = tokens.into();
+    }
+    if let Some(tokens) = model.max_output_tokens {
+        object["max_output_tokens"] = tokens.into();
     }
     object
 }

@@ -42,9 +42,9 @@ impl Record {
         }
     }
 
-    /// The request is understood: `model` is one that is served.
-    pub(super) fn routed(&mut self, model: &str, stream: bool) {
-        self.model = model.to_owned();
+    /// The request is understood: `model` is what the metrics call the one that serves it.
+    pub(super) fn routed(&mut self, model: String, stream: bool) {
+        self.model = model;
         self.stream = stream;
     }
 
@@ -63,9 +63,9 @@ impl Record {
     }
 
     /// The answer is complete.
-    pub(super) fn finished(&mut self, outcome: &types::Outcome) {
+    pub(super) fn finished(&mut self, usage: Option<types::Usage>) {
         self.status = StatusCode::OK.as_u16();
-        self.usage = outcome.usage;
+        self.usage = usage;
     }
 
     /// The request failed, and the client was told with this status.

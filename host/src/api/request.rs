@@ -1,37 +1,10 @@
 //! Reads the body of a chat completion request.
-//!
-//! Every field falls into one of three classes: honoured; ignored, because it only tunes the
-//! answer, and named in `x-ignored-params`; refused, because the answer would mean something
-//! else without it.
 
 use serde_json::{Map, Value};
 
+use super::expectation::Expectation;
+use super::fields;
 use crate::failure::{Failure, Kind};
-
-/// Fields that are honoured, here or by the adapter.
-pub(super) const HONOURED: [&str; 11] = [
-    "functions",
-    "messages",
-    "model",
-    "n",
-    "reasoning_effort",
-    "response_format",
-    "stop",
-    "stream",
-    "stream_options",
-    "tool_choice",
-    "tools",
-];
-
-/// Fields that are refused unless their value changes nothing.
-pub(super) const REFUSED: [&str; 6] = [
-    "audio",
-    "logit_bias",
-    "logprobs",
-    "modalities",
-    "top_logprobs",
-    "web_search_options",
-];
 
 const ROLES: [&str; 6] = [
     "system",
@@ -49,6 +22,10 @@ pub(super) struct ChatRequest {
     pub(super) model: String,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
+    /// How many answers.
+    pub(super) choices: u32,
+    /// What is checked before an answer is called done.
+    pub(super) expectation: Expectation,
     /// Fields that are not honoured, sorted.
     pub(super) ignored: Vec<String>,
     /// The request as JSON, for the adapter.
@@ -87,24 +64,21 @@ impl ChatRequest {
             }
         };
         check_messages(fields)?;
-        check_count(fields)?;
-        for param in REFUSED {
-            refuse(fields, param)?;
-        }
-        let stream = flag(fields, "stream", "stream")?;
+        fields::check(fields)?;
         let include_usage = match fields.get("stream_options") {
-            None | Some(Value::Null) => false,
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?
             }
-            Some(other) => return Err(wrong_type("stream_options", "an object", other)),
+            _ => false,
         };
-        let ignored = ignored(fields);
+        let choices = fields.get("n").and_then(Value::as_f64).unwrap_or(1.0);
         Ok(ChatRequest {
             model,
-            stream,
+            stream: flag(fields, "stream", "stream")?,
             include_usage,
-            ignored,
+            choices: choices as u32,
+            expectation: Expectation::of(fields)?,
+            ignored: fields::ignored(fields),
             json: value.to_string(),
         })
     }
@@ -187,36 +161,6 @@ fn check_part(param: &str, part: &Value) -> Result<(), Failure> {
     }
 }
 
-fn check_count(fields: &Map<String, Value>) -> Result<(), Failure> {
-    match fields.get("n") {
-        None | Some(Value::Null) => Ok(()),
-        Some(n) if n.as_u64() == Some(1) => Ok(()),
-        Some(n) if n.is_u64() => Err(unsupported(
-            "n",
-            "one answer a request is supported: leave `n` out, or make several requests",
-        )),
-        Some(other) => Err(wrong_type("n", "a whole number", other)),
-    }
-}
-
-/// Refuses a field, unless its value asks for nothing.
-fn refuse(fields: &Map<String, Value>, param: &'static str) -> Result<(), Failure> {
-    let harmless = match fields.get(param) {
-        None | Some(Value::Null | Value::Bool(false)) => true,
-        Some(Value::Object(map)) if param == "logit_bias" => map.is_empty(),
-        Some(Value::Array(list)) if param == "modalities" => list.iter().all(|m| m == "text"),
-        Some(Value::Number(number)) => number.as_u64() == Some(0),
-        Some(_) => false,
-    };
-    if harmless {
-        return Ok(());
-    }
-    Err(unsupported(
-        param,
-        &format!("`{param}` is not supported, and the answer would mean something else without it"),
-    ))
-}
-
 fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Failure> {
     match fields.get(key) {
         None | Some(Value::Null) => Ok(false),
@@ -225,33 +169,15 @@ fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Fai
     }
 }
 
-fn ignored(fields: &Map<String, Value>) -> Vec<String> {
-    let set = fields
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, _)| key.as_str());
-    let mut ignored: Vec<String> = set
-        .filter(|key| !HONOURED.contains(key) && !REFUSED.contains(key))
-        .map(shown)
-        .filter(|name| !name.is_empty())
-        .collect();
-    ignored.sort();
-    ignored
-}
-
 /// A name from the request, cut and cleaned for a header or a message.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     name.chars()
         .filter(|c| c.is_ascii_graphic() && *c != ',')
         .take(64)
         .collect()
 }
 
-fn unsupported(param: &str, message: &str) -> Failure {
-    Failure::new(Kind::UnsupportedParameter, message).with_param(param)
-}
-
-fn wrong_type(param: &str, wanted: &str, found: &Value) -> Failure {
+pub(super) fn wrong_type(param: &str, wanted: &str, found: &Value) -> Failure {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -260,7 +186,12 @@ fn wrong_type(param: &str, wanted: &str, found: &Value) -> Failure {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    Failure::invalid(param, format!("`{param}` must be {wanted}, not {found}"))
+    let message = if wanted.contains("number") && found == "a number" {
+        format!("`{param}` must be {wanted}")
+    } else {
+        format!("`{param}` must be {wanted}, not {found}")
+    };
+    Failure::invalid(param, message)
 }
 
 #[cfg(test)]
@@ -308,7 +239,10 @@ mod tests {
                 r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text"}]}]}"#,
                 "messages[0].content[0].text",
             ),
-            (&with(r#""n":2"#), "n"),
+            (&with(r#""n":0"#), "n"),
+            (&with(r#""max_tokens":-1"#), "max_tokens"),
+            (&with(r#""tools":{}"#), "tools"),
+            (&with(r#""response_format":"json""#), "response_format"),
             (&with(r#""n":"2""#), "n"),
             (&with(r#""stream":"yes""#), "stream"),
             (

@@ -12,12 +12,15 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 
+use super::aggregate::Aggregate;
+use super::choices::Choices;
 use super::error;
+use super::expectation::Expectation;
 use super::observed::Record;
 use super::wire::{Head, delta_value};
 use crate::ascii_json;
 use crate::config::{Http, KeepAliveForm};
-use crate::exchange::{Event, Exchange};
+use crate::exchange::Event;
 use crate::failure::Failure;
 use crate::guests::types;
 
@@ -32,36 +35,48 @@ pub(super) struct Settings {
     keep_alive: Duration,
     form: KeepAliveForm,
     include_usage: bool,
+    expectation: Expectation,
 }
 
 impl Settings {
-    pub(super) fn new(http: &Http, include_usage: bool) -> Self {
+    pub(super) fn new(http: &Http, include_usage: bool, expectation: Expectation) -> Self {
         Settings {
             keep_alive: http.keep_alive,
             form: http.keep_alive_form,
             include_usage,
+            expectation,
         }
     }
 }
 
-/// A response whose body owns the exchange: when the client goes, all of it goes.
+/// A response whose body owns the exchanges: when the client goes, all of it goes.
 pub(super) fn response(
     head: Head,
     settings: Settings,
-    exchange: Exchange,
-    first: Option<Event>,
+    choices: Choices,
+    first: Option<(usize, Event)>,
     record: Record,
 ) -> Response {
+    let count = choices.len();
+    let kept = match settings.expectation.is_empty() {
+        true => Vec::new(),
+        false => std::iter::repeat_with(Aggregate::default)
+            .take(count)
+            .collect(),
+    };
     let mut events = Events {
         head,
         settings,
-        exchange: Some(exchange),
+        choices: Some(choices),
+        kept,
         record,
         frames: VecDeque::new(),
     };
-    events.chunk(json!({"role": "assistant", "content": ""}), None);
-    if let Some(event) = first {
-        events.take(event);
+    for index in 0..count {
+        events.chunk(index, json!({"role": "assistant", "content": ""}), None);
+    }
+    if let Some((index, event)) = first {
+        events.take(index, event);
     }
     let frames = stream::unfold(events, |mut events| async {
         let frame = events.next().await?;
@@ -83,7 +98,9 @@ struct Events {
     head: Head,
     settings: Settings,
     /// None once the answer has ended.
-    exchange: Option<Exchange>,
+    choices: Option<Choices>,
+    /// What was sent of each choice, if it must be checked at its end.
+    kept: Vec<Aggregate>,
     record: Record,
     /// Events that are ready to be sent.
     frames: VecDeque<Bytes>,
@@ -95,56 +112,75 @@ impl Events {
             if let Some(frame) = self.frames.pop_front() {
                 return Some(frame);
             }
-            let exchange = self.exchange.as_mut()?;
-            match tokio::time::timeout(self.settings.keep_alive, exchange.next()).await {
-                Ok(event) => self.take(event),
+            let choices = self.choices.as_mut()?;
+            match tokio::time::timeout(self.settings.keep_alive, choices.next()).await {
+                Ok(Some((index, event))) => self.take(index, event),
+                Ok(None) => self.done(),
                 Err(_) => self.keep_alive(),
             }
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, index: usize, event: Event) {
         match event {
             Event::Delta(delta) => {
                 self.record.delta();
-                self.chunk(delta_value(delta), None);
+                if let Some(kept) = self.kept.get_mut(index) {
+                    kept.push(delta.clone());
+                }
+                self.chunk(index, delta_value(delta), None);
             }
-            Event::Finish(outcome) => self.finish(&outcome),
+            Event::Finish(outcome) => self.finish(index, outcome.finish_reason),
             Event::Fail(failure) => self.fail(&failure),
         }
     }
 
-    fn finish(&mut self, outcome: &types::Outcome) {
-        self.exchange = None;
-        self.chunk(json!({}), Some(outcome.finish_reason));
+    fn finish(&mut self, index: usize, reason: types::FinishReason) {
+        if let Some(kept) = self.kept.get(index)
+            && let Err(failure) = self.settings.expectation.check(kept, reason)
+        {
+            return self.fail(&failure);
+        }
+        self.chunk(index, json!({}), Some(reason));
+    }
+
+    /// All choices are finished.
+    fn done(&mut self) {
+        let usage = self.choices.take().and_then(|choices| choices.usage());
         if self.settings.include_usage {
-            let chunk = frame(&self.head.usage_chunk(outcome.usage.as_ref()));
+            let chunk = frame(&self.head.usage_chunk(usage.as_ref()));
             self.frames.push_back(chunk);
         }
         self.frames
             .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
-        self.record.finished(outcome);
+        self.record.finished(usage);
     }
 
     /// The status line is gone, so the failure is an event, and nothing follows it: an end that
     /// looked complete would be taken for success.
     fn fail(&mut self, failure: &Failure) {
-        self.exchange = None;
+        self.choices = None;
         self.frames.push_back(frame(&error::body(failure)));
         self.record.failed(failure, StatusCode::OK);
     }
 
     fn keep_alive(&mut self) {
         match self.settings.form {
-            KeepAliveForm::Chunk => self.chunk(json!({}), None),
+            KeepAliveForm::Chunk => self.chunk(0, json!({}), None),
             KeepAliveForm::Comment => self
                 .frames
                 .push_back(Bytes::from_static(b": keep-alive\n\n")),
         }
     }
 
-    fn chunk(&mut self, delta: serde_json::Value, finish: Option<types::FinishReason>) {
-        let chunk = frame(&self.head.chunk(delta, finish, self.settings.include_usage));
+    fn chunk(
+        &mut self,
+        index: usize,
+        delta: serde_json::Value,
+        finish: Option<types::FinishReason>,
+    ) {
+        let usage = self.settings.include_usage;
+        let chunk = frame(&self.head.chunk(index, delta, finish, usage));
         self.frames.push_back(chunk);
     }
 }

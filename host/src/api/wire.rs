@@ -12,6 +12,8 @@ pub(super) struct Head {
     pub(super) created: u64,
     /// The name that the client uses.
     pub(super) model: String,
+    /// Which adapter answered, as OpenAI names the configuration that its models run with.
+    pub(super) fingerprint: String,
 }
 
 /// A chunk of a stream.
@@ -21,6 +23,7 @@ pub(super) struct Chunk<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
+    system_fingerprint: &'a str,
     choices: Vec<ChunkChoice>,
     /// Absent unless the client wants it; null on all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,23 +32,24 @@ pub(super) struct Chunk<'a> {
 
 #[derive(Serialize)]
 struct ChunkChoice {
-    index: u32,
+    index: usize,
     delta: Value,
     logprobs: Option<()>,
     finish_reason: Option<&'static str>,
 }
 
 impl Head {
-    /// A chunk with a delta, or with the reason why the answer ended.
+    /// A chunk with a delta of one choice, or with the reason why it ended.
     pub(super) fn chunk(
         &self,
+        index: usize,
         delta: Value,
         finish: Option<types::FinishReason>,
         usage_wanted: bool,
     ) -> Chunk<'_> {
         let finish_reason = finish.map(finish_name);
         let choices = vec![ChunkChoice {
-            index: 0,
+            index,
             delta,
             logprobs: None,
             finish_reason,
@@ -64,6 +68,7 @@ impl Head {
             object: "chat.completion.chunk",
             created: self.created,
             model: &self.model,
+            system_fingerprint: &self.fingerprint,
             choices,
             usage,
         }

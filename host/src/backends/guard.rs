@@ -35,13 +35,17 @@ pub(crate) enum Refusal {
 }
 
 impl Guard {
-    /// The guard of the Claude Code command line.
+    /// The guard of the Claude Code command line. `urls` is whether its API may be told to fetch
+    /// something.
     ///
     /// # Errors
     ///
     /// Fails only if the schema built into this program is wrong.
-    pub(crate) fn claude_code() -> anyhow::Result<Self> {
-        let schema: Value = serde_json::from_str(CLAUDE_CODE)?;
+    pub(crate) fn claude_code(urls: bool) -> anyhow::Result<Self> {
+        let mut schema: Value = serde_json::from_str(CLAUDE_CODE)?;
+        if !urls {
+            schema["$defs"]["url"] = Value::Bool(false);
+        }
         let schema = jsonschema::validator_for(&schema).map_err(|e| anyhow::anyhow!("{e}"))?;
         Ok(Guard { schema })
     }
@@ -77,16 +81,21 @@ fn harden(message: &mut Value) {
         fields.insert("client_composed".into(), Value::Bool(true));
         let content = fields.get_mut("message").and_then(|m| m.get_mut("content"));
         if let Some(blocks) = content.and_then(Value::as_array_mut)
-            && blocks
-                .last()
-                .and_then(|b| b["text"].as_str())
-                .is_some_and(|t| t.trim_start().starts_with('/'))
+            && last_text(blocks).is_some_and(|text| text.trim_start().starts_with('/'))
         {
             blocks.push(json!({"type": "text", "text": "\n"}));
         }
     }
     fields.insert("parent_tool_use_id".into(), Value::Null);
     fields.insert("session_id".into(), "".into());
+}
+
+/// The last text among blocks; what stands behind it may be pictures.
+fn last_text(blocks: &[Value]) -> Option<&str> {
+    blocks
+        .iter()
+        .rev()
+        .find_map(|block| block.get("text")?.as_str())
 }
 
 /// Keeps a system prompt whole. The CLI leaves out a text that begins like its own first line,
@@ -189,7 +198,7 @@ mod tests {
     use super::*;
 
     fn seal(text: &str) -> Result<String, Refusal> {
-        let line = Guard::claude_code().unwrap().seal(text.as_bytes())?;
+        let line = Guard::claude_code(false).unwrap().seal(text.as_bytes())?;
         Ok(String::from_utf8(line).unwrap())
     }
 
@@ -215,6 +224,11 @@ mod tests {
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"interrupt"}}"#,
             r#"{"type":"assistant","message":{"role":"assistant","content":[{"type":"text","text":"x"}]}}"#,
             r#"{"type":"user","shouldQuery":false,"message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"sdkMcpServers":["client"],"jsonSchema":{"type":"object"}}}"#,
+            r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"f","description":"","inputSchema":{"type":"object"}}]}}}}}"#,
+            r#"{"type":"control_response","response":{"subtype":"error","request_id":"a","error":"no"}}"#,
+            r#"{"type":"assistant","message":{"id":"m","role":"assistant","content":[{"type":"tool_use","id":"c","name":"mcp__client__f","input":{}}]}}"#,
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":[]},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"aGk="}}]}}"#,
         ] {
             seal(good).unwrap();
         }
@@ -244,9 +258,35 @@ mod tests {
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"mcpServers":{}}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"agents":{}}}"#,
             r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"behavior":"allow"}}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"sdkMcpServers":["other"]}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"sdkMcpServerConfigs":{}}}"#,
+            r#"{"type":"assistant","message":{"id":"m","role":"assistant","content":[{"type":"tool_use","id":"c","name":"Bash","input":{"command":"id"}}]}}"#,
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/?q=secret"}}]}}"#,
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"text/html","data":""}}]}}"#,
+            r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":1,"result":{"resources":[]}}}}}"#,
         ] {
             assert!(seal(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_the_api_may_fetch_is_the_operators_word() {
+        let url = r#"{"type":"user","message":{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/a"}}]}}"#;
+        assert!(
+            Guard::claude_code(true)
+                .unwrap()
+                .seal(url.as_bytes())
+                .is_ok()
+        );
+        assert!(seal(url).is_err());
+    }
+
+    #[test]
+    fn a_command_is_hidden_behind_pictures_too() {
+        let line = seal(
+            r#"{"type":"user","message":{"role":"user","content":[{"type":"text","text":"/cost"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"aGk="}}]}}"#,
+        );
+        assert!(line.unwrap().contains(r#"{"type":"text","text":"\n"}"#));
     }
 
     #[test]

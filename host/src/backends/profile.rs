@@ -12,8 +12,10 @@ use crate::config::{self, Profile};
 ///
 /// `--tools ""` and `--strict-mcp-config` leave the model nothing to call, `--setting-sources ""`
 /// keeps hooks and plugins of the user's settings out, `--settings` denies what `@path` in a
-/// prompt would read, and `--no-session-persistence` writes no transcript.
-const CLAUDE_ARGS: [&str; 17] = [
+/// prompt would read, and `--no-session-persistence` writes no transcript. `--allowedTools` names
+/// the MCP server whose tools are the client's functions: the CLI then asks for a call, and waits,
+/// where it would else tell the model that calls are not allowed, and ask the API again.
+const CLAUDE_ARGS: [&str; 19] = [
     "-p",
     "--input-format",
     "stream-json",
@@ -28,6 +30,8 @@ const CLAUDE_ARGS: [&str; 17] = [
     "--settings",
     r#"{"permissions":{"deny":["Read"]}}"#,
     "--strict-mcp-config",
+    "--allowedTools",
+    "mcp__client",
     "--disable-slash-commands",
     "--no-session-persistence",
     "--model",
@@ -47,18 +51,61 @@ const CLAUDE_ENV: [(&str, &str); 9] = [
     ("DISABLE_TELEMETRY", "1"),
 ];
 
-/// An argument that a guest may ask for: a flag, and the values that may stand behind it.
+/// Something about a launch that a guest may ask for.
 struct Optional {
     placeholder: &'static str,
-    flag: &'static str,
-    values: &'static [&'static str],
+    values: Values,
+    place: Place,
 }
 
-const CLAUDE_OPTIONAL: [Optional; 1] = [Optional {
-    placeholder: "effort",
-    flag: "--effort",
-    values: &["low", "medium", "high", "xhigh", "max"],
-}];
+/// What may stand for a placeholder.
+enum Values {
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// A whole number from 1 up to this.
+    UpTo(u64),
+}
+
+/// Where the value goes.
+enum Place {
+    /// Behind this flag.
+    Flag(&'static str),
+    /// Into this variable.
+    Variable(&'static str),
+    /// Nowhere: this variable is set to `1`.
+    Switch(&'static str),
+}
+
+const CLAUDE_OPTIONAL: [Optional; 3] = [
+    Optional {
+        placeholder: "effort",
+        values: Values::Words(&["low", "medium", "high", "xhigh", "max"]),
+        place: Place::Flag("--effort"),
+    },
+    Optional {
+        placeholder: "thinking",
+        values: Values::Words(&["off"]),
+        place: Place::Switch("CLAUDE_CODE_DISABLE_THINKING"),
+    },
+    Optional {
+        placeholder: "max-output-tokens",
+        // The CLI itself lowers it to what the model can.
+        values: Values::UpTo(1_000_000),
+        place: Place::Variable("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
+    },
+];
+
+impl Values {
+    fn allow(&self, value: &str) -> bool {
+        match self {
+            Values::Words(words) => words.contains(&value),
+            Values::UpTo(most) => {
+                let number = value.parse().ok().filter(|n| (1..=*most).contains(n));
+                number.is_some_and(|n: u64| n.to_string() == value)
+            }
+        }
+    }
+}
 
 /// Where `claude` is installed when it is not on the `PATH` of a service, below the home folder.
 const CLAUDE_HOMES: [&str; 2] = [".local/bin", ".claude/local"];
@@ -110,12 +157,14 @@ pub(crate) fn exchange(
     line.args.push(model.into());
     for (name, value) in placeholders {
         let known = CLAUDE_OPTIONAL.iter().find(|o| o.placeholder == name);
-        match known.filter(|o| o.values.contains(&value.as_str())) {
-            Some(optional) => line.args.extend([optional.flag.into(), value.into()]),
-            None => {
-                let (name, value) = (name.clone(), value.chars().take(64).collect());
-                return Err(BadPlaceholder { name, value });
-            }
+        let Some(optional) = known.filter(|o| o.values.allow(value)) else {
+            let (name, value) = (name.clone(), value.chars().take(64).collect());
+            return Err(BadPlaceholder { name, value });
+        };
+        match optional.place {
+            Place::Flag(flag) => line.args.extend([flag.into(), value.into()]),
+            Place::Variable(variable) => line.env.push((variable.into(), value.into())),
+            Place::Switch(variable) => line.env.push((variable.into(), "1".into())),
         }
     }
     Ok(line)
@@ -235,11 +284,27 @@ mod tests {
         let arg = |value: &str| vec![("effort".to_owned(), value.to_owned())];
         let line = exchange(&claude(), "opus", &arg("low")).unwrap();
         assert_eq!(
-            line.args[16..],
+            line.args[18..],
             ["--model", "opus", "--effort", "low"].map(OsString::from)
         );
         assert!(exchange(&claude(), "opus", &arg("low --tools Bash")).is_err());
         assert!(exchange(&claude(), "opus", &[("mcp-config".into(), "x".into())]).is_err());
+        let tokens = |value: &str| {
+            let line = exchange(
+                &claude(),
+                "opus",
+                &[("max-output-tokens".into(), value.into())],
+            );
+            line.map(|line| line.env.last().unwrap().clone())
+        };
+        let expected = (
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS".to_owned(),
+            OsString::from("77"),
+        );
+        assert_eq!(tokens("77").unwrap(), expected);
+        for bad in ["0", "-1", "+7", "07", "1e3", "1000001", "", "x"] {
+            assert!(tokens(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! What is known of a backend's state.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Backend;
 use crate::config::Profile;
-use crate::failure::Kind;
+use crate::failure::{Kind, unix_now};
 use crate::processes::{Processes, SpawnError};
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
@@ -25,14 +26,21 @@ const BAD_FOR: Duration = Duration::from_secs(20);
 const MODELS_MAX: usize = 256;
 
 /// A backend's state, renewed by checks and by every request.
-pub(crate) struct Status(Mutex<State>);
+pub(crate) struct Status {
+    state: Mutex<State>,
+    /// The end of the login was warned of.
+    warned: AtomicBool,
+}
 
 struct State {
     health: Health,
     checked: Option<Instant>,
     version: Option<String>,
     models: Vec<ModelOffer>,
+    limits: Vec<ModelLimits>,
     rate_limit: Option<RateLimit>,
+    /// When the login ends, in seconds since the Unix epoch.
+    login_ends: Option<u64>,
 }
 
 /// Whether a backend can serve.
@@ -58,6 +66,16 @@ pub(crate) struct ModelOffer {
     pub(crate) display_name: Option<String>,
 }
 
+/// What is known of a model that answered.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(crate) struct ModelLimits {
+    id: String,
+    /// How many tokens it can read and write.
+    pub(crate) context_length: Option<u64>,
+    /// How many tokens it can write.
+    pub(crate) max_output_tokens: Option<u64>,
+}
+
 /// What an adapter reports; see the contract's effect `report`. It comes from a guest that has
 /// seen a client's request, and is shown to others: so nothing passes that could carry a text.
 #[derive(Deserialize)]
@@ -65,6 +83,8 @@ struct Report {
     version: Option<String>,
     models: Option<Vec<ModelOffer>>,
     rate_limit: Option<RateLimit>,
+    model_limits: Option<Vec<ModelLimits>>,
+    login_expires_at: Option<String>,
 }
 
 /// The state of an account's limits.
@@ -117,17 +137,23 @@ impl Status {
             Profile::Demo => Health::Ready,
             Profile::ClaudeCode => Health::Starting,
         };
-        Status(Mutex::new(State {
+        let state = Mutex::new(State {
             health,
             checked: None,
             version: None,
             models: Vec::new(),
+            limits: Vec::new(),
             rate_limit: None,
-        }))
+            login_ends: None,
+        });
+        Status {
+            state,
+            warned: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -145,6 +171,29 @@ impl Status {
     /// The models that the backend offers, as far as it has said.
     pub(crate) fn offers(&self) -> Vec<ModelOffer> {
         self.state().models.clone()
+    }
+
+    /// What is known of the model with this id.
+    pub(crate) fn model_limits(&self, id: &str) -> Option<ModelLimits> {
+        let state = self.state();
+        state.limits.iter().find(|limits| limits.id == id).cloned()
+    }
+
+    /// When the login ends, in seconds since the Unix epoch, if the backend said so.
+    pub(crate) fn login_ends(&self) -> Option<u64> {
+        self.state().login_ends
+    }
+
+    /// What an operator should see to before it bites. `notice` is how long before the end of the
+    /// login that is.
+    pub(crate) fn warnings(&self, notice: Duration) -> Vec<String> {
+        let state = self.state();
+        let now = unix_now();
+        let login = state
+            .login_ends
+            .and_then(|end| login_warning(end, now, notice));
+        let limit = state.rate_limit.as_ref().and_then(|l| l.warning(now));
+        login.into_iter().chain(limit).collect()
     }
 
     /// Whether it is time for another check.
@@ -172,6 +221,19 @@ impl Status {
             .filter(|version| is_word(version))
             .or(state.version.take());
         state.rate_limit = limit.or(state.rate_limit.take());
+        state.login_ends = report
+            .login_expires_at
+            .and_then(|instant| unix_time(&instant))
+            .or(state.login_ends);
+        for limits in report.model_limits.unwrap_or_default() {
+            if !super::profile::is_model_name(&limits.id) {
+                continue;
+            }
+            state.limits.retain(|known| known.id != limits.id);
+            if state.limits.len() < MODELS_MAX {
+                state.limits.push(limits);
+            }
+        }
         if let Some(models) = report.models {
             state.models = models
                 .into_iter()
@@ -249,7 +311,11 @@ impl Backend {
             .ask(&super::profile::login_check(&self.config), LOGIN_CHECK)
             .await
         {
-            Ok((answer, success)) => self.status.set(login_state(&answer, success)),
+            Ok((answer, success)) => {
+                let answer = serde_json::from_slice(&answer).unwrap_or_default();
+                self.status.set(login_state(&answer, success));
+                self.note_login_end(&answer);
+            }
             Err(error) => self.status.not_started(&error),
         }
         let now = self.status.health();
@@ -264,13 +330,26 @@ impl Backend {
         }
         now == Health::Ready
     }
+
+    /// Takes over when the login ends, and logs it once when that comes near.
+    fn note_login_end(&self, answer: &Value) {
+        let end = answer["loginExpiresAt"].as_str().and_then(unix_time);
+        let mut state = self.status.state();
+        let before = std::mem::replace(&mut state.login_ends, end);
+        drop(state);
+        let warning = |end: Option<u64>| login_warning(end?, unix_now(), self.config.login_warning);
+        if let Some(warning) = warning(end)
+            && (before != end || !self.status.warned.swap(true, Ordering::Relaxed))
+        {
+            tracing::warn!(backend = %self.config.name, "{warning}");
+        }
+    }
 }
 
 /// What `claude auth status` said. A version without that command, or one that prints
 /// something else, is given the benefit of the doubt if it succeeded.
-fn login_state(answer: &[u8], success: bool) -> Health {
-    let answer: Option<Value> = serde_json::from_slice(answer).ok();
-    match answer.and_then(|a| a["loggedIn"].as_bool()) {
+fn login_state(answer: &Value, success: bool) -> Health {
+    match answer["loggedIn"].as_bool() {
         Some(true) => Health::Ready,
         Some(false) => Health::LoggedOut,
         None if success => Health::Ready,
@@ -278,22 +357,71 @@ fn login_state(answer: &[u8], success: bool) -> Health {
     }
 }
 
+/// An RFC 3339 instant in seconds since the Unix epoch.
+fn unix_time(instant: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(instant).ok()?;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
+}
+
+/// An instant as people read it, to the minute.
+fn shown_time(unix: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix));
+    let text = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
+    let minutes = text.and_then(|text| Some(text.get(..16)?.replace('T', " ") + " UTC"));
+    minutes.unwrap_or_else(|| format!("{unix} s after 1970"))
+}
+
+fn login_warning(end: u64, now: u64, notice: Duration) -> Option<String> {
+    const DAY: u64 = 24 * 3600;
+    let left = end.saturating_sub(now);
+    let renew = "run `claude auth login` as the user of this service";
+    let at = shown_time(end);
+    if left == 0 {
+        Some(format!("the login has probably ended, at {at}: {renew}"))
+    } else if left <= notice.as_secs() {
+        let days = left.div_ceil(DAY);
+        Some(format!(
+            "the login ends within {days} days, at {at}: {renew}"
+        ))
+    } else {
+        None
+    }
+}
+
+impl RateLimit {
+    /// Of a limit that is reached and not yet reset.
+    fn warning(&self, now: u64) -> Option<String> {
+        let reset = self.resets_at.filter(|at| *at > now)?;
+        if self.status != LimitStatus::Rejected {
+            return None;
+        }
+        let name = self.r#type.as_deref().unwrap_or("usage");
+        let at = shown_time(reset);
+        Some(format!(
+            "the account's `{name}` limit is reached until {at}"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn the_login_check_is_read_as_both_versions_print_it() {
         assert_eq!(
-            login_state(br#"{"loggedIn": true, "authMethod": "x"}"#, true),
+            login_state(&json!({"loggedIn": true, "authMethod": "x"}), true),
             Health::Ready
         );
         assert_eq!(
-            login_state(br#"{"loginExpiresAt":null,"loggedIn":false}"#, false),
+            login_state(&json!({"loginExpiresAt": null, "loggedIn": false}), false),
             Health::LoggedOut
         );
         assert!(matches!(
-            login_state(b"error: unknown command", false),
+            login_state(&Value::Null, false),
             Health::Failing(_)
         ));
     }
@@ -309,5 +437,36 @@ mod tests {
         let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
         assert_eq!(ids, ["opus"]);
         assert_eq!(status.version(), None);
+    }
+
+    #[test]
+    fn the_end_of_a_login_is_warned_of_in_time() {
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let end = unix_time("2026-12-24T18:00:00.000Z").unwrap();
+        let warned = |before_days: u64| login_warning(end, end - before_days * 24 * 3600, week);
+        assert_eq!(warned(8), None);
+        let text = warned(6).unwrap();
+        assert!(
+            text.contains("within 6 days, at 2026-12-24 18:00 UTC"),
+            "{text}"
+        );
+        assert!(login_warning(end, end + 5, week).unwrap().contains("ended"));
+        assert_eq!(unix_time("soon"), None);
+    }
+
+    #[test]
+    fn limits_of_models_and_of_the_account_are_kept() {
+        let status = Status::new(Profile::ClaudeCode);
+        let reset = unix_now() + 3600;
+        let limit = json!({"status": "rejected", "type": "five_hour", "resets_at": reset});
+        let models = json!([{"id": "m", "context_length": 7}, {"id": "a b"}]);
+        status.observe(&json!({"rate_limit": limit, "model_limits": models}).to_string());
+        assert_eq!(status.model_limits("m").unwrap().context_length, Some(7));
+        assert_eq!(status.model_limits("a b"), None);
+        let warnings = status.warnings(Duration::ZERO);
+        assert!(
+            warnings[0].contains("`five_hour` limit is reached until"),
+            "{warnings:?}"
+        );
     }
 }

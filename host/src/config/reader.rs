@@ -106,7 +106,7 @@ impl Section {
         problems: &mut Problems,
         key: &'static str,
     ) -> Option<Duration> {
-        let wanted = "a time such as \"500ms\", \"30s\", \"5m\" or \"2h\"";
+        let wanted = "a time such as \"500ms\", \"30s\", \"5m\", \"2h\" or \"7d\"";
         self.read(problems, key, wanted, |v| parse_duration(v.as_str()?))
     }
 
@@ -215,10 +215,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= Duration::from_secs(7 * 24 * 3600)).then_some(duration)
+    (duration <= Duration::from_secs(366 * 24 * 3600)).then_some(duration)
 }
 
 fn parse_size(text: &str) -> Option<usize> {

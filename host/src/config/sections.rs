@@ -34,7 +34,8 @@ pub(super) fn read(
     let access = access(root, problems, &folder);
     check_reach(&listen, &access, problems);
     let backends = serving::backends(root, problems);
-    let models = serving::models(root, problems, &backends);
+    let builtin_models = root.flag(problems, "builtin_models").unwrap_or(true);
+    let models = serving::models(root, problems, &backends, builtin_models);
     Config {
         listen,
         guests_dir: folder.join(
@@ -52,6 +53,7 @@ pub(super) fn read(
         http: http(root, problems),
         guest_limits: guest_limits(root, problems),
         backends,
+        builtin_models,
         models,
         guests: guests(root, problems),
         overrides: overrides.clone(),
@@ -137,6 +139,7 @@ fn http(root: &mut Section, problems: &mut Problems) -> Http {
         keep_alive_form: root
             .choice(problems, "keep_alive_form", &forms)
             .unwrap_or(KeepAliveForm::Chunk),
+        max_choices: root.count(problems, "max_choices", 1, 64).unwrap_or(4),
         refuse_ignored: root
             .flag(problems, "refuse_ignored_params")
             .unwrap_or(false),

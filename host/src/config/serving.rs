@@ -105,6 +105,10 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
         request_timeout: section
             .duration(problems, "request_timeout")
             .unwrap_or(seconds(3600)),
+        login_warning: section
+            .duration(problems, "login_warning")
+            .unwrap_or(seconds(7 * 24 * 3600)),
+        fetch_urls: section.flag(problems, "fetch_urls").unwrap_or(false),
         max_line: section.size(problems, "max_line").unwrap_or(16 << 20),
         profile,
         name,
@@ -116,8 +120,8 @@ pub(super) fn models(
     root: &mut Section,
     problems: &mut Problems,
     backends: &[Backend],
+    built_in: bool,
 ) -> Vec<Model> {
-    let built_in = root.flag(problems, "builtin_models").unwrap_or(true);
     let mut models = Vec::new();
     for (name, mut section) in root.sections(problems, "models").unwrap_or_default() {
         models.extend(model(name, &mut section, problems, backends));
@@ -144,6 +148,7 @@ fn model(
     let model = section
         .text(problems, "model")
         .unwrap_or_else(|| name.clone());
+    let context_length = section.count(problems, "context_length", 1, u32::MAX);
     if section
         .texts(problems, "transforms")
         .is_some_and(|list| !list.is_empty())
@@ -174,6 +179,7 @@ fn model(
             name,
             backend,
             model,
+            context_length: context_length.map(u64::from),
         }),
     }
 }
@@ -187,6 +193,7 @@ fn default_models(backends: &[Backend]) -> Vec<Model> {
             name: name.into(),
             backend: claude.name.clone(),
             model: model.into(),
+            context_length: None,
         }));
     }
     if let Some(demo) = first(Profile::Demo) {
@@ -194,6 +201,7 @@ fn default_models(backends: &[Backend]) -> Vec<Model> {
             name: "demo".into(),
             backend: demo.name.clone(),
             model: "demo".into(),
+            context_length: None,
         });
     }
     models

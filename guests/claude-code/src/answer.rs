@@ -1,0 +1,482 @@
+//! What comes of an answer: the API's stream events in, OpenAI's deltas out.
+//!
+//! ```text
+//! text ──► (held until a call that must come) ──► stop words, or the JSON object in it ──► content
+//! thinking ──► reasoning        tool_use ──► tool calls        StructuredOutput ──► content
+//! ```
+
+use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, ToolCallDelta, Usage};
+use crate::failure::{failure, no_structure, not_honoured};
+use crate::functions::{Choice, full_name, plain_name};
+use crate::line::{self, BlockStart, Event, Line, Message};
+use crate::task::{Format, Wish};
+use crate::text::{ObjectFinder, StopFilter};
+
+/// The CLI's own tool for answers of a given schema.
+pub const STRUCTURED_OUTPUT: &str = "StructuredOutput";
+
+/// Bytes of text that make about one token, for answers whose tokens nobody counted.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// An answer as it comes.
+#[derive(Debug)]
+pub struct Answer {
+    wish: Wish,
+    /// A message has begun.
+    started: bool,
+    /// Another message will follow, and belongs to the answer.
+    goes_on: bool,
+    model: Option<String>,
+    tokens: Tokens,
+    /// What the current block is.
+    block: Block,
+    /// Calls that the client has seen.
+    calls: u32,
+    /// Whether the client has seen anything.
+    shown: bool,
+    /// Text that is shown only if a call follows, or no structured answer.
+    held: String,
+    stop: StopFilter,
+    object: ObjectFinder,
+    structured: Structured,
+    /// The model was asked again, because its answer was not what was asked for.
+    asked_again: bool,
+}
+
+/// What the current block is.
+#[derive(Debug, PartialEq, Eq)]
+enum Block {
+    /// Nothing that the client wants to see.
+    Other,
+    Text,
+    Thinking,
+    /// A call, and whether any of its arguments came.
+    Call {
+        empty: bool,
+    },
+    Structured,
+}
+
+/// The structured answer so far.
+#[derive(Debug, Default)]
+struct Structured {
+    /// The id of the call that carries it.
+    call: Option<String>,
+    /// What was not shown yet.
+    kept: String,
+    shown: bool,
+}
+
+/// Tokens of the answer.
+#[derive(Debug, Default)]
+struct Tokens {
+    /// Of turns after which the model was asked again.
+    earlier_turns: line::Usage,
+    /// Of earlier messages in this turn.
+    earlier_messages: line::Usage,
+    /// Of this message, and after the turn's result of all of them.
+    now: line::Usage,
+    /// Of thinking, as the CLI estimates them.
+    thinking: u64,
+    /// The size of what was written, in bytes.
+    written: usize,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Wait for what comes.
+    On,
+    /// The answer is complete.
+    Finish(FinishReason),
+    /// There is no answer.
+    Fail(ApiError),
+    /// Ask the model again, with these words.
+    AskAgain(String),
+}
+
+impl Answer {
+    /// An answer that shall be like this.
+    pub fn new(mut wish: Wish) -> Self {
+        Answer {
+            stop: StopFilter::new(std::mem::take(&mut wish.stop)),
+            wish,
+            started: false,
+            goes_on: false,
+            model: None,
+            tokens: Tokens::default(),
+            block: Block::Other,
+            calls: 0,
+            shown: false,
+            held: String::new(),
+            object: ObjectFinder::default(),
+            structured: Structured::default(),
+            asked_again: false,
+        }
+    }
+
+    /// What the answer shall be like, but for its stop words.
+    pub fn wish(&self) -> &Wish {
+        &self.wish
+    }
+
+    /// The model that answered, if it was named.
+    pub fn model(&mut self) -> Option<String> {
+        self.model.take()
+    }
+
+    /// Takes a stream event; what the client shall see goes to `out`.
+    pub fn event(&mut self, event: &Event, out: &mut Vec<Delta>) -> Step {
+        match &*event.r#type {
+            "message_start" => return self.message_start(event.message.as_ref()),
+            "content_block_start" => {
+                if let Some(start) = &event.content_block {
+                    self.block = self.block_start(start, out);
+                }
+            }
+            "content_block_delta" => {
+                if let Some(delta) = &event.delta {
+                    return self.block_delta(delta, out);
+                }
+            }
+            "content_block_stop" => self.block_stop(out),
+            "message_delta" => return self.message_delta(event, out),
+            _ => {}
+        }
+        Step::On
+    }
+
+    /// A second message within a turn belongs to the answer if the first one ended with a call
+    /// that the CLI dealt with. Else it is the CLI's own attempt to mend what broke off, and can
+    /// be taken for the answer only as long as the client has seen nothing of the first.
+    fn message_start(&mut self, message: Option<&Message>) -> Step {
+        if self.started && !self.goes_on && self.shown {
+            let what = "the answer broke off, and Claude Code began another one: ask again";
+            return Step::Fail(failure(ErrorKind::Backend, what));
+        }
+        if self.goes_on {
+            self.tokens.earlier_messages.add(&self.tokens.now);
+        }
+        self.begin();
+        self.started = true;
+        if let Some(message) = message {
+            self.model = message.model.as_deref().map(str::to_owned);
+            self.tokens.now = message.usage.clone().unwrap_or_default();
+        }
+        Step::On
+    }
+
+    /// Forgets what of a message was not shown.
+    fn begin(&mut self) {
+        self.started = false;
+        self.goes_on = false;
+        self.block = Block::Other;
+        self.held.clear();
+        self.structured = Structured::default();
+        self.tokens.now = line::Usage::default();
+    }
+
+    fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
+        match &*start.r#type {
+            "text" => Block::Text,
+            "thinking" => Block::Thinking,
+            "tool_use" if start.name == STRUCTURED_OUTPUT && self.wants_structure() => {
+                self.structured.call = Some(start.id.to_string());
+                Block::Structured
+            }
+            "tool_use" => self.call_start(start, out),
+            _ => Block::Other,
+        }
+    }
+
+    fn call_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
+        let functions = &self.wish.functions;
+        let name = plain_name(&start.name)
+            .filter(|name| functions.declared.iter().any(|f| f.name == *name));
+        let wanted = functions.choice != Choice::Never && !(functions.only_one && self.calls > 0);
+        let Some(name) = name.filter(|_| wanted) else {
+            return Block::Other;
+        };
+        let held = std::mem::take(&mut self.held);
+        if !self.wants_structure() {
+            let rest = self.stop.rest();
+            self.show(rest + &held, out);
+        }
+        out.push(Delta::ToolCall(ToolCallDelta {
+            index: self.calls,
+            id: Some(start.id.to_string()),
+            name: Some(name.to_owned()),
+            arguments: String::new(),
+        }));
+        self.calls += 1;
+        self.shown = true;
+        Block::Call { empty: true }
+    }
+
+    fn block_delta(&mut self, delta: &line::Delta, out: &mut Vec<Delta>) -> Step {
+        let pieces = [&delta.text, &delta.thinking, &delta.partial_json];
+        let Some(piece) = pieces.into_iter().flatten().next().map(|piece| &**piece) else {
+            return Step::On;
+        };
+        self.tokens.written = self.tokens.written.saturating_add(piece.len());
+        match self.block {
+            Block::Text => return self.text(piece, out),
+            Block::Thinking => self.thinking(piece, out),
+            Block::Call { .. } if piece.is_empty() => {}
+            Block::Call { .. } => {
+                self.block = Block::Call { empty: false };
+                self.arguments(piece, out);
+            }
+            Block::Structured if self.wish.whole => self.structured.kept.push_str(piece),
+            Block::Structured => {
+                self.structured.shown = true;
+                self.show(piece.to_owned(), out);
+            }
+            Block::Other => {}
+        }
+        Step::On
+    }
+
+    /// A call without arguments has none streamed, and clients read them as JSON.
+    fn block_stop(&mut self, out: &mut Vec<Delta>) {
+        if self.block == (Block::Call { empty: true }) {
+            self.arguments("{}", out);
+        }
+        self.block = Block::Other;
+    }
+
+    fn arguments(&mut self, piece: &str, out: &mut Vec<Delta>) {
+        out.push(Delta::ToolCall(ToolCallDelta {
+            index: self.calls.saturating_sub(1),
+            id: None,
+            name: None,
+            arguments: piece.to_owned(),
+        }));
+    }
+
+    fn text(&mut self, piece: &str, out: &mut Vec<Delta>) -> Step {
+        if self.wants_structure() || self.lacks_call() {
+            self.held.push_str(piece);
+            return Step::On;
+        }
+        if self.wish.format == Format::Object {
+            let part = self.object.push(piece).to_owned();
+            self.show(part, out);
+            return Step::On;
+        }
+        let (text, stopped) = self.stop.push(piece);
+        self.show(text, out);
+        if !stopped {
+            return Step::On;
+        }
+        let estimate = self.tokens.written.div_ceil(BYTES_PER_TOKEN) as u64;
+        let counted = self.tokens.now.output_tokens.unwrap_or(0);
+        self.tokens.now.output_tokens = Some(counted.max(estimate));
+        Step::Finish(FinishReason::Stop)
+    }
+
+    fn thinking(&mut self, piece: &str, out: &mut Vec<Delta>) {
+        if self.wish.show_reasoning && !piece.is_empty() {
+            self.shown = true;
+            out.push(Delta::Reasoning(piece.to_owned()));
+        }
+    }
+
+    fn show(&mut self, text: String, out: &mut Vec<Delta>) {
+        if !text.is_empty() {
+            self.shown = true;
+            out.push(Delta::Content(text));
+        }
+    }
+
+    fn message_delta(&mut self, event: &Event, out: &mut Vec<Delta>) -> Step {
+        if let Some(usage) = &event.usage {
+            self.tokens.now.update(usage);
+        }
+        let reason = event.delta.as_ref().and_then(|d| d.stop_reason.as_deref());
+        match (reason, finish_reason(reason)) {
+            // At these the CLI would ask the API again by itself, or report a failure.
+            (_, reason @ (FinishReason::Length | FinishReason::ContentFilter)) => {
+                self.show_all(out);
+                Step::Finish(reason)
+            }
+            (Some("tool_use"), _) if self.calls > 0 => Step::Finish(FinishReason::ToolCalls),
+            // The CLI tells the model that there is no such tool, or that its answer does not fit.
+            (Some("tool_use"), _) => {
+                self.goes_on = true;
+                Step::On
+            }
+            // The CLI asks for the structured answer once more.
+            (Some("end_turn"), _) if self.wants_structure() => {
+                self.goes_on = true;
+                Step::On
+            }
+            _ => Step::On,
+        }
+    }
+
+    /// Shows what was held back, for there will be no more.
+    fn show_all(&mut self, out: &mut Vec<Delta>) {
+        let text = self.stop.rest() + &std::mem::take(&mut self.held);
+        let kept = std::mem::take(&mut self.structured.kept);
+        if self.structured.call.is_some() {
+            self.show(kept, out);
+        } else {
+            self.show(text, out);
+        }
+    }
+
+    /// Finished blocks repeat what was streamed, unless the CLI did not stream this message.
+    pub fn finished_blocks(&mut self, message: &Message, out: &mut Vec<Delta>) -> Step {
+        if self.started {
+            return Step::On;
+        }
+        for block in &message.content {
+            if let Some(text) = &block.text {
+                if let step @ Step::Finish(_) = self.text(text, out) {
+                    return step;
+                }
+            } else if let Some(thinking) = &block.thinking {
+                self.thinking(thinking, out);
+            }
+        }
+        Step::On
+    }
+
+    /// The results of calls that the CLI dealt with itself: of the structured answer, it says
+    /// whether it fits the schema, and lets the model try again if not.
+    pub fn call_results(&mut self, message: &Message) -> Step {
+        let refused = message.content.iter().any(|block| {
+            block.is_error == Some(true)
+                && self.structured.call.is_some()
+                && block.tool_use_id.as_deref() == self.structured.call.as_deref()
+        });
+        if refused && self.structured.shown {
+            return Step::Fail(no_structure());
+        }
+        if refused {
+            self.structured = Structured::default();
+            self.goes_on = true;
+        }
+        Step::On
+    }
+
+    /// The CLI's estimate of what was thought in this message.
+    pub fn thought(&mut self, tokens: u64) {
+        self.tokens.thinking = self.tokens.thinking.max(tokens);
+    }
+
+    /// The turn is over, and well.
+    pub fn turn_end(&mut self, line: &Line, out: &mut Vec<Delta>) -> Step {
+        if let Some(usage) = &line.usage {
+            self.tokens.now.update(usage);
+            self.tokens.earlier_messages = line::Usage::default();
+        }
+        if self.lacks_call() {
+            let tool = match &self.wish.functions.choice {
+                Choice::Named(name) => format!("the tool `{}`", full_name(name)),
+                _ => "one of the tools".to_owned(),
+            };
+            let error = not_honoured(
+                "tool_choice_not_honoured",
+                "the model called no function though `tool_choice` wants one, and it was asked twice: ask again",
+            );
+            return self.ask_again(format!("Call {tool} now."), error);
+        }
+        match self.wish.format {
+            Format::Schema(_) => self.structured_end(out),
+            Format::Object => self.object_end(),
+            Format::Text => {
+                let rest = self.stop.rest();
+                self.show(rest, out);
+                // A command of the CLI's own, or a turn that it dropped, has a result but no message.
+                if !self.shown && !self.started {
+                    self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);
+                }
+                Step::Finish(finish_reason(line.stop_reason.as_deref()))
+            }
+        }
+    }
+
+    fn structured_end(&mut self, out: &mut Vec<Delta>) -> Step {
+        let kept = std::mem::take(&mut self.structured.kept);
+        if !kept.is_empty() || self.structured.shown {
+            self.show(kept, out);
+            return Step::Finish(FinishReason::Stop);
+        }
+        // It may have written it down instead of calling the tool for it.
+        let mut finder = ObjectFinder::default();
+        let object = finder.push(&self.held).to_owned();
+        if !finder.is_complete() {
+            return Step::Fail(no_structure());
+        }
+        self.show(object, out);
+        Step::Finish(FinishReason::Stop)
+    }
+
+    fn object_end(&mut self) -> Step {
+        if self.object.is_complete() {
+            return Step::Finish(FinishReason::Stop);
+        }
+        let error = not_honoured(
+            "invalid_json",
+            "the model gave no complete JSON object: ask again",
+        );
+        if self.object.has_begun() {
+            return Step::Fail(error);
+        }
+        let words = "Answer again, with one valid JSON object and nothing else.";
+        self.ask_again(words.into(), error)
+    }
+
+    fn ask_again(&mut self, words: String, or: ApiError) -> Step {
+        if self.asked_again {
+            return Step::Fail(or);
+        }
+        self.asked_again = true;
+        self.tokens.earlier_turns.add(&self.tokens.now);
+        self.begin();
+        Step::AskAgain(words)
+    }
+
+    fn wants_structure(&self) -> bool {
+        matches!(self.wish.format, Format::Schema(_))
+    }
+
+    fn lacks_call(&self) -> bool {
+        self.wish.functions.must_call() && self.calls == 0
+    }
+
+    /// What the answer took, in OpenAI's terms: all input is prompt tokens there; Anthropic
+    /// counts what a cache knew apart.
+    pub fn usage(&self, cost_usd: Option<f64>) -> Usage {
+        let mut sum = self.tokens.earlier_turns.clone();
+        sum.add(&self.tokens.earlier_messages);
+        sum.add(&self.tokens.now);
+        let cached = sum.cache_read_input_tokens.unwrap_or(0);
+        let written = sum.cache_creation_input_tokens.unwrap_or(0);
+        let input = sum.input_tokens.unwrap_or(0);
+        let output = sum.output_tokens.unwrap_or(0);
+        let counted = sum
+            .output_tokens_details
+            .and_then(|details| details.thinking_tokens)
+            .filter(|tokens| *tokens > 0);
+        Usage {
+            prompt_tokens: input.saturating_add(cached).saturating_add(written),
+            completion_tokens: output,
+            cached_tokens: cached,
+            cache_write_tokens: written,
+            reasoning_tokens: counted.unwrap_or(self.tokens.thinking).min(output),
+            cost_usd,
+        }
+    }
+}
+
+/// Why an answer ended, in OpenAI's terms.
+fn finish_reason(stop_reason: Option<&str>) -> FinishReason {
+    match stop_reason {
+        Some("max_tokens" | "model_context_window_exceeded") => FinishReason::Length,
+        Some("refusal") => FinishReason::ContentFilter,
+        _ => FinishReason::Stop,
+    }
+}

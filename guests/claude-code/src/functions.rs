@@ -1,0 +1,418 @@
+//! The client's functions: as the CLI is told them, and what the client wants done with them.
+//!
+//! They are the tools of an MCP server that the CLI believes to be in the program that drives it.
+//! The CLI asks that server for its tools, and to call one; it is never answered then, because by
+//! that time the call has gone to the client.
+
+use serde_json::{Map, Value, json};
+
+use crate::contract::types::ApiError;
+use crate::failure::{invalid_request, unsupported};
+use crate::request::{FunctionDefinition, Tool};
+
+/// The MCP server's name.
+pub const SERVER: &str = "client";
+
+/// What the CLI puts before the name of a tool of that server.
+const PREFIX: &str = "mcp__client__";
+
+/// The longest name of a function, in characters. OpenAI's limit.
+const NAME_MAX: usize = 64;
+
+/// The longest description that stands where descriptions stand, in characters: 2.1.197 cuts what
+/// is longer than 2048. The schema's own description is not cut.
+const DESCRIPTION_MAX: usize = 2000;
+
+/// The functions, and what is to be done with them.
+#[derive(Debug, Default, PartialEq)]
+pub struct Functions {
+    /// What the model is told of.
+    pub declared: Vec<Function>,
+    /// Whether it may or must call.
+    pub choice: Choice,
+    /// Whether only the first call of an answer is wanted.
+    pub only_one: bool,
+}
+
+/// A function of the client.
+#[derive(Debug, PartialEq)]
+pub struct Function {
+    /// As the client knows it.
+    pub name: String,
+    /// For the model.
+    pub description: String,
+    /// The JSON Schema of its arguments; an object's.
+    pub schema: Map<String, Value>,
+}
+
+/// What the client wants done with its functions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Choice {
+    /// Whatever the model finds right.
+    #[default]
+    Auto,
+    /// None may be called.
+    Never,
+    /// At least one must be called.
+    Required,
+    /// This one must be called.
+    Named(String),
+}
+
+impl Functions {
+    /// Reads `tools`, `tool_choice` and `parallel_tool_calls`. `called` are the functions that the
+    /// conversation has calls of.
+    ///
+    /// # Errors
+    ///
+    /// Names the tool that the API or the CLI would not take, or a choice that cannot be made.
+    pub(crate) fn read<'a>(
+        tools: Vec<Tool>,
+        choice: Option<Value>,
+        parallel: Option<bool>,
+        called: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, ApiError> {
+        let mut declared: Vec<Function> = Vec::with_capacity(tools.len());
+        for (i, tool) in tools.into_iter().enumerate() {
+            let function = Function::read(&format!("tools[{i}]"), tool)?;
+            if declared.iter().any(|known| known.name == function.name) {
+                let at = format!("tools[{i}].function.name");
+                return Err(invalid_request(
+                    format!("`{at}` is the name of another function"),
+                    Some(at),
+                ));
+            }
+            declared.push(function);
+        }
+        let mut functions = Functions {
+            declared,
+            choice: Choice::Auto,
+            only_one: parallel == Some(false),
+        };
+        functions.choose(choice.unwrap_or_default())?;
+        functions.settle(called);
+        Ok(functions)
+    }
+
+    fn choose(&mut self, choice: Value) -> Result<(), ApiError> {
+        let at = |message: String| invalid_request(message, Some("tool_choice".into()));
+        let name = |value: &Value| value["function"]["name"].as_str().map(str::to_owned);
+        match (choice.as_str(), choice["type"].as_str()) {
+            (Some("auto"), _) => {}
+            _ if choice.is_null() => {}
+            (Some("none"), _) => self.choice = Choice::Never,
+            (Some("required"), _) => self.choice = Choice::Required,
+            (_, Some("function")) => {
+                let name = name(&choice)
+                    .ok_or_else(|| at("`tool_choice.function.name` is missing".into()))?;
+                self.keep(&[name.clone()])?;
+                self.choice = Choice::Named(name);
+            }
+            (_, Some("allowed_tools")) => {
+                let allowed = &choice["allowed_tools"];
+                let tools = allowed["tools"].as_array();
+                let names: Option<Vec<_>> =
+                    tools.and_then(|tools| tools.iter().map(name).collect());
+                self.keep(&names.ok_or_else(|| {
+                    at("`tool_choice.allowed_tools.tools` must be a list of functions".into())
+                })?)?;
+                if allowed["mode"] == "required" {
+                    self.choice = Choice::Required;
+                }
+            }
+            _ => {
+                return Err(at(
+                    "`tool_choice` must be `none`, `auto`, `required`, or name a function".into(),
+                ));
+            }
+        }
+        if self.must_call() && self.declared.is_empty() {
+            return Err(at("there is no function to call: `tools` is empty".into()));
+        }
+        Ok(())
+    }
+
+    /// Leaves only functions of these names.
+    fn keep(&mut self, names: &[String]) -> Result<(), ApiError> {
+        for name in names {
+            if !self.declared.iter().any(|function| function.name == *name) {
+                let name: String = name.chars().take(NAME_MAX).collect();
+                return Err(invalid_request(
+                    format!("`tools` has no function `{name}`"),
+                    Some("tool_choice".into()),
+                ));
+            }
+        }
+        self.declared
+            .retain(|function| names.contains(&function.name));
+        Ok(())
+    }
+
+    /// The API wants tools to be declared where a conversation has calls, even if none may be
+    /// called now.
+    fn settle<'a>(&mut self, called: impl Iterator<Item = &'a str>) {
+        let mut called = called.peekable();
+        if called.peek().is_none() {
+            if self.choice == Choice::Never {
+                self.declared.clear();
+            }
+        } else if self.declared.is_empty() {
+            self.choice = Choice::Never;
+            for name in called {
+                if !self.declared.iter().any(|function| function.name == name) {
+                    self.declared.push(Function {
+                        name: name.to_owned(),
+                        description: String::new(),
+                        schema: object_schema(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether an answer without a call is not what the client asked for.
+    pub fn must_call(&self) -> bool {
+        matches!(self.choice, Choice::Required | Choice::Named(_))
+    }
+
+    /// What the model is told of the choice, which the CLI cannot pass on to the API.
+    pub fn instruction(&self) -> Option<String> {
+        match &self.choice {
+            _ if self.declared.is_empty() => None,
+            Choice::Auto => None,
+            Choice::Never => Some("Do not call any tool in your next answer.".into()),
+            Choice::Required => {
+                Some("Your next answer must call at least one of the tools.".into())
+            }
+            Choice::Named(name) => Some(format!(
+                "Your next answer must call the tool `{}`.",
+                full_name(name)
+            )),
+        }
+    }
+
+    /// The MCP server's answer to `tools/list`.
+    pub fn listed(&self) -> Value {
+        let tools: Vec<Value> = self
+            .declared
+            .iter()
+            .map(|f| json!({"name": f.name, "description": f.description, "inputSchema": f.schema}))
+            .collect();
+        json!({ "tools": tools })
+    }
+}
+
+impl Function {
+    fn read(at: &str, tool: Tool) -> Result<Self, ApiError> {
+        if tool.r#type != "function" {
+            return Err(unsupported(
+                "tools that are no functions",
+                format!("{at}.type"),
+            ));
+        }
+        let Some(FunctionDefinition {
+            name,
+            description,
+            parameters,
+        }) = tool.function
+        else {
+            let at = format!("{at}.function");
+            return Err(invalid_request(format!("`{at}` is missing"), Some(at)));
+        };
+        check_name(&name, &format!("{at}.function.name"))?;
+        let schema = arguments_schema(parameters, &format!("{at}.function.parameters"))?;
+        Ok(Function::described(
+            name,
+            description.unwrap_or_default(),
+            schema,
+        ))
+    }
+
+    /// A description that the CLI would cut goes on in the schema.
+    fn described(name: String, description: String, mut schema: Map<String, Value>) -> Self {
+        let Some((cut, _)) = description.char_indices().nth(DESCRIPTION_MAX) else {
+            return Function {
+                name,
+                description,
+                schema,
+            };
+        };
+        let own = match schema.get("description") {
+            Some(Value::String(own)) => format!("{own}\n\n"),
+            _ => String::new(),
+        };
+        let short = format!("{} … (in full in the schema)", &description[..cut]);
+        schema.insert("description".into(), format!("{own}{description}").into());
+        Function {
+            name,
+            description: short,
+            schema,
+        }
+    }
+}
+
+fn object_schema() -> Map<String, Value> {
+    Map::from_iter([
+        ("type".to_owned(), "object".into()),
+        ("properties".to_owned(), json!({})),
+    ])
+}
+
+/// The CLI drops tools in silence if the schema of one of them is not an object's.
+fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value>, ApiError> {
+    let wrong = |message: String| invalid_request(message, Some(at.to_owned()));
+    let mut schema = match schema {
+        None | Some(Value::Null) => return Ok(object_schema()),
+        Some(Value::Object(schema)) => schema,
+        Some(_) => return Err(wrong(format!("`{at}` must be a JSON Schema, an object"))),
+    };
+    if *schema.entry("type").or_insert("object".into()) != "object" {
+        return Err(wrong(format!("`{at}.type` must be `object`")));
+    }
+    for keyword in ["anyOf", "oneOf", "allOf"] {
+        if schema.contains_key(keyword) {
+            let message =
+                format!("`{keyword}` cannot stand at the top of `{at}`: put it below a property");
+            return Err(wrong(message));
+        }
+    }
+    Ok(schema)
+}
+
+/// A function's name with the server's prefix, as the model knows it.
+pub fn full_name(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// A function's name as the client knows it. None if it is none of the client's.
+pub fn plain_name(name: &str) -> Option<&str> {
+    name.strip_prefix(PREFIX)
+}
+
+/// Whether the API takes this for a function's name.
+///
+/// # Errors
+///
+/// Names the field `at`.
+pub(crate) fn check_name(name: &str, at: &str) -> Result<(), ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.len() <= NAME_MAX && name.chars().all(plain) {
+        return Ok(());
+    }
+    let message = format!("`{at}` must be 1 to {NAME_MAX} letters (a to z), digits, `_` and `-`");
+    Err(invalid_request(message, Some(at.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(tools: Value, choice: Value) -> Result<Functions, ApiError> {
+        let tools = serde_json::from_value(tools).unwrap();
+        Functions::read(tools, Some(choice), None, [].into_iter())
+    }
+
+    fn tool(name: &str, parameters: Value) -> Value {
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}})
+    }
+
+    #[test]
+    fn a_choice_leaves_only_what_may_be_called() {
+        let two = json!([tool("a", json!({})), tool("b", Value::Null)]);
+        let names = |choice: Value| {
+            let functions = read(two.clone(), choice).unwrap();
+            let names: Vec<_> = functions.declared.into_iter().map(|f| f.name).collect();
+            (names.join(","), functions.choice)
+        };
+        assert_eq!(names(json!("auto")), ("a,b".into(), Choice::Auto));
+        assert_eq!(names(json!("none")), (String::new(), Choice::Never));
+        assert_eq!(names(json!("required")), ("a,b".into(), Choice::Required));
+        let named = json!({"type": "function", "function": {"name": "b"}});
+        assert_eq!(
+            names(named.clone()),
+            ("b".into(), Choice::Named("b".into()))
+        );
+        let allowed =
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [named]}});
+        assert_eq!(names(allowed), ("b".into(), Choice::Auto));
+    }
+
+    #[test]
+    fn what_the_api_would_refuse_is_refused_by_its_place() {
+        for (tools, choice, param) in [
+            (
+                json!([tool("a b", json!({}))]),
+                json!(null),
+                "tools[0].function.name",
+            ),
+            (
+                json!([tool(&"x".repeat(65), json!({}))]),
+                json!(null),
+                "tools[0].function.name",
+            ),
+            (
+                json!([tool("a", json!({})), tool("a", json!({}))]),
+                json!(null),
+                "tools[1].function.name",
+            ),
+            (
+                json!([tool("a", json!("x"))]),
+                json!(null),
+                "tools[0].function.parameters",
+            ),
+            (
+                json!([tool("a", json!({"type": "array"}))]),
+                json!(null),
+                "tools[0].function.parameters",
+            ),
+            (
+                json!([tool("a", json!({"anyOf": []}))]),
+                json!(null),
+                "tools[0].function.parameters",
+            ),
+            (
+                json!([{"type": "web_search"}]),
+                json!(null),
+                "tools[0].type",
+            ),
+            (
+                json!([{"type": "function"}]),
+                json!(null),
+                "tools[0].function",
+            ),
+            (json!([]), json!("required"), "tool_choice"),
+            (
+                json!([tool("a", json!({}))]),
+                json!("sometimes"),
+                "tool_choice",
+            ),
+            (
+                json!([tool("a", json!({}))]),
+                json!({"type": "function", "function": {"name": "b"}}),
+                "tool_choice",
+            ),
+        ] {
+            let error = read(tools.clone(), choice).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(param), "{tools}");
+        }
+    }
+
+    #[test]
+    fn functions_of_the_past_are_declared_though_the_client_declares_none() {
+        let functions =
+            Functions::read(Vec::new(), None, None, ["f", "f", "g"].into_iter()).unwrap();
+        assert_eq!(functions.choice, Choice::Never);
+        assert_eq!(functions.declared.len(), 2);
+        assert!(functions.instruction().is_some());
+    }
+
+    #[test]
+    fn a_long_description_is_whole_in_the_schema() {
+        let long = "\u{fc}".repeat(3000);
+        let tools = json!([{"type": "function", "function": {"name": "f", "description": long,
+            "parameters": {"type": "object", "description": "own"}}}]);
+        let function = read(tools, Value::Null).unwrap().declared.remove(0);
+        assert!(function.description.chars().count() < 2048);
+        assert_eq!(function.schema["description"], format!("own\n\n{long}"));
+    }
+}

@@ -1,0 +1,300 @@
+//! Pictures and files of a message.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
+use crate::block::{Block, Source};
+use crate::contract::types::ApiError;
+use crate::failure::{invalid_request, unsupported};
+use crate::request::{File, ImageUrl};
+
+/// The largest picture, in bytes. The CLI scales what is above the API's own limit of 5 MB down;
+/// 20 MiB is OpenAI's limit.
+const IMAGE_MAX: usize = 20 << 20;
+
+/// The largest document, in bytes: the API takes requests of 32 MB, and base64 adds a third.
+const DOCUMENT_MAX: usize = 22 << 20;
+
+/// Reads an `image_url` part. `param` is its place in the request, and `urls` whether the API may
+/// be asked to fetch a picture.
+pub(crate) fn image(image: Option<ImageUrl>, param: &str, urls: bool) -> Result<Block, ApiError> {
+    let param = format!("{param}.image_url.url");
+    let url = match image {
+        Some(ImageUrl::Object { url } | ImageUrl::Url(url)) => url,
+        None => {
+            return Err(invalid_request(
+                format!("`{param}` is missing"),
+                Some(param),
+            ));
+        }
+    };
+    if !url.starts_with("data:") {
+        let source = remote(url, &param, urls)?;
+        return Ok(Block::Image { source });
+    }
+    let (_, data) = data_url(&url, &param)?;
+    let bytes = decode(&data, &param)?;
+    bounded(bytes.len(), IMAGE_MAX, &param)?;
+    let Some(media_type) = image_type(&bytes) else {
+        let message = format!("`{param}` is no PNG, JPEG, GIF or WebP picture");
+        return Err(invalid_request(message, Some(param)));
+    };
+    let source = Source::Base64 { media_type, data };
+    Ok(Block::Image { source })
+}
+
+/// Reads a `file` part: a PDF or a text, as a data URL or as bare base64.
+pub(crate) fn file(file: Option<File>, param: &str, urls: bool) -> Result<Block, ApiError> {
+    let file = file.unwrap_or_default();
+    if file.file_id.is_some() {
+        return Err(unsupported(
+            "files by id: send the file itself as `file_data`",
+            format!("{param}.file.file_id"),
+        ));
+    }
+    let param = format!("{param}.file.file_data");
+    let Some(url) = file.file_data else {
+        return Err(invalid_request(
+            format!("`{param}` is missing"),
+            Some(param),
+        ));
+    };
+    let title = file.filename.filter(|name| !name.trim().is_empty());
+    if url.starts_with("https:") || url.starts_with("http:") {
+        let source = remote(url, &param, urls)?;
+        return Ok(Block::Document { source, title });
+    }
+    let (media_type, data) = if url.starts_with("data:") {
+        data_url(&url, &param)?
+    } else {
+        (String::new(), squeezed(&url))
+    };
+    let bytes = decode(&data, &param)?;
+    bounded(bytes.len(), DOCUMENT_MAX, &param)?;
+    let source = if bytes.starts_with(b"%PDF-") {
+        Source::Base64 {
+            media_type: "application/pdf",
+            data,
+        }
+    } else {
+        let textual = media_type.starts_with("text/") || media_type == "application/json";
+        match String::from_utf8(bytes) {
+            Ok(text) if textual || media_type.is_empty() => Source::Text {
+                media_type: "text/plain",
+                data: text,
+            },
+            _ => {
+                let message = format!("`{param}` is neither a PDF nor a text in UTF-8");
+                return Err(invalid_request(message, Some(param)));
+            }
+        }
+    };
+    Ok(Block::Document { source, title })
+}
+
+/// A picture or document that the API is to fetch. Its servers reach public addresses only; what
+/// names none is refused here, so that the client hears why.
+fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
+    let param = Some(param.to_owned());
+    if !urls {
+        let message = "URLs are not fetched: send the data itself as a `data:` URL (an operator can allow them with `fetch_urls`)";
+        return Err(invalid_request(message, param));
+    }
+    let host = url.strip_prefix("https://").map(|rest| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default()
+    });
+    if host.is_some_and(is_public_name) {
+        return Ok(Source::Url { url });
+    }
+    let message =
+        "only `https` URLs with the name of a public host can be fetched, or `data:` URLs sent";
+    Err(invalid_request(message, param))
+}
+
+/// Whether a host, perhaps with a port, is named as on the public internet: with a domain, and
+/// not by an address.
+fn is_public_name(host: &str) -> bool {
+    let name = host
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.');
+    let local = [
+        ".local",
+        ".localhost",
+        ".internal",
+        ".lan",
+        ".home.arpa",
+        ".test",
+    ];
+    let letters = name.rsplit('.').next().is_some_and(|last| {
+        last.bytes().any(|b| b.is_ascii_alphabetic()) && !last.starts_with("0x")
+    });
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let name = name.to_ascii_lowercase();
+    plain && letters && name.contains('.') && !local.iter().any(|end| name.ends_with(end))
+}
+
+/// The media type and the base64 of a data URL.
+fn data_url(url: &str, param: &str) -> Result<(String, String), ApiError> {
+    let parsed = url
+        .strip_prefix("data:")
+        .and_then(|rest| rest.split_once(','))
+        .and_then(|(head, data)| Some((head.strip_suffix(";base64")?, data)));
+    let Some((head, data)) = parsed else {
+        let message = format!("`{param}` must be `data:MEDIA_TYPE;base64,DATA`");
+        return Err(invalid_request(message, Some(param.to_owned())));
+    };
+    let media_type = head.split(';').next().unwrap_or_default().trim();
+    Ok((media_type.to_ascii_lowercase(), squeezed(data)))
+}
+
+fn squeezed(data: &str) -> String {
+    if data.bytes().any(|b| b.is_ascii_whitespace()) {
+        data.split_ascii_whitespace().collect()
+    } else {
+        data.to_owned()
+    }
+}
+
+fn decode(data: &str, param: &str) -> Result<Vec<u8>, ApiError> {
+    let decoded = STANDARD
+        .decode(data)
+        .or_else(|_| STANDARD_NO_PAD.decode(data));
+    match decoded {
+        Ok(bytes) if !bytes.is_empty() => Ok(bytes),
+        _ => {
+            let message = format!("`{param}` is not valid base64");
+            Err(invalid_request(message, Some(param.to_owned())))
+        }
+    }
+}
+
+fn bounded(size: usize, max: usize, param: &str) -> Result<(), ApiError> {
+    if size <= max {
+        return Ok(());
+    }
+    let message = format!("`{param}` has {size} bytes, and {max} are allowed: make it smaller");
+    Err(invalid_request(message, Some(param.to_owned())))
+}
+
+/// What a picture is by its first bytes, whatever its sender calls it.
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str, urls: bool) -> Result<Block, ApiError> {
+        image(Some(ImageUrl::Url(url.into())), "p", urls)
+    }
+
+    #[test]
+    fn a_picture_is_what_its_bytes_say() {
+        let Ok(Block::Image { source }) = read("data:image/jpeg;base64,iVBO\nRw0K Ggo=", false)
+        else {
+            panic!("it was refused");
+        };
+        let (media_type, data) = ("image/png", "iVBORw0KGgo=".into());
+        assert_eq!(source, Source::Base64 { media_type, data });
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused_by_its_place() {
+        for bad in [
+            "data:image/png;base64,aGVsbG8=",
+            "data:image/png;base64,",
+            "data:image/png;base64,?",
+            "data:image/png,abc",
+            "data:",
+            "https://example.com/a.png",
+            "file:///etc/passwd",
+            "",
+        ] {
+            let error = read(bad, false).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("p.image_url.url"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_are_passed_on_only_if_allowed_and_public() {
+        assert!(read("https://example.com/a.png", true).is_ok());
+        for bad in [
+            "http://example.com/a.png",
+            "https://localhost/a",
+            "https://127.0.0.1/a",
+            "https://2130706433/",
+            "https://0x7f.0x1/",
+            "https://[::1]/",
+            "https://example.com@10.0.0.1/",
+            "https://router/",
+            "https://nas.local/",
+            "https://metadata.google.internal./",
+            "ftp://example.com/",
+        ] {
+            assert!(read(bad, true).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_a_pdf_or_a_text() {
+        let read = |data: &str| {
+            let file_data = Some(data.to_owned());
+            let (filename, file_id) = (Some("x".to_owned()), None);
+            file(
+                Some(File {
+                    filename,
+                    file_data,
+                    file_id,
+                }),
+                "p",
+                false,
+            )
+        };
+        assert!(matches!(
+            read("data:application/pdf;base64,JVBERi0xLjQK").unwrap(),
+            Block::Document {
+                source: Source::Base64 { .. },
+                ..
+            }
+        ));
+        let Block::Document { source, title } = read("data:text/csv;base64,YSxi").unwrap() else {
+            panic!("no document");
+        };
+        assert_eq!(title.as_deref(), Some("x"));
+        assert_eq!(
+            source,
+            Source::Text {
+                media_type: "text/plain",
+                data: "a,b".into()
+            }
+        );
+        assert!(read("data:application/zip;base64,UEsDBA==").is_err());
+        assert!(read("JVBERi0xLjQK").is_ok(), "bare base64");
+    }
+}

@@ -1,0 +1,205 @@
+//! Makes a client's JSON Schema one that the CLI and the API both take.
+//!
+//! The CLI compiles the schema of a structured answer with a strict validator of draft 7, and
+//! where that fails it asks for no structured answer at all, in silence: `format` (2.1.197),
+//! `$schema` of another draft, `prefixItems` and unknown keywords are enough. So only what both
+//! know stays; what constrains a value goes into its description, for the model. Whether an answer
+//! fits the whole schema is the host's to check.
+
+use serde_json::{Map, Value};
+
+use crate::contract::types::ApiError;
+use crate::failure::invalid_request;
+
+/// Keywords whose values are kept as they are.
+const PLAIN: [&str; 23] = [
+    "$comment",
+    "$ref",
+    "const",
+    "default",
+    "description",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+];
+
+/// Keywords with a schema, or with `true` or `false`.
+const ONE: [&str; 5] = [
+    "additionalProperties",
+    "contains",
+    "items",
+    "not",
+    "propertyNames",
+];
+
+/// Keywords with a list of schemas.
+const LIST: [&str; 3] = ["allOf", "anyOf", "oneOf"];
+
+/// Keywords with schemas by name.
+const NAMED: [&str; 4] = ["$defs", "definitions", "patternProperties", "properties"];
+
+/// Keywords that constrain nothing, so that nobody misses them.
+const DROPPED: [&str; 8] = [
+    "$anchor",
+    "$id",
+    "$schema",
+    "$vocabulary",
+    "contentMediaType",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+];
+
+/// The schema of a structured answer for the CLI.
+///
+/// # Errors
+///
+/// The top of a schema must be an object's, as OpenAI has it, too.
+pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, ApiError> {
+    let schema = resolve_top(schema);
+    let wrong = ["anyOf", "oneOf", "allOf"]
+        .iter()
+        .any(|keyword| schema.contains_key(*keyword));
+    let kind = schema.get("type");
+    if wrong || kind.is_some_and(|kind| kind != "object") {
+        let message = format!("the top of `{at}` must be of type `object`, without alternatives");
+        return Err(invalid_request(message, Some(at.to_owned())));
+    }
+    let mut schema = loosened(schema);
+    schema.insert("type".into(), "object".into());
+    Ok(schema.into())
+}
+
+/// A top that only refers to one of its definitions, as for recursive types, is that definition:
+/// the API wants to see the type.
+fn resolve_top(mut schema: Map<String, Value>) -> Map<String, Value> {
+    let reference = schema.get("$ref").and_then(Value::as_str);
+    let Some((group, name)) = reference
+        .and_then(|reference| reference.strip_prefix("#/")?.split_once('/'))
+        .map(|(group, name)| (group.to_owned(), name.to_owned()))
+    else {
+        return schema;
+    };
+    let target = schema.get(&group).and_then(|group| group.get(&name));
+    let Some(Value::Object(target)) = target.cloned() else {
+        return schema;
+    };
+    schema.remove("$ref");
+    for (key, value) in target {
+        schema.entry(key).or_insert(value);
+    }
+    schema
+}
+
+fn loosened(schema: Map<String, Value>) -> Map<String, Value> {
+    let mut kept = Map::new();
+    let mut told = Vec::new();
+    // `items` is about the others then.
+    let is_tuple = schema.contains_key("prefixItems");
+    for (key, value) in schema {
+        let known = key.as_str();
+        let value = match value {
+            value if PLAIN.contains(&known) => value,
+            value if is_tuple && known == "items" => {
+                told.push(format!("{key}: {value}"));
+                continue;
+            }
+            value @ (Value::Object(_) | Value::Bool(_)) if ONE.contains(&known) => loose(value),
+            Value::Array(list) if LIST.contains(&known) => list.into_iter().map(loose).collect(),
+            Value::Object(map) if NAMED.contains(&known) => {
+                map.into_iter().map(|(name, s)| (name, loose(s))).collect()
+            }
+            _ if DROPPED.contains(&known) => continue,
+            value => {
+                told.push(format!("{key}: {value}"));
+                continue;
+            }
+        };
+        kept.insert(key, value);
+    }
+    if !told.is_empty() {
+        let own = match kept.get("description") {
+            Some(Value::String(own)) if !own.is_empty() => format!("{own} "),
+            _ => String::new(),
+        };
+        let description = format!("{own}({})", told.join(", "));
+        kept.insert("description".into(), description.into());
+    }
+    kept
+}
+
+fn loose(schema: Value) -> Value {
+    match schema {
+        Value::Object(schema) => loosened(schema).into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(schema: Value) -> Result<Value, ApiError> {
+        for_answer(schema.as_object().unwrap().clone(), "s")
+    }
+
+    #[test]
+    fn what_the_validator_does_not_know_goes_into_the_description() {
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "properties": {
+                "when": {"type": "string", "format": "date", "description": "The day"},
+                "pair": {"type": "array", "prefixItems": [{"type": "integer"}], "items": false},
+                "any": {"anyOf": [{"type": "string", "x-order": 1}, {"type": "null"}]},
+            },
+            "additionalProperties": false,
+        });
+        assert_eq!(
+            read(schema).unwrap(),
+            json!({
+                "properties": {
+                    "when": {"type": "string", "description": "The day (format: \"date\")"},
+                    "pair": {"type": "array", "description": "(prefixItems: [{\"type\":\"integer\"}], items: false)"},
+                    "any": {"anyOf": [{"type": "string", "description": "(x-order: 1)"}, {"type": "null"}]},
+                },
+                "additionalProperties": false,
+                "type": "object",
+            })
+        );
+    }
+
+    #[test]
+    fn a_top_that_refers_is_what_it_refers_to() {
+        let node = json!({"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}});
+        let schema = read(json!({"$ref": "#/$defs/Node", "$defs": {"Node": node}})).unwrap();
+        assert_eq!(schema["properties"], node["properties"]);
+        assert_eq!(schema["$defs"]["Node"], node);
+    }
+
+    #[test]
+    fn the_top_must_be_an_object() {
+        for bad in [
+            json!({"type": "array"}),
+            json!({"anyOf": [{"type": "object"}]}),
+        ] {
+            assert_eq!(read(bad).unwrap_err().param.as_deref(), Some("s"));
+        }
+        assert!(read(json!({})).is_ok());
+    }
+}

@@ -1,0 +1,264 @@
+//! What the client asks for, read from its request.
+
+use serde_json::Value;
+
+use crate::contract::types::ApiError;
+use crate::conversation::Conversation;
+use crate::failure::{invalid_request, unsupported};
+use crate::functions::Functions;
+use crate::request::{Request, ResponseFormat, Stop};
+use crate::schema;
+
+/// The most stop words, and the longest, in bytes. OpenAI takes four.
+const STOPS_MAX: usize = 16;
+const STOP_LENGTH_MAX: usize = 256;
+
+/// Below this limit on its tokens, an answer is not worth thinking about first: older models
+/// are told to think with at least 1024 tokens, or the API refuses.
+const THINKING_MIN: u64 = 2048;
+
+/// The most tokens that can be asked for; the CLI lowers it to what the model can.
+const TOKENS_MAX: u64 = 1_000_000;
+
+/// What the operator lets this adapter do.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions {
+    /// The API may be asked to fetch pictures and files by their URL.
+    pub fetch_urls: bool,
+    /// The model's thinking is shown to the client.
+    pub show_reasoning: bool,
+}
+
+/// A request as this adapter understands it.
+#[derive(Debug)]
+pub struct Task {
+    /// What was said so far.
+    pub conversation: Conversation,
+    /// How the process is launched.
+    pub launch: Launch,
+    /// What the answer must be like.
+    pub wish: Wish,
+}
+
+/// What of a request stands on the command line or in the environment, through placeholders.
+#[derive(Debug, Default, PartialEq)]
+pub struct Launch {
+    /// `--effort`
+    pub effort: Option<&'static str>,
+    /// No thinking at all, as far as the model can be told so.
+    pub no_thinking: bool,
+    /// The most tokens of the answer, thinking included.
+    pub max_tokens: Option<u64>,
+}
+
+/// What an answer must be like.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// What the model may or must call.
+    pub functions: Functions,
+    /// Of what form its text is.
+    pub format: Format,
+    /// Words that end it.
+    pub stop: Vec<String>,
+    /// The client reads the answer as a whole, so nothing needs to be shown before it is certain.
+    pub whole: bool,
+    /// The client sees the model's thinking.
+    pub show_reasoning: bool,
+}
+
+/// The form of an answer's text.
+#[derive(Debug, Default, PartialEq)]
+pub enum Format {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON object.
+    Object,
+    /// JSON of this schema.
+    Schema(Value),
+}
+
+impl Task {
+    /// Reads a chat completion request.
+    ///
+    /// # Errors
+    ///
+    /// Names the field that cannot be served.
+    pub fn from_request(json: &str, permissions: Permissions) -> Result<Self, ApiError> {
+        let request: Request = serde_json::from_str(json)
+            .map_err(|e| invalid_request(format!("cannot read the request: {e}"), None))?;
+        let launch = launch(&request)?;
+        let mut conversation = Conversation::read(request.messages, permissions.fetch_urls)?;
+        let functions = Functions::read(
+            request.tools.unwrap_or_default(),
+            request.tool_choice,
+            request.parallel_tool_calls,
+            conversation.called(),
+        )?;
+        let format = format(request.response_format)?;
+        conversation.system.extend(functions.instruction());
+        if format == Format::Object {
+            conversation.system.push(
+                "Answer with one valid JSON object and nothing else: no words around it, no code fence."
+                    .into(),
+            );
+        }
+        let wish = Wish {
+            functions,
+            format,
+            stop: stop(request.stop)?,
+            whole: request.stream != Some(true),
+            show_reasoning: permissions.show_reasoning,
+        };
+        Ok(Task {
+            conversation,
+            launch,
+            wish,
+        })
+    }
+}
+
+/// OpenAI's levels of effort as those of `--effort`. The CLI has none below `low`.
+fn launch(request: &Request) -> Result<Launch, ApiError> {
+    let effort = match request.reasoning_effort.as_deref() {
+        None => None,
+        Some("none" | "minimal" | "low") => Some("low"),
+        Some("medium") => Some("medium"),
+        Some("high") => Some("high"),
+        Some("xhigh") => Some("xhigh"),
+        Some("max") => Some("max"),
+        Some(_) => {
+            return Err(invalid_request(
+                "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max",
+                Some("reasoning_effort".into()),
+            ));
+        }
+    };
+    let (name, max_tokens) = match (request.max_completion_tokens, request.max_tokens) {
+        (None, max) => ("max_tokens", max),
+        (max, _) => ("max_completion_tokens", max),
+    };
+    if max_tokens == Some(0) {
+        let message = format!("`{name}` must be at least 1");
+        return Err(invalid_request(message, Some(name.into())));
+    }
+    Ok(Launch {
+        effort,
+        no_thinking: request.reasoning_effort.as_deref() == Some("none")
+            || max_tokens.is_some_and(|max| max < THINKING_MIN),
+        max_tokens: max_tokens.map(|max| max.min(TOKENS_MAX)),
+    })
+}
+
+fn format(format: Option<ResponseFormat>) -> Result<Format, ApiError> {
+    let Some(format) = format else {
+        return Ok(Format::Text);
+    };
+    match format.r#type.as_str() {
+        "text" => Ok(Format::Text),
+        "json_object" => Ok(Format::Object),
+        "json_schema" => {
+            let at = "response_format.json_schema.schema";
+            let Some(json_schema) = format.json_schema else {
+                let at = "response_format.json_schema";
+                return Err(invalid_request(
+                    format!("`{at}` is missing"),
+                    Some(at.into()),
+                ));
+            };
+            let mut schema = json_schema.schema.unwrap_or_default();
+            if let Some(description) = json_schema.description {
+                schema
+                    .entry("description")
+                    .or_insert_with(|| description.into());
+            }
+            schema::for_answer(schema, at).map(Format::Schema)
+        }
+        _ => Err(unsupported(
+            "this format of answers: use text, json_object or json_schema",
+            "response_format.type".into(),
+        )),
+    }
+}
+
+fn stop(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let mut words = match stop {
+        None => Vec::new(),
+        Some(Stop::One(word)) => vec![word],
+        Some(Stop::Several(words)) => words,
+    };
+    words.retain(|word| !word.is_empty());
+    if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
+        let message = format!("`stop` may have {STOPS_MAX} words of {STOP_LENGTH_MAX} bytes each");
+        return Err(invalid_request(message, Some("stop".into())));
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Permissions = Permissions {
+        fetch_urls: true,
+        show_reasoning: true,
+    };
+
+    fn read(field: &str) -> Result<Task, ApiError> {
+        let json = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],{field}}}"#);
+        Task::from_request(&json, ALL)
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_by_the_name_of_its_field() {
+        for (field, param) in [
+            (r#""reasoning_effort":"huge""#, "reasoning_effort"),
+            (r#""max_tokens":0"#, "max_tokens"),
+            (
+                r#""max_tokens":5,"max_completion_tokens":0"#,
+                "max_completion_tokens",
+            ),
+            (
+                r#""response_format":{"type":"grammar"}"#,
+                "response_format.type",
+            ),
+            (
+                r#""response_format":{"type":"json_schema"}"#,
+                "response_format.json_schema",
+            ),
+            (
+                r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array"}}}"#,
+                "response_format.json_schema.schema",
+            ),
+            (&format!(r#""stop":"{}""#, "x".repeat(300)), "stop"),
+        ] {
+            assert_eq!(
+                read(field).unwrap_err().param.as_deref(),
+                Some(param),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_lists_and_plain_text_formats_are_no_feature() {
+        let task = read(
+            r#""tools":[],"stop":[""],"response_format":{"type":"text"},"tool_choice":"auto""#,
+        )
+        .unwrap();
+        assert_eq!(task.launch, Launch::default());
+        assert!(task.wish.stop.is_empty() && task.conversation.system.is_empty());
+    }
+
+    #[test]
+    fn short_answers_and_no_effort_are_given_without_thinking() {
+        let launch = |field| read(field).unwrap().launch;
+        assert!(launch(r#""max_tokens":100"#).no_thinking);
+        assert!(launch(r#""reasoning_effort":"none""#).no_thinking);
+        let long = launch(r#""max_completion_tokens":9000000000,"max_tokens":1"#);
+        assert_eq!(
+            (long.max_tokens, long.no_thinking),
+            (Some(TOKENS_MAX), false)
+        );
+    }
+}

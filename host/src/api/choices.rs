@@ -1,0 +1,101 @@
+//! The answers to one request: as many exchanges at once as the client wants choices.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::exchange::{Event, Exchange};
+use crate::guests::types::Usage;
+
+/// Exchanges that answer one request, each under its index.
+pub(super) struct Choices {
+    exchanges: Vec<Option<Exchange>>,
+    /// The one that is looked at first, so that none starves another.
+    turn: usize,
+    usage: Option<Usage>,
+}
+
+impl Choices {
+    pub(super) fn new(exchanges: Vec<Exchange>) -> Self {
+        Choices {
+            exchanges: exchanges.into_iter().map(Some).collect(),
+            turn: 0,
+            usage: None,
+        }
+    }
+
+    /// How many choices there are.
+    pub(super) fn len(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// What comes next, and from which choice. None when all are finished. A choice that failed
+    /// ends all of them: nothing is left to ask for then.
+    pub(super) async fn next(&mut self) -> Option<(usize, Event)> {
+        if let [Some(only)] = self.exchanges.as_mut_slice() {
+            let event = only.next().await;
+            self.note(0, &event);
+            return Some((0, event));
+        }
+        let count = self.exchanges.len();
+        let turn = self.turn;
+        let mut waiting: Vec<_> = self
+            .exchanges
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(i, exchange)| Some((i, Box::pin(exchange.as_mut()?.next()))))
+            .collect();
+        if waiting.is_empty() {
+            return None;
+        }
+        waiting.sort_by_key(|(i, _)| (i + count - turn) % count);
+        let first = poll_fn(|context| {
+            for (i, next) in &mut waiting {
+                if let Poll::Ready(event) = next.as_mut().poll(context) {
+                    return Poll::Ready((*i, event));
+                }
+            }
+            Poll::Pending
+        });
+        let (i, event) = first.await;
+        drop(waiting);
+        self.turn = (i + 1) % count;
+        self.note(i, &event);
+        Some((i, event))
+    }
+
+    fn note(&mut self, i: usize, event: &Event) {
+        match event {
+            Event::Delta(_) => {}
+            Event::Finish(outcome) => {
+                self.exchanges[i] = None;
+                self.usage = match (self.usage, outcome.usage) {
+                    (Some(sum), Some(more)) => Some(added(sum, more)),
+                    (sum, more) => sum.or(more),
+                };
+            }
+            Event::Fail(_) => self.exchanges.fill_with(|| None),
+        }
+    }
+
+    /// What the finished choices took together.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+}
+
+fn added(sum: Usage, more: Usage) -> Usage {
+    let cost = (sum.cost_usd, more.cost_usd);
+    Usage {
+        prompt_tokens: sum.prompt_tokens.saturating_add(more.prompt_tokens),
+        completion_tokens: sum.completion_tokens.saturating_add(more.completion_tokens),
+        cached_tokens: sum.cached_tokens.saturating_add(more.cached_tokens),
+        cache_write_tokens: sum
+            .cache_write_tokens
+            .saturating_add(more.cache_write_tokens),
+        reasoning_tokens: sum.reasoning_tokens.saturating_add(more.reasoning_tokens),
+        cost_usd: match cost {
+            (Some(sum), Some(more)) => Some(sum + more),
+            (sum, more) => sum.or(more),
+        },
+    }
+}

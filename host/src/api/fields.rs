@@ -1,0 +1,326 @@
+//! The fields of a chat completion request: of what shape each is, and what becomes of it.
+//!
+//! This table is the one place where that is said: requests are checked and sorted by it, and a
+//! test compares the README's table with it.
+
+use serde_json::{Map, Value};
+
+use super::request::{shown, wrong_type};
+use crate::failure::{Failure, Kind};
+
+/// A field of a request.
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    shape: Shape,
+    pub(super) class: Class,
+    /// For the README.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares the README with it")
+    )]
+    note: &'static str,
+}
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It does what OpenAI says, or what the note says.
+    Honoured,
+    /// It only tunes the answer: ignored, and named in `x-ignored-params`.
+    Ignored,
+    /// The answer would mean something else without it: refused, unless it asks for nothing.
+    Refused,
+}
+
+/// What a value may be; null is always as good as nothing.
+#[derive(Clone, Copy)]
+enum Shape {
+    Any,
+    Flag,
+    Text,
+    /// A whole number in this range.
+    Whole(i64, i64),
+    /// A number in this range.
+    Number(f64, f64),
+    List,
+    Object,
+    TextOrList,
+    TextOrObject,
+}
+
+use Class::{Honoured, Ignored, Refused};
+
+const fn field(name: &'static str, shape: Shape, class: Class, note: &'static str) -> Field {
+    Field {
+        name,
+        shape,
+        class,
+        note,
+    }
+}
+
+const MANY: i64 = i64::MAX;
+
+/// All fields of OpenAI's chat completions.
+pub(super) const FIELDS: [Field; 36] = [
+    field(
+        "messages",
+        Shape::List,
+        Honoured,
+        "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text`, `refusal`, `image_url`, `file`; `name` is not passed on",
+    ),
+    field("model", Shape::Text, Honoured, ""),
+    field("stream", Shape::Flag, Honoured, ""),
+    field(
+        "stream_options",
+        Shape::Object,
+        Honoured,
+        "`include_usage`; other keys are ignored",
+    ),
+    field(
+        "n",
+        Shape::Whole(1, 1024),
+        Honoured,
+        "up to `max_choices`, each by a process of its own; usage is the sum",
+    ),
+    field(
+        "tools",
+        Shape::List,
+        Honoured,
+        "functions only; their names and schemas are checked before anything runs, `strict` ones also against what the model sends",
+    ),
+    field(
+        "tool_choice",
+        Shape::TextOrObject,
+        Honoured,
+        "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer checked; asked twice, then 502 `tool_choice_not_honoured`",
+    ),
+    field(
+        "parallel_tool_calls",
+        Shape::Flag,
+        Honoured,
+        "`false`: only the first call of an answer is passed on",
+    ),
+    field(
+        "response_format",
+        Shape::Object,
+        Honoured,
+        "`text`, `json_object`, `json_schema`; with `strict` the answer is validated before it is called done",
+    ),
+    field(
+        "reasoning_effort",
+        Shape::Text,
+        Honoured,
+        "`none` (no thinking, as far as the model allows), `minimal` and `low` (both the CLI's `low`), `medium`, `high`, `xhigh`, `max`",
+    ),
+    field(
+        "stop",
+        Shape::TextOrList,
+        Honoured,
+        "up to 16 words of 256 bytes, in text, not in JSON by schema or in arguments; `completion_tokens` is an estimate then",
+    ),
+    field(
+        "max_completion_tokens",
+        Shape::Whole(1, MANY),
+        Honoured,
+        "exact: the API counts, thinking included; below 2048 the model does not think; lowered to what the model can",
+    ),
+    field(
+        "max_tokens",
+        Shape::Whole(1, MANY),
+        Honoured,
+        "the same, if `max_completion_tokens` is not there",
+    ),
+    field("temperature", Shape::Number(0.0, 2.0), Ignored, ""),
+    field("top_p", Shape::Number(0.0, 1.0), Ignored, ""),
+    field("seed", Shape::Whole(i64::MIN, MANY), Ignored, ""),
+    field("frequency_penalty", Shape::Number(-2.0, 2.0), Ignored, ""),
+    field("presence_penalty", Shape::Number(-2.0, 2.0), Ignored, ""),
+    field("verbosity", Shape::Text, Ignored, ""),
+    field("prediction", Shape::Object, Ignored, ""),
+    field("service_tier", Shape::Text, Ignored, ""),
+    field("store", Shape::Flag, Ignored, ""),
+    field("metadata", Shape::Object, Ignored, ""),
+    field("user", Shape::Text, Ignored, ""),
+    field("safety_identifier", Shape::Text, Ignored, ""),
+    field(
+        "prompt_cache_key",
+        Shape::Text,
+        Ignored,
+        "the CLI sets the API's cache marks itself",
+    ),
+    field("prompt_cache_retention", Shape::Text, Ignored, ""),
+    field("prompt_cache_options", Shape::Object, Ignored, ""),
+    field("logit_bias", Shape::Object, Refused, "unless empty"),
+    field("logprobs", Shape::Flag, Refused, "unless `false`"),
+    field("top_logprobs", Shape::Whole(0, 20), Refused, "unless 0"),
+    field("modalities", Shape::List, Refused, "unless only `text`"),
+    field("audio", Shape::Object, Refused, ""),
+    field("web_search_options", Shape::Object, Refused, ""),
+    field(
+        "functions",
+        Shape::List,
+        Refused,
+        "unless empty: use `tools`",
+    ),
+    field(
+        "function_call",
+        Shape::Any,
+        Refused,
+        "unless `none` or `auto`: use `tool_choice`",
+    ),
+];
+
+/// Checks the shapes of all fields, and that nothing is asked for that is refused.
+///
+/// # Errors
+///
+/// Names the first field at fault.
+pub(super) fn check(fields: &Map<String, Value>) -> Result<(), Failure> {
+    for field in &FIELDS {
+        match fields.get(field.name) {
+            None | Some(Value::Null) => {}
+            Some(value) => field.check(value)?,
+        }
+    }
+    Ok(())
+}
+
+/// The names of fields that are ignored, sorted: those of the table, and those that nobody knows.
+pub(super) fn ignored(fields: &Map<String, Value>) -> Vec<String> {
+    let is_ignored = |name: &str| {
+        let known = FIELDS.iter().find(|field| field.name == name);
+        known.is_none_or(|field| field.class == Ignored)
+    };
+    let set = fields.iter().filter(|(_, value)| !value.is_null());
+    let mut ignored: Vec<String> = set
+        .filter(|(name, _)| is_ignored(name))
+        .map(|(name, _)| shown(name))
+        .filter(|name| !name.is_empty())
+        .collect();
+    ignored.sort();
+    ignored
+}
+
+impl Field {
+    fn check(&self, value: &Value) -> Result<(), Failure> {
+        let name = self.name;
+        let (fits, wanted) = match self.shape {
+            Shape::Any => (true, String::new()),
+            Shape::Flag => (value.is_boolean(), "true or false".into()),
+            Shape::Text => (value.is_string(), "a text".into()),
+            Shape::List => (value.is_array(), "a list".into()),
+            Shape::Object => (value.is_object(), "an object".into()),
+            Shape::TextOrList => (
+                is_text_list(value) || value.is_string(),
+                "a text or a list of texts".into(),
+            ),
+            Shape::TextOrObject => (
+                value.is_string() || value.is_object(),
+                "a text or an object".into(),
+            ),
+            Shape::Whole(least, most) => (
+                whole(value).is_some_and(|n| (least..=most).contains(&n)),
+                match most {
+                    MANY if least == i64::MIN => "a whole number".into(),
+                    MANY => format!("a whole number from {least}"),
+                    _ => format!("a whole number from {least} to {most}"),
+                },
+            ),
+            Shape::Number(least, most) => (
+                value.as_f64().is_some_and(|n| (least..=most).contains(&n)),
+                format!("a number from {least} to {most}"),
+            ),
+        };
+        if !fits {
+            return Err(wrong_type(name, &wanted, value));
+        }
+        if self.class == Refused && !asks_for_nothing(value) {
+            let message = format!(
+                "`{name}` is not supported, and the answer would mean something else without it"
+            );
+            return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(name));
+        }
+        Ok(())
+    }
+}
+
+/// A whole number, also if it is written as `1.0`, as some languages do.
+fn whole(value: &Value) -> Option<i64> {
+    let exact = value.as_i64();
+    exact.or_else(|| {
+        let number = value
+            .as_f64()
+            .filter(|n| n.fract() == 0.0 && n.abs() < 1e15)?;
+        Some(number as i64)
+    })
+}
+
+fn is_text_list(value: &Value) -> bool {
+    value
+        .as_array()
+        .is_some_and(|list| list.iter().all(Value::is_string))
+}
+
+fn asks_for_nothing(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => !flag,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.iter().all(|item| item == "text"),
+        Value::String(text) => text == "none" || text == "auto",
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Null => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as it stands in the README.
+    fn table() -> String {
+        let mut text = String::from("| field | | |\n|---|---|---|\n");
+        for field in &FIELDS {
+            let class = match field.class {
+                Honoured => "honoured",
+                Ignored => "ignored",
+                Refused => "refused",
+            };
+            text += &format!("| `{}` | {class} | {} |\n", field.name, field.note);
+        }
+        text + "| any other | ignored | `top_k`, `provider`, … |\n"
+    }
+
+    #[test]
+    fn the_readme_has_this_table() {
+        const BEGIN: &str =
+            "<!-- fields: a test compares this table with host/src/api/fields.rs -->\n";
+        const END: &str = "<!-- /fields -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = readme.split_once(BEGIN).unwrap();
+        let (found, tail) = rest.split_once(END).unwrap();
+        if std::env::var_os("UPDATE_README").is_some() {
+            std::fs::write(path, format!("{head}{BEGIN}{}{END}{tail}", table())).unwrap();
+        } else {
+            assert_eq!(found, table(), "run this test with UPDATE_README=1");
+        }
+    }
+
+    #[test]
+    fn shapes_are_checked_and_null_is_nothing() {
+        let check = |name: &str, value: Value| {
+            super::check(&Map::from_iter([(name.to_owned(), value)])).is_ok()
+        };
+        assert!(check("n", 2.into()) && check("n", 2.0.into()) && check("n", Value::Null));
+        assert!(!check("n", 0.into()) && !check("n", 1.5.into()) && !check("n", "1".into()));
+        assert!(check("temperature", 2.into()) && !check("temperature", 2.1.into()));
+        assert!(check("stop", "x".into()) && !check("stop", vec![1].into()));
+        assert!(check("functions", Value::Array(vec![])) && !check("functions", vec![1].into()));
+        assert!(
+            check("function_call", "auto".into())
+                && !check("audio", serde_json::json!({"voice": "x"}))
+        );
+        assert!(check("top_k", "whatever".into()));
+    }
+}

@@ -1,0 +1,600 @@
+//! Functions, structured answers, pictures and the rest of a request, through the real command
+//! lines.
+
+use std::time::{Duration, Instant};
+
+use harness_tests::host::{chunks, streamed_text};
+use serde_json::{Value, json};
+
+use crate::cli::{ONE_AT_A_TIME, Real, user, versions};
+
+/// A picture of one pixel.
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+fn function(name: &str, properties: &Value) -> Value {
+    json!({"type": "function", "function": {
+        "name": name,
+        "description": format!("does {name}"),
+        "parameters": {"type": "object", "properties": properties},
+    }})
+}
+
+fn weather_and_time() -> Value {
+    json!([
+        function("get_weather", &json!({"city": {"type": "string"}})),
+        function("get_time", &json!({})),
+    ])
+}
+
+/// The calls of a stream, put together as clients do it, and its last reason to finish.
+fn streamed_calls(stream: &str) -> (Vec<(String, String, String)>, String) {
+    let mut calls: Vec<(String, String, String)> = Vec::new();
+    let mut reason = String::new();
+    for chunk in chunks(stream) {
+        let choice = &chunk["choices"][0];
+        reason += choice["finish_reason"].as_str().unwrap_or_default();
+        for call in choice["delta"]["tool_calls"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let index = call["index"].as_u64().unwrap() as usize;
+            if index == calls.len() {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                calls.push((
+                    text(&call["id"]),
+                    text(&call["function"]["name"]),
+                    String::new(),
+                ));
+            } else {
+                assert!(call.get("id").is_none(), "only the first piece has an id");
+            }
+            calls[index].2 += call["function"]["arguments"].as_str().unwrap();
+        }
+    }
+    (calls, reason)
+}
+
+fn calls(answer: &Value) -> Vec<(String, String, String)> {
+    let calls = answer["choices"][0]["message"]["tool_calls"].as_array();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    calls
+        .into_iter()
+        .flatten()
+        .map(|c| {
+            (
+                text(&c["id"]),
+                text(&c["function"]["name"]),
+                text(&c["function"]["arguments"]),
+            )
+        })
+        .collect()
+}
+
+fn message(answer: &Value) -> &Value {
+    &answer["choices"][0]["message"]
+}
+
+#[tokio::test]
+async fn functions_are_called_with_the_text_before_and_several_at_once() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("functions_are_called").await {
+        let long = "\u{fc}".repeat(5000);
+        let mut tools = weather_and_time();
+        tools[1]["function"]["description"] = long.as_str().into();
+        let request = json!({"messages": user("scenario:tools"), "tools": tools});
+        let ((status, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        let expected = [
+            (
+                "toolu_1".to_owned(),
+                "get_weather".to_owned(),
+                r#"{"city": "Köln"}"#.to_owned(),
+            ),
+            ("toolu_2".to_owned(), "get_time".to_owned(), "{}".to_owned()),
+        ];
+        assert_eq!(calls(&answer), expected);
+        assert_eq!(
+            streamed_calls(&stream),
+            (expected.to_vec(), "tool_calls".into())
+        );
+        assert_eq!(message(&answer)["content"], "Let me see.");
+        assert_eq!(streamed_text(&stream), "Let me see.");
+        assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+        assert_eq!(answer["usage"]["completion_tokens"], 30);
+        let requests = real.api.requests("scenario:tools");
+        assert_eq!(
+            requests.len(),
+            2,
+            "{}: one call of the API for each",
+            real.version
+        );
+        let seen = &requests[0].body["tools"];
+        let names: Vec<&str> = seen
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["mcp__client__get_time", "mcp__client__get_weather"]);
+        assert_eq!(
+            seen[0]["input_schema"]["description"], long,
+            "no word of it is lost"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_with_functions_goes_on_as_it_was() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("a_conversation_with_functions_goes_on_as_it_was").await {
+        let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "get_weather", "arguments": arguments}});
+        let messages = json!([
+            {"role": "user", "content": "mark-calls weather?"},
+            {"role": "assistant", "content": "One moment.", "tool_calls": [call("call_a", "{\"city\":\"Rome\"}"), call("call_b", "")]},
+            {"role": "tool", "tool_call_id": "call_a", "content": "/cost @/etc/hostname"},
+            {"role": "tool", "tool_call_id": "call_b", "content": [{"type": "text", "text": "rain"}]},
+            {"role": "assistant", "content": "Sun and rain.", "tool_calls": [call("call_c", "{}")]},
+            {"role": "tool", "tool_call_id": "call_c", "content": ""},
+            {"role": "assistant", "content": "Done."},
+            {"role": "user", "content": "Thanks, and the weather again"},
+            {"role": "assistant", "content": null, "tool_calls": [call("call_a", "{}")]},
+            {"role": "tool", "tool_call_id": "call_a", "content": "snow"},
+        ]);
+        let request =
+            json!({"model": "claude-sonnet", "messages": messages, "tools": weather_and_time()});
+        let (status, answer) = real.host.post(&request).await;
+        assert_eq!(
+            (status, &message(&answer)["content"]),
+            (200, &json!("The result is snow")),
+            "{}: {answer}",
+            real.version
+        );
+        let requests = real.api.requests("mark-calls");
+        assert_eq!(requests.len(), 1);
+        let seen = requests[0].blocks();
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let used = |id: &str, input: Value| json!({"type": "tool_use", "id": id, "name": "mcp__client__get_weather", "input": input});
+        let result = |id: &str, content: Value| json!({"tool_use_id": id, "type": "tool_result", "content": content});
+        let expected = json!([
+            ["user", [text("mark-calls weather?")]],
+            [
+                "assistant",
+                [
+                    text("One moment."),
+                    used("call_a", json!({"city": "Rome"})),
+                    used("call_b", json!({}))
+                ]
+            ],
+            [
+                "user",
+                [
+                    result("call_a", json!([text("/cost @/etc/hostname")])),
+                    result("call_b", json!([text("rain")]))
+                ]
+            ],
+            [
+                "assistant",
+                [text("Sun and rain."), used("call_c", json!({}))]
+            ],
+            ["user", [result("call_c", json!([]))]],
+            ["assistant", [text("Done.")]],
+            ["user", [text("Thanks, and the weather again")]],
+            ["assistant", [used("call_3", json!({}))]],
+            ["user", [result("call_3", json!([text("snow")]))]],
+        ]);
+        assert_eq!(seen, expected, "{}", real.version);
+        // The client forgot to say what functions there are.
+        let mut forgot = request.clone();
+        forgot["tools"] = json!([]);
+        assert_eq!(real.host.post(&forgot).await.0, 200, "{}", real.version);
+    }
+}
+
+#[tokio::test]
+async fn a_choice_of_functions_is_kept_or_the_answer_is_an_error() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("a_choice_of_functions_is_kept").await {
+        let ask = |scenario: &str, choice: Value| json!({"messages": user(scenario), "tools": weather_and_time(), "tool_choice": choice});
+        let named = json!({"type": "function", "function": {"name": "get_time"}});
+        let ((_, answer), (_, stream)) = real.both_with(&ask("Hello", named)).await;
+        assert_eq!(
+            calls(&answer)[0].1,
+            "get_time",
+            "{}: {answer}",
+            real.version
+        );
+        assert_eq!(streamed_calls(&stream).0[0].1, "get_time");
+
+        let ((_, answer), (_, stream)) = real
+            .both_with(&ask("scenario:reluctant", json!("required")))
+            .await;
+        assert_eq!(calls(&answer).len(), 1, "{}: {answer}", real.version);
+        assert!(
+            !stream.contains("rather not"),
+            "words that are no part of the answer: {stream}"
+        );
+        assert_eq!(
+            answer["usage"]["completion_tokens"],
+            6 + 7,
+            "both attempts count"
+        );
+
+        let ((status, answer), (_, stream)) = real
+            .both_with(&ask("scenario:stubborn", json!("required")))
+            .await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (502, &json!("tool_choice_not_honoured")),
+            "{}",
+            real.version
+        );
+        assert!(stream.contains("tool_choice_not_honoured") && !stream.contains("rather not"));
+        assert_eq!(
+            real.api.requests("scenario:stubborn").len(),
+            4,
+            "each asked twice"
+        );
+
+        let ((status, answer), _) = real
+            .both_with(&ask("What is the weather?", json!("none")))
+            .await;
+        assert_eq!(
+            (status, &message(&answer)["content"]),
+            (200, &json!("Hello there"))
+        );
+        assert_eq!(
+            real.api.requests("What is the weather?")[0].body["tools"],
+            json!([])
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_that_may_not_be_are_refused_to_the_model_not_shown() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("calls_that_may_not_be_are_refused_to_the_model_not_shown").await {
+        let ask = |scenario: &str| {
+            let call = json!({"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}});
+            let messages = json!([
+                {"role": "user", "content": scenario},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": "sun"},
+                {"role": "user", "content": "well?"},
+            ]);
+            json!({"messages": messages, "tools": weather_and_time(), "tool_choice": "none"})
+        };
+        let ((status, answer), (_, stream)) = real.both_with(&ask("scenario:eager")).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        assert!(calls(&answer).is_empty() && streamed_calls(&stream).0.is_empty());
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        let ((status, answer), _) = real.both_with(&ask("scenario:defiant")).await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (502, &json!("tool_choice_not_honoured")),
+            "{}",
+            real.version
+        );
+
+        // A function that the model made up is the CLI's to refuse.
+        let request =
+            json!({"messages": user("scenario:unknown-tool"), "tools": weather_and_time()});
+        let ((status, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        assert!(calls(&answer).is_empty());
+        assert_eq!(
+            streamed_text(&stream),
+            message(&answer)["content"].as_str().unwrap()
+        );
+        assert_eq!(answer["usage"]["completion_tokens"], 9 + 7);
+
+        let request = json!({"messages": user("scenario:tools"), "tools": weather_and_time(), "parallel_tool_calls": false});
+        let ((_, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(
+            (calls(&answer).len(), streamed_calls(&stream).0.len()),
+            (1, 1)
+        );
+
+        let request = json!({"messages": user("scenario:tools-cut"), "tools": weather_and_time()});
+        let ((_, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(answer["choices"][0]["finish_reason"], "length");
+        assert_eq!(streamed_calls(&stream).1, "length");
+    }
+}
+
+fn by_schema(scenario: &str, strict: bool) -> Value {
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {"city": {"type": "string", "format": "x-city"}, "days": {"type": "integer"}},
+        "required": ["city"],
+        "additionalProperties": false,
+    });
+    let format = json!({"type": "json_schema", "json_schema": {"name": "place", "strict": strict, "schema": schema}});
+    json!({"messages": user(scenario), "response_format": format})
+}
+
+#[tokio::test]
+async fn structured_answers_are_json_of_the_schema() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("structured_answers_are_json_of_the_schema").await {
+        let ((status, answer), (_, stream)) =
+            real.both_with(&by_schema("in 'Rome' for 3", true)).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        let content = message(&answer)["content"].as_str().unwrap();
+        assert_eq!(content, r#"{"city":"Rome","days":3}"#);
+        assert_eq!(streamed_text(&stream), content);
+        assert!(
+            chunks(&stream).len() > 5,
+            "it is streamed in pieces: {stream}"
+        );
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        assert!(calls(&answer).is_empty());
+
+        // The CLI lets the model try again; what was already sent cannot be taken back.
+        let ((status, answer), (_, stream)) = real
+            .both_with(&by_schema("scenario:bad-structure", true))
+            .await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        assert!(
+            message(&answer)["content"]
+                .as_str()
+                .unwrap()
+                .contains("city")
+        );
+        assert!(
+            stream.contains("schema_not_met") && !stream.contains("[DONE]"),
+            "{stream}"
+        );
+
+        let ((status, answer), _) = real
+            .both_with(&by_schema("scenario:written-structure", true))
+            .await;
+        assert_eq!(
+            (status, &message(&answer)["content"]),
+            (200, &json!("{\"city\": \"Rome\"}")),
+            "{}",
+            real.version
+        );
+        let ((status, answer), (_, stream)) = real
+            .both_with(&by_schema("scenario:never-structure", false))
+            .await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (502, &json!("schema_not_met")),
+            "{}",
+            real.version
+        );
+        assert!(
+            stream.contains("schema_not_met") && !stream.contains("No JSON"),
+            "{stream}"
+        );
+
+        let request = json!({"messages": user("with 'setup' and 'end'"), "response_format": {"type": "json_object"}});
+        let ((status, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(
+            (status, &message(&answer)["content"]),
+            (200, &json!(r#"{"setup":"x","end":"x"}"#))
+        );
+        assert_eq!(streamed_text(&stream), r#"{"setup":"x","end":"x"}"#);
+        let request = json!({"messages": user("scenario:stubborn"), "response_format": {"type": "json_object"}});
+        let ((status, answer), _) = real.both_with(&request).await;
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (502, &json!("invalid_json")),
+            "{}",
+            real.version
+        );
+    }
+}
+
+#[tokio::test]
+async fn stop_words_and_token_limits_end_an_answer() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("stop_words_and_token_limits_end_an_answer").await {
+        let started = Instant::now();
+        let request = json!({"messages": user("scenario:stops"), "stop": ["nothing", "END"]});
+        let ((status, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(
+            (status, &message(&answer)["content"]),
+            (200, &json!("one two ")),
+            "{}",
+            real.version
+        );
+        assert_eq!(streamed_text(&stream), "one two ");
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() > 1);
+        assert!(
+            started.elapsed() < Duration::from_secs(15),
+            "it was not ended at once"
+        );
+
+        let request = json!({"messages": user("scenario:words"), "max_tokens": 5});
+        let ((_, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(
+            message(&answer)["content"],
+            "w0 w1 w2 w3 w4 ",
+            "{}",
+            real.version
+        );
+        assert_eq!(streamed_text(&stream), "w0 w1 w2 w3 w4 ");
+        assert_eq!(answer["choices"][0]["finish_reason"], "length");
+        assert_eq!(answer["usage"]["completion_tokens"], 5);
+        let seen = real.api.requests("scenario:words");
+        assert_eq!(
+            (&seen[0].body["max_tokens"], &seen[0].body["thinking"]),
+            (&json!(5), &Value::Null)
+        );
+    }
+}
+
+#[tokio::test]
+async fn effort_and_thinking_reach_the_api() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("effort_and_thinking_reach_the_api").await {
+        for (effort, expected, thinks) in [("none", "low", false), ("high", "high", true)] {
+            let request = json!({"model": "claude-sonnet", "messages": user(&format!("mark-{effort}")), "reasoning_effort": effort});
+            assert_eq!(real.host.post(&request).await.0, 200);
+            let seen = &real.api.requests(&format!("mark-{effort}"))[0].body;
+            assert_eq!(
+                seen["output_config"]["effort"], expected,
+                "{}",
+                real.version
+            );
+            assert_eq!(!seen["thinking"].is_null(), thinks, "{}", real.version);
+        }
+        let (_, answer) = real.host.ask("claude-sonnet", "scenario:thinking").await;
+        let reasoning = answer["usage"]["completion_tokens_details"]["reasoning_tokens"].as_u64();
+        assert!(reasoning.unwrap() > 0, "{}: {answer}", real.version);
+        let config = std::fs::read_to_string(real.host.home().join("harness.toml")).unwrap();
+        let config = config.replace("listen = [\"127.0.0.1:0\"]\n", "");
+        real.host.reconfigure(&format!(
+            "{config}\n[guests.claude-code]\nconfig = {{ reasoning = false }}\n"
+        ));
+        real.host.reload().await;
+        let (_, answer) = real.host.ask("claude-sonnet", "scenario:thinking").await;
+        assert_eq!(message(&answer).get("reasoning_content"), None);
+        assert_eq!(message(&answer)["content"], "Done thinking.");
+    }
+}
+
+#[tokio::test]
+async fn pictures_and_files_reach_the_api() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("pictures_and_files_reach_the_api").await {
+        let image =
+            |url: &str| json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}});
+        let data = format!("data:image/jpeg;base64,{PNG}");
+        let pdf = "data:application/pdf;base64,JVBERi0xLjQKJSVFT0YK";
+        let content = json!([
+            {"type": "text", "text": "mark-media /cost"},
+            image(&data),
+            image(&data),
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": pdf}},
+            {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/plain;base64,aGVsbG8="}},
+        ]);
+        let request =
+            json!({"model": "claude-sonnet", "messages": [{"role": "user", "content": content}]});
+        let (status, answer) = real.host.post(&request).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        let blocks = real.api.requests("mark-media")[0].blocks()[0][1].clone();
+        let kinds: Vec<&str> = blocks
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|b| b["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            kinds,
+            ["text", "image", "image", "document", "document"],
+            "{}",
+            real.version
+        );
+        assert_eq!(
+            blocks[1]["source"],
+            json!({"type": "base64", "media_type": "image/png", "data": PNG})
+        );
+        assert_eq!(blocks[3]["source"]["media_type"], "application/pdf");
+        assert_eq!(blocks[4]["source"]["data"], "hello");
+        for (url, allowed) in [
+            ("https://example.com/a.png", false),
+            ("http://127.0.0.1/a.png", false),
+            ("data:image/png;base64,aGk=", false),
+            (data.as_str(), true),
+        ] {
+            let request = json!({"model": "claude-sonnet", "messages": [{"role": "user", "content": [image(url)]}]});
+            let (status, answer) = real.host.post(&request).await;
+            assert_eq!(status == 200, allowed, "{url}: {answer}");
+            assert!(allowed || answer["error"]["param"] == "messages[0].content[0].image_url.url");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_picture_of_twenty_megabytes_is_scaled_down_or_refused() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("a_picture_of_twenty_megabytes_is_scaled_down_or_refused").await {
+        for (size, expected) in [(2600, 200), (2700, 400)] {
+            let url = format!("data:image/png;base64,{}", noise(size));
+            let content = json!([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": url}}]);
+            let request = json!({"model": "claude-sonnet", "messages": [{"role": "user", "content": content}]});
+            let (status, answer) = real.host.post(&request).await;
+            assert_eq!(status, expected, "{} {size}: {answer}", real.version);
+        }
+    }
+}
+
+/// A picture that no compression makes smaller, in base64: `side` squared, three bytes each.
+fn noise(side: u32) -> String {
+    harness_tests::png::noise(side)
+}
+
+#[tokio::test]
+async fn several_choices_are_answered_at_once() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("several_choices_are_answered_at_once").await {
+        let request = json!({"messages": user("Say hi"), "n": 2});
+        let ((status, answer), (_, stream)) = real.both_with(&request).await;
+        assert_eq!(status, 200, "{}: {answer}", real.version);
+        let choices = answer["choices"].as_array().unwrap();
+        assert_eq!((choices.len(), &choices[1]["index"]), (2, &json!(1)));
+        assert_eq!(choices[0]["message"], choices[1]["message"]);
+        assert_eq!(answer["usage"]["prompt_tokens"], 2 * 18);
+        let mut texts = [String::new(), String::new()];
+        let mut finished = 0;
+        for chunk in chunks(&stream) {
+            for choice in chunk["choices"].as_array().unwrap() {
+                let index = choice["index"].as_u64().unwrap() as usize;
+                texts[index] += choice["delta"]["content"].as_str().unwrap_or_default();
+                finished += usize::from(choice["finish_reason"] == "stop");
+            }
+        }
+        assert_eq!(
+            (texts, finished),
+            (["Hello there".into(), "Hello there".into()], 2)
+        );
+        assert_eq!(stream.matches("[DONE]").count(), 1);
+        let (status, answer) = real
+            .host
+            .post(&json!({"model": "claude-sonnet", "messages": user("x"), "n": 5}))
+            .await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("n")));
+    }
+}
+
+#[tokio::test]
+async fn names_of_models_are_understood() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for real in versions("names_of_models_are_understood").await {
+        let sonnet = model_at_the_api(&real, "claude-sonnet").await;
+        assert_eq!(
+            model_at_the_api(&real, "claude-3-5-sonnet-20241022").await,
+            sonnet
+        );
+        assert_eq!(
+            model_at_the_api(&real, "anthropic/claude-3.5-sonnet").await,
+            sonnet
+        );
+        let dated = "claude-sonnet-4-5-20250929";
+        assert_eq!(model_at_the_api(&real, dated).await, dated);
+        let (_, model) = real.host.get("/v1/models/claude-sonnet").await;
+        assert!(
+            model["context_length"].as_u64().unwrap() >= 200_000,
+            "{}: {model}",
+            real.version
+        );
+        assert_eq!(real.host.get(&format!("/v1/models/{dated}")).await.0, 200);
+        assert_eq!(real.host.ask("claude-x --settings", "hi").await.0, 404);
+    }
+}
+
+async fn model_at_the_api(real: &Real, name: &str) -> String {
+    let marked = format!("mark-{}", real.api.requests("").len());
+    let (status, answer) = real.host.ask(name, &marked).await;
+    assert_eq!(status, 200, "{name}: {answer}");
+    assert_eq!(answer["model"], name, "the client sees its own name");
+    real.api.requests(&marked)[0].body["model"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
