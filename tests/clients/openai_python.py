@@ -1,60 +1,14 @@
-"""The official OpenAI package for Python against the service.
-
-Usage: openai_python.py FOLDER, the folder of the built programs. Runs every check against the
-demonstration and against each real command line that `tests/run` fetched.
+"""The official OpenAI package for Python against the service: against the demonstration, and against
+each real command line that `tests/run` fetched. HARNESS_PROGRAMS is the folder of the built programs.
 """
 
 import os
-import pathlib
-import re
-import subprocess
-import sys
 import tempfile
 
 import openai
+import pydantic
 
-PROGRAMS = pathlib.Path(sys.argv[1]).resolve()
-VERSIONS = ["2.1.197", "2.1.330"]
-
-
-class Running:
-    """A program that says on a line where it listens."""
-
-    def __init__(self, command, env, stream, pattern):
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: subprocess.PIPE}
-        self.process = subprocess.Popen(command, env=env, text=True, **pipes)
-        self.pipe = getattr(self.process, stream)
-        for line in self.pipe:
-            if found := re.search(pattern, line):
-                self.url = found.group(1)
-                return
-        raise SystemExit(f"{command[0]} ended before it listened")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
-def service(home, config):
-    file = pathlib.Path(home, "harness.toml")
-    file.write_text(config)
-    command = [PROGRAMS / "claude-harness", "serve", "--config", file, "--listen", "127.0.0.1:0"]
-    env = {"HOME": home, "PATH": "/usr/bin:/bin", "CLAUDE_HARNESS_LOG": "off"}
-    return Running(command, env, "stderr", r"listening on (http://\S+)")
-
-
-def real_config(program, api, home):
-    return f"""
-        [backends.claude]
-        command = "{program}"
-        env = {{ ANTHROPIC_BASE_URL = "{api}", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{home}/claude" }}
-        [models.m]
-        backend = "claude"
-        model = "sonnet"
-    """
+from harness import VERSIONS, command_line, real, service
 
 
 def user(text):
@@ -92,7 +46,8 @@ def refuses(client, model):
     create = client.chat.completions.create
     raises(openai.NotFoundError, "model_not_found", lambda: create(model="gone", messages=user("x")))
     raises(openai.BadRequestError, None, lambda: create(model=model, messages=[]))
-    raises(openai.BadRequestError, "unsupported_parameter", lambda: create(model=model, messages=user("x"), n=2))
+    raises(openai.BadRequestError, None, lambda: create(model=model, messages=user("x"), n=100))
+    raises(openai.BadRequestError, "unsupported_parameter", lambda: create(model=model, messages=user("x"), logprobs=True))
     raises(openai.NotFoundError, "model_not_found", lambda: client.models.retrieve("gone"))
 
 
@@ -111,6 +66,70 @@ def fails(client, model):
     raises(openai.APIError, "backend_error", lambda: list(broken))
 
 
+class Place(pydantic.BaseModel):
+    city: str
+    days: int
+    tags: list[str] | None = None
+
+
+def structures(client, model):
+    parsed = client.chat.completions.parse(model=model, messages=user("in 'Rome' for 3"), response_format=Place)
+    assert parsed.choices[0].message.parsed == Place(city="Rome", days=3, tags=["some tags"]), parsed
+    with client.chat.completions.stream(model=model, messages=user("in 'Rome' for 3"), response_format=Place) as stream:
+        kinds = {event.type for event in stream}
+        assert stream.get_final_completion().choices[0].message.parsed.city == "Rome"
+    assert {"chunk", "content.delta", "content.done"} <= kinds, kinds
+    json = client.chat.completions.create(
+        model=model, messages=user("keys 'a' and 'b'"), response_format={"type": "json_object"}
+    )
+    assert json.choices[0].message.content == '{"a":"x","b":"x"}', json
+
+
+def get_weather(city):
+    return f"sunny in {city}"
+
+
+class GetWeather(pydantic.BaseModel):
+    """The weather of a city."""
+
+    city: str
+
+
+def calls(client, model):
+    tools = [openai.pydantic_function_tool(GetWeather, name="get_weather")]
+    messages = user("What is the weather in 'Rome'?")
+    parsed = client.chat.completions.parse(model=model, messages=messages, tools=tools)
+    call = parsed.choices[0].message.tool_calls[0]
+    assert call.function.parsed_arguments == GetWeather(city="Rome"), call
+    with client.chat.completions.stream(model=model, messages=messages, tools=tools) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+        final = stream.get_final_completion()
+    assert done[0].parsed_arguments == GetWeather(city="Rome"), done
+    assert final.choices[0].finish_reason == "tool_calls"
+    messages += [
+        parsed.choices[0].message,
+        {"role": "tool", "tool_call_id": call.id, "content": get_weather(call.function.parsed_arguments.city)},
+    ]
+    answer = client.chat.completions.create(model=model, messages=messages, tools=tools)
+    assert answer.choices[0].message.content == "The result is sunny in Rome", answer
+    forced = client.chat.completions.create(model=model, messages=user("Hello"), tools=tools, tool_choice="required")
+    assert forced.choices[0].message.tool_calls, forced
+
+
+def the_rest(client, model):
+    create = client.chat.completions.create
+    several = create(model=model, messages=user("Say hi"), n=2)
+    assert [choice.index for choice in several.choices] == [0, 1], several
+    short = create(model=model, messages=user("scenario:words"), max_completion_tokens=3)
+    assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3), short
+    stopped = create(model=model, messages=user("scenario:words"), stop="w2")
+    assert stopped.choices[0].message.content == "w0 w1 ", stopped
+    thought = create(model=model, messages=user("scenario:thinking"), reasoning_effort="high")
+    assert thought.choices[0].message.reasoning_content == "Let me think.", thought
+    bad = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    raises(openai.BadRequestError, None, lambda: create(model=model, messages=[{"role": "user", "content": [bad]}]))
+
+
 def main():
     passed = 0
     with tempfile.TemporaryDirectory() as home, service(home, "") as demo:
@@ -118,18 +137,13 @@ def main():
         answers(client, "demo", "You said: Say hi")
         refuses(client, "demo")
         passed += 2
-    for version in VERSIONS:
-        program = PROGRAMS.parent / "cli" / version / "package" / "claude"
-        if not program.exists():
-            print(f"left out: Claude Code {version}, which is not there")
-            continue
-        with Running([PROGRAMS / "fake-api"], {}, "stdout", r"(http://\S+)") as api:
-            with tempfile.TemporaryDirectory() as home, service(home, real_config(program, api.url, home)) as real:
-                client = openai.OpenAI(base_url=f"{real.url}/v1", api_key="any", max_retries=0)
-                answers(client, "m", "Hello there")
-                refuses(client, "m")
-                fails(client, "m")
-                passed += 3
+    for version in filter(command_line, VERSIONS):
+        with real(version) as running:
+            client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="any", max_retries=0)
+            answers(client, "m", "Hello there")
+            for check in (refuses, fails, structures, calls, the_rest):
+                check(client, "m")
+            passed += 6
     print(f"openai {openai.__version__}: {passed} passed, 0 failed")
 
 

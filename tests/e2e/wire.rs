@@ -56,11 +56,14 @@ async fn a_unary_answer_has_the_keys_that_clients_read() {
     assert!(answer["created"].is_u64());
     answer["id"] = Value::Null;
     answer["created"] = Value::Null;
+    let fingerprint = answer["system_fingerprint"].take();
+    assert!(fingerprint.as_str().unwrap().starts_with("fp_"));
     let expected = json!({
         "id": null,
         "object": "chat.completion",
         "created": null,
         "model": "fake",
+        "system_fingerprint": null,
         "choices": [{
             "index": 0,
             "message": {"role": "assistant", "content": "Hello there", "refusal": null, "annotations": []},
@@ -313,15 +316,21 @@ async fn bad_requests_get_openais_error_with_the_field() {
             Value::Null,
         ),
         (
-            json!({"model": "demo", "messages": user, "n": 2}),
+            json!({"model": "demo", "messages": user, "n": 65}),
             400,
             json!("n"),
-            json!("unsupported_parameter"),
+            Value::Null,
         ),
         (
             json!({"model": "demo", "messages": user, "tools": [{}]}),
             400,
-            json!("tools"),
+            json!("tools[0].type"),
+            json!("unsupported_parameter"),
+        ),
+        (
+            json!({"model": "demo", "messages": user, "logprobs": true}),
+            400,
+            json!("logprobs"),
             json!("unsupported_parameter"),
         ),
         (

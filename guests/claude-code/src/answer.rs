@@ -46,6 +46,8 @@ pub struct Answer {
 /// What the current block is.
 #[derive(Debug, PartialEq, Eq)]
 enum Block {
+    /// Not known, because its start was not printed: its deltas say what they are.
+    Unnamed,
     /// Nothing that the client wants to see.
     Other,
     Text,
@@ -105,7 +107,7 @@ impl Answer {
             goes_on: false,
             model: None,
             tokens: Tokens::default(),
-            block: Block::Other,
+            block: Block::Unnamed,
             calls: 0,
             shown: false,
             held: String::new(),
@@ -170,7 +172,7 @@ impl Answer {
     fn begin(&mut self) {
         self.started = false;
         self.goes_on = false;
-        self.block = Block::Other;
+        self.block = Block::Unnamed;
         self.held.clear();
         self.structured = Structured::default();
         self.tokens.now = line::Usage::default();
@@ -221,6 +223,8 @@ impl Answer {
         self.tokens.written = self.tokens.written.saturating_add(piece.len());
         match self.block {
             Block::Text => return self.text(piece, out),
+            Block::Unnamed if delta.text.is_some() => return self.text(piece, out),
+            Block::Unnamed if delta.thinking.is_some() => self.thinking(piece, out),
             Block::Thinking => self.thinking(piece, out),
             Block::Call { .. } if piece.is_empty() => {}
             Block::Call { .. } => {
@@ -232,7 +236,7 @@ impl Answer {
                 self.structured.shown = true;
                 self.show(piece.to_owned(), out);
             }
-            Block::Other => {}
+            Block::Unnamed | Block::Other => {}
         }
         Step::On
     }
@@ -242,7 +246,7 @@ impl Answer {
         if self.block == (Block::Call { empty: true }) {
             self.arguments("{}", out);
         }
-        self.block = Block::Other;
+        self.block = Block::Unnamed;
     }
 
     fn arguments(&mut self, piece: &str, out: &mut Vec<Delta>) {

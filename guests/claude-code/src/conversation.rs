@@ -220,13 +220,6 @@ impl Reader {
             return Err(invalid_request(message, Some(at)));
         };
         let content = self.blocks(at, message.content)?;
-        if content
-            .iter()
-            .any(|block| matches!(block, Block::Document { .. }))
-        {
-            let at = format!("{at}.content");
-            return Err(unsupported("files in a function's result", at));
-        }
         let result = Block::ToolResult {
             tool_use_id: self.open.remove(place).told,
             content,

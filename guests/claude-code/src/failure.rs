@@ -125,7 +125,7 @@ fn describe(kind: ErrorKind, said: &str, limit: Option<&RateLimit>) -> ApiError 
         }
         ErrorKind::RateLimit => "a usage limit of the Claude account is reached",
         ErrorKind::ContextLength => {
-            "the conversation is longer than the model can read: shorten it"
+            "the conversation is longer than the model's context length: shorten it"
         }
         ErrorKind::Overloaded => "Anthropic's API is overloaded: try again later",
         ErrorKind::Timeout => "Anthropic's API took too long: try again later",

@@ -167,6 +167,7 @@ impl<'a> Sampler<'a> {
             Some("number") => self.numbers.next().map_or(1.5.into(), Value::from),
             Some("boolean") => true.into(),
             Some("null") => Value::Null,
+            Some(_) if schema["pattern"].is_string() => "2026-11-22".into(),
             Some(_) => match self.words.next() {
                 Some(word) => word.into(),
                 None => format!("some {name}").into(),
