@@ -5,6 +5,8 @@ import assert from "node:assert/strict";
 
 import { all, load, run, versionOf } from "./harness.mjs";
 
+globalThis.AI_SDK_LOG_WARNINGS = false;
+
 const { Output, generateText, isStepCount, stepCountIs, streamText, tool } = await load("ai");
 const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
 const { z } = await load("zod");

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use harness_tests::host::{chunks, streamed_text};
+use harness_tests::png;
 use serde_json::{Value, json};
 
 use crate::cli::{ONE_AT_A_TIME, Real, user, versions};
@@ -515,18 +516,13 @@ async fn a_picture_of_twenty_megabytes_is_scaled_down_or_refused() {
     let _turn = ONE_AT_A_TIME.lock().await;
     for real in versions("a_picture_of_twenty_megabytes_is_scaled_down_or_refused").await {
         for (size, expected) in [(2600, 200), (2700, 400)] {
-            let url = format!("data:image/png;base64,{}", noise(size));
+            let url = format!("data:image/png;base64,{}", png::noise(size));
             let content = json!([{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": url}}]);
             let request = json!({"model": "claude-sonnet", "messages": [{"role": "user", "content": content}]});
             let (status, answer) = real.host.post(&request).await;
             assert_eq!(status, expected, "{} {size}: {answer}", real.version);
         }
     }
-}
-
-/// A picture that no compression makes smaller, in base64: `side` squared, three bytes each.
-fn noise(side: u32) -> String {
-    harness_tests::png::noise(side)
 }
 
 #[tokio::test]

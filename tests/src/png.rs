@@ -1,6 +1,7 @@
 //! Pictures for tests.
 
-use std::io::Write;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 /// A picture that no compression makes smaller, as base64: noise in `side` rows of `side` pixels of
 /// three bytes.
@@ -8,7 +9,7 @@ pub fn noise(side: u32) -> String {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut rows = Vec::with_capacity((side * (side * 3 + 1)) as usize);
     for _ in 0..side {
-        rows.push(0);
+        rows.extend([0]);
         for _ in 0..side * 3 {
             state ^= state << 13;
             state ^= state >> 7;
@@ -28,11 +29,11 @@ pub fn noise(side: u32) -> String {
     ] {
         let mut chunk = kind.to_vec();
         chunk.extend(data);
-        let _ = png.write_all(&(chunk.len() as u32 - 4).to_be_bytes());
+        png.extend((chunk.len() as u32 - 4).to_be_bytes());
         png.extend(&chunk);
         png.extend(crc(&chunk).to_be_bytes());
     }
-    base64(&png)
+    STANDARD.encode(&png)
 }
 
 /// A zlib stream that compresses nothing.
@@ -70,21 +71,4 @@ fn crc(data: &[u8]) -> u32 {
     !data.iter().fold(!0, |crc, byte| {
         table[((crc ^ u32::from(*byte)) & 0xff) as usize] ^ (crc >> 8)
     })
-}
-
-fn base64(data: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(data.len().div_ceil(3) * 4);
-    for chunk in data.chunks(3) {
-        let word = chunk
-            .iter()
-            .chain([&0, &0])
-            .take(3)
-            .fold(0_u32, |w, b| w << 8 | u32::from(*b));
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize] as char;
-            text.push(if i <= chunk.len() { digit } else { '=' });
-        }
-    }
-    text
 }

@@ -105,7 +105,7 @@ impl Functions {
             (_, Some("function")) => {
                 let name = name(&choice)
                     .ok_or_else(|| at("`tool_choice.function.name` is missing".into()))?;
-                self.keep(&[name.clone()])?;
+                self.keep(std::slice::from_ref(&name))?;
                 self.choice = Choice::Named(name);
             }
             (_, Some("allowed_tools")) => {

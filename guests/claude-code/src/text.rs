@@ -1,6 +1,7 @@
 //! What of an answer's text goes to the client.
 
-/// Lets text through up to the first of the client's stop words, which may come in pieces.
+/// Lets text through up to the stop word of the client's that is complete first; it may come in
+/// pieces.
 #[derive(Debug, Default)]
 pub struct StopFilter {
     words: Vec<String>,
@@ -24,8 +25,11 @@ impl StopFilter {
         }
         let mut text = std::mem::take(&mut self.kept);
         text.push_str(piece);
-        let found = self.words.iter().filter_map(|word| text.find(word)).min();
-        if let Some(at) = found {
+        let found = self.words.iter().filter_map(|word| {
+            let at = text.find(word)?;
+            Some((at + word.len(), at))
+        });
+        if let Some((_, at)) = found.min() {
             text.truncate(at);
             return (text, true);
         }

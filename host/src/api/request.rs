@@ -277,4 +277,79 @@ mod tests {
         assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
         assert!(!request.stream && !request.include_usage);
     }
+
+    mod fuzz {
+        use proptest::prelude::*;
+        use serde_json::{Map, Value};
+
+        use super::super::super::fields::FIELDS;
+        use super::ChatRequest;
+
+        fn any_json() -> impl Strategy<Value = Value> {
+            const WORDS: [&str; 7] = [
+                "text",
+                "user",
+                "json_schema",
+                "object",
+                "#/a",
+                "function",
+                "(",
+            ];
+            const KEYS: [&str; 9] = [
+                "type",
+                "role",
+                "content",
+                "json_schema",
+                "schema",
+                "function",
+                "parameters",
+                "$ref",
+                "pattern",
+            ];
+            let leaf = prop_oneof![
+                Just(Value::Null),
+                any::<bool>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                any::<f64>().prop_map(Value::from),
+                prop::sample::select(&WORDS[..]).prop_map(Value::from),
+                ".{0,12}".prop_map(Value::from),
+            ];
+            leaf.prop_recursive(5, 40, 5, |inner| {
+                let field = (prop::sample::select(&KEYS[..]), inner.clone());
+                let field = field.prop_map(|(key, value)| (key.to_owned(), value));
+                prop_oneof![
+                    prop::collection::vec(inner, 0..5).prop_map(Value::from),
+                    prop::collection::vec(field, 0..5)
+                        .prop_map(|fields| Value::from(fields.into_iter().collect::<Map<_, _>>())),
+                ]
+            })
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+            #[test]
+            fn any_request_is_read_or_refused_with_a_message(
+                fields in prop::collection::vec((0..FIELDS.len(), any_json()), 0..8),
+                is_sound in any::<bool>(),
+            ) {
+                let mut body: Map<String, Value> = fields
+                    .into_iter()
+                    .map(|(field, value)| (FIELDS[field].name.to_owned(), value))
+                    .collect();
+                if is_sound {
+                    body.insert("model".into(), "m".into());
+                    body.insert("messages".into(), serde_json::json!([{"role": "user", "content": "x"}]));
+                }
+                if let Err(failure) = ChatRequest::parse(Value::from(body).to_string().as_bytes()) {
+                    prop_assert!(!failure.message.is_empty() && failure.param.is_some());
+                }
+            }
+
+            #[test]
+            fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+                let _ = ChatRequest::parse(&bytes);
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use harness_tests::fake_api::FakeApi;
 use harness_tests::{host, real_cli};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -43,6 +43,7 @@ async fn main() -> Result<()> {
     println!("| what | figure | wanted |\n|---|---|---|");
     starts(&arguments.program)?;
     added_time(&arguments).await?;
+    long_requests(&arguments.program).await?;
     for version in real_cli::VERSIONS {
         request_size(&arguments.program, version).await?;
     }
@@ -88,11 +89,7 @@ async fn added_time(arguments: &Arguments) -> Result<()> {
     let cache = tempfile::tempdir()?;
     let script = tempfile::NamedTempFile::new()?;
     std::fs::write(&script, "#init\n#read\n#sleep 3\n#stamp\n#done\n")?;
-    let config = format!(
-        "[backends.fake]\ncommand = \"{}\"\nenv = {{ FAKE_CLI_SCRIPT = \"{}\" }}\n[models.fake]\nbackend = \"fake\"\n",
-        host::fake_cli().display(),
-        script.path().display()
-    );
+    let config = fake(script.path());
     let service = Service::start(&arguments.program, cache.path(), &config)?;
     let (mut added, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..arguments.requests {
@@ -124,6 +121,68 @@ async fn added_time(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// What a long history and a long prompt take beside a short request, with a fake CLI that only
+/// reads: what remains is the service's own time.
+async fn long_requests(program: &Path) -> Result<()> {
+    const TURNS: usize = 50;
+    const PROMPT: usize = 2 << 20;
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let turn = [
+        user("question"),
+        json!({"role": "assistant", "content": "answer"}),
+    ];
+    let mut history: Vec<_> = std::iter::repeat_n(turn, TURNS).flatten().collect();
+    history.push(user("Say hi"));
+    let replay = "#read\n{\"type\":\"result\",\"is_error\":false}\n#read\n".repeat(TURNS);
+    let short = first_content(program, "", json!([user("Say hi")])).await?;
+    let replayed = first_content(program, &replay, history.into()).await?;
+    let prompted = first_content(program, "", json!([user(&"x".repeat(PROMPT))])).await?;
+    row(
+        "added by a history of 50 turns, for each turn",
+        &micros(replayed.saturating_sub(short) / TURNS as u32),
+        "5 ms",
+    );
+    row(
+        "added by a prompt of 2 MB",
+        &millis(prompted.saturating_sub(short)),
+        "50 ms",
+    );
+    Ok(())
+}
+
+/// From a request to its first content, at the median, with a fake CLI that plays `replay` first.
+async fn first_content(program: &Path, replay: &str, messages: Value) -> Result<Duration> {
+    let script = tempfile::NamedTempFile::new()?;
+    std::fs::write(
+        &script,
+        format!("#init\n{replay}#read\n#text Hello\n#done\n"),
+    )?;
+    let cache = tempfile::tempdir()?;
+    let service = Service::start(program, cache.path(), &fake(script.path()))?;
+    let body = json!({"model": "fake", "stream": true, "messages": messages});
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let started = Instant::now();
+        service.read_until(&body, "Hello").await?;
+        times.push(started.elapsed());
+    }
+    Ok(median(&mut times))
+}
+
+/// A configuration with the fake CLI.
+fn fake(script: &Path) -> String {
+    format!(
+        "[backends.fake]\ncommand = \"{}\"\nenv = {{ FAKE_CLI_SCRIPT = \"{}\" }}\n[models.fake]\nbackend = \"fake\"\n",
+        host::fake_cli().display(),
+        script.display()
+    )
+}
+
+/// A request for a stream, with little to say.
+fn say_hi(model: &str) -> Value {
+    json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
 /// Bytes that reach the API for "Say hi", and the time to the first content.
 async fn request_size(program: &Path, version: &'static str) -> Result<()> {
     let Some(cli) = real_cli::find(version, "the benchmark") else {
@@ -142,7 +201,9 @@ async fn request_size(program: &Path, version: &'static str) -> Result<()> {
     let mut first = Vec::new();
     for _ in 0..7 {
         let started = Instant::now();
-        service.read_until("claude-sonnet", "Hello").await?;
+        service
+            .read_until(&say_hi("claude-sonnet"), "Hello")
+            .await?;
         first.push(started.elapsed());
     }
     let asked = api.requests("Say hi");
@@ -212,9 +273,9 @@ impl Service {
         Ok(kib / 1000.0)
     }
 
-    /// Asks for a stream, and reads until `wanted` has come with its whole line.
-    async fn read_until(&self, model: &str, wanted: &str) -> Result<(String, SystemTime)> {
-        let body = json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "Say hi"}]}).to_string();
+    /// Asks for a stream with this body, and reads until `wanted` has come with its whole line.
+    async fn read_until(&self, body: &Value, wanted: &str) -> Result<(String, SystemTime)> {
+        let body = body.to_string();
         let mut stream = TcpStream::connect(&self.authority).await?;
         stream.set_nodelay(true)?;
         let head = format!(
@@ -241,7 +302,7 @@ impl Service {
     /// How long after the CLI printed its delta the client has it.
     async fn time_behind_stamp(&self) -> Result<Duration> {
         const BEFORE: &str = r#"{"content":"1"#;
-        let (text, now) = self.read_until("fake", BEFORE).await?;
+        let (text, now) = self.read_until(&say_hi("fake"), BEFORE).await?;
         let digits: String = text[BEFORE.len() - 1..]
             .chars()
             .take_while(char::is_ascii_digit)
