@@ -80,7 +80,12 @@ impl Processes {
             source,
         };
         let workdir = self.workdirs.lease().map_err(SpawnError::Workdir)?;
-        let child = command(line)
+        let mut command = command(line);
+        if !line.env.iter().any(|(name, _)| name == "TMPDIR") {
+            // Newer versions of Claude Code put a socket there, and leave it when they are killed.
+            command.env("TMPDIR", workdir.path());
+        }
+        let child = command
             .current_dir(workdir.path())
             .process_group(0)
             .stdin(Stdio::piped())

@@ -12,9 +12,11 @@ mod fake;
 mod faults;
 mod features;
 mod guests;
+mod input;
 mod leaving;
 mod real;
 mod transcripts;
+mod warnings;
 mod wire;
 
 #[test]

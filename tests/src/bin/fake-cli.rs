@@ -22,6 +22,7 @@
 //! #stderr TEXT    prints to standard error
 //! #ignore-term    (first line) ignores SIGTERM
 //! #logged-out     (first line) `auth status` says so
+//! #login-ends T   (first line) `auth status` says that the login ends at T
 //! ```
 //!
 //! Each process adds its id, and those of its children, to the file that `FAKE_CLI_PIDS` names,
@@ -40,7 +41,13 @@ fn main() -> io::Result<()> {
     let script = std::fs::read_to_string(script)?;
     if std::env::args().nth(1).as_deref() == Some("auth") {
         let logged_in = !script.starts_with("#logged-out");
-        println!("{}", json!({ "loggedIn": logged_in }));
+        let ends = script
+            .strip_prefix("#login-ends ")
+            .and_then(|rest| rest.lines().next());
+        println!(
+            "{}",
+            json!({ "loggedIn": logged_in, "loginExpiresAt": ends })
+        );
         exit(i32::from(!logged_in));
     }
     if script.starts_with("#ignore-term") && std::env::var_os("FAKE_CLI_AGAIN").is_none() {
@@ -118,7 +125,7 @@ fn play(line: &str) -> io::Result<()> {
                 .id(),
         ),
         "stderr" => writeln!(io::stderr(), "{rest}"),
-        "ignore-term" | "logged-out" => Ok(()),
+        "ignore-term" | "logged-out" | "login-ends" => Ok(()),
         other => Err(io::Error::other(format!("no directive `{other}`"))),
     }
 }
