@@ -137,6 +137,11 @@ async fn an_enormous_prompt_and_odd_characters_arrive_as_they_are() {
                 .host
                 .post(&json!({"model": "claude-sonnet", "messages": user(text)}))
                 .await;
+            // Five megabytes are too much for some models, and the CLI says so.
+            if text == large && status == 400 {
+                assert_eq!(answer["error"]["code"], "context_length_exceeded");
+                continue;
+            }
             assert_eq!(status, 200, "{}: {answer}", real.version);
             let seen = real.api.requests(&text[..8]);
             assert_eq!(seen[0].conversation()[0].1, [text], "{}", real.version);
