@@ -141,16 +141,13 @@ impl Models {
 
 /// What is known of the model that `backend` calls `model`.
 fn described(id: &str, backend: &Backend, model: &str) -> Listed {
-    let offers = backend.status.offers();
-    let offer = offers
-        .iter()
-        .find(|o| o.id == model || o.resolved.as_deref() == Some(model));
-    let resolved = offer.and_then(|o| o.resolved.as_deref()).unwrap_or(model);
-    let limits = backend.status.model_limits(resolved);
+    let offer = backend.status.offer(model);
+    let resolved = offer.as_ref().and_then(|o| o.resolved.as_deref());
+    let limits = backend.status.model_limits(resolved.unwrap_or(model));
     Listed {
         id: id.to_owned(),
         backend: backend.config.name.clone(),
-        display_name: offer.and_then(|o| o.display_name.clone()),
+        display_name: offer.and_then(|o| o.display_name),
         context_length: limits.as_ref().and_then(|l| l.context_length),
         max_output_tokens: limits.and_then(|l| l.max_output_tokens),
     }

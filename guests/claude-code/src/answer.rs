@@ -22,8 +22,12 @@ const BYTES_PER_TOKEN: usize = 4;
 #[derive(Debug)]
 pub struct Answer {
     wish: Wish,
-    /// A message has begun.
-    started: bool,
+    /// The message that streams.
+    streams: Option<String>,
+    /// Messages that have begun, streamed or not.
+    messages: u32,
+    /// The current message came as finished blocks, because the CLI did not stream it.
+    in_blocks: bool,
     /// Another message will follow, and belongs to the answer.
     goes_on: bool,
     model: Option<String>,
@@ -56,7 +60,10 @@ enum Block {
     Call {
         empty: bool,
     },
-    Structured,
+    /// The structured answer, and whether any of it came.
+    Structured {
+        empty: bool,
+    },
 }
 
 /// The structured answer so far.
@@ -103,7 +110,9 @@ impl Answer {
         Answer {
             stop: StopFilter::new(std::mem::take(&mut wish.stop)),
             wish,
-            started: false,
+            streams: None,
+            messages: 0,
+            in_blocks: false,
             goes_on: false,
             model: None,
             tokens: Tokens::default(),
@@ -127,6 +136,20 @@ impl Answer {
         self.model.take()
     }
 
+    /// How many messages have begun.
+    pub fn messages(&self) -> u32 {
+        self.messages
+    }
+
+    /// The CLI wants the result of a call. If the message was not streamed, all its calls are
+    /// known by now.
+    pub fn call_is_made(&self) -> Step {
+        match (self.in_blocks, self.calls) {
+            (true, 1..) => Step::Finish(FinishReason::ToolCalls),
+            _ => Step::On,
+        }
+    }
+
     /// Takes a stream event; what the client shall see goes to `out`.
     pub fn event(&mut self, event: &Event, out: &mut Vec<Delta>) -> Step {
         match &*event.r#type {
@@ -143,6 +166,8 @@ impl Answer {
             }
             "content_block_stop" => self.block_stop(out),
             "message_delta" => return self.message_delta(event, out),
+            // Whatever the reason that it gave, the CLI waits for the results now.
+            "message_stop" if self.calls > 0 => return Step::Finish(FinishReason::ToolCalls),
             _ => {}
         }
         Step::On
@@ -152,16 +177,19 @@ impl Answer {
     /// that the CLI dealt with. Else it is the CLI's own attempt to mend what broke off, and can
     /// be taken for the answer only as long as the client has seen nothing of the first.
     fn message_start(&mut self, message: Option<&Message>) -> Step {
-        if self.started && !self.goes_on && self.shown {
+        if self.messages > 0 && !self.goes_on && self.shown {
             let what = "the answer broke off, and Claude Code began another one: ask again";
             return Step::Fail(failure(ErrorKind::Backend, what));
         }
         if self.goes_on {
             self.tokens.earlier_messages.add(&self.tokens.now);
+        } else {
+            self.stop.rest();
         }
         self.begin();
-        self.started = true;
+        self.messages += 1;
         if let Some(message) = message {
+            self.streams = message.id.as_deref().map(str::to_owned);
             self.model = message.model.as_deref().map(str::to_owned);
             self.tokens.now = message.usage.clone().unwrap_or_default();
         }
@@ -170,7 +198,8 @@ impl Answer {
 
     /// Forgets what of a message was not shown.
     fn begin(&mut self) {
-        self.started = false;
+        self.streams = None;
+        self.in_blocks = false;
         self.goes_on = false;
         self.block = Block::Unnamed;
         self.held.clear();
@@ -183,8 +212,11 @@ impl Answer {
             "text" => Block::Text,
             "thinking" => Block::Thinking,
             "tool_use" if start.name == STRUCTURED_OUTPUT && self.wants_structure() => {
+                if self.structured.call.is_some() {
+                    return Block::Other;
+                }
                 self.structured.call = Some(start.id.to_string());
-                Block::Structured
+                Block::Structured { empty: true }
             }
             "tool_use" => self.call_start(start, out),
             _ => Block::Other,
@@ -201,8 +233,9 @@ impl Answer {
         };
         let held = std::mem::take(&mut self.held);
         if !self.wants_structure() {
+            let (text, _) = self.stop.push(&held);
             let rest = self.stop.rest();
-            self.show(rest + &held, out);
+            self.show(text + &rest, out);
         }
         out.push(Delta::ToolCall(ToolCallDelta {
             index: self.calls,
@@ -226,15 +259,14 @@ impl Answer {
             Block::Unnamed if delta.text.is_some() => return self.text(piece, out),
             Block::Unnamed if delta.thinking.is_some() => self.thinking(piece, out),
             Block::Thinking => self.thinking(piece, out),
-            Block::Call { .. } if piece.is_empty() => {}
+            Block::Call { .. } | Block::Structured { .. } if piece.is_empty() => {}
             Block::Call { .. } => {
                 self.block = Block::Call { empty: false };
                 self.arguments(piece, out);
             }
-            Block::Structured if self.wish.whole => self.structured.kept.push_str(piece),
-            Block::Structured => {
-                self.structured.shown = true;
-                self.show(piece.to_owned(), out);
+            Block::Structured { .. } => {
+                self.block = Block::Structured { empty: false };
+                self.structure(piece, out);
             }
             Block::Unnamed | Block::Other => {}
         }
@@ -243,10 +275,22 @@ impl Answer {
 
     /// A call without arguments has none streamed, and clients read them as JSON.
     fn block_stop(&mut self, out: &mut Vec<Delta>) {
-        if self.block == (Block::Call { empty: true }) {
-            self.arguments("{}", out);
+        match self.block {
+            Block::Call { empty: true } => self.arguments("{}", out),
+            Block::Structured { empty: true } => self.structure("{}", out),
+            _ => {}
         }
         self.block = Block::Unnamed;
+    }
+
+    /// A piece of the structured answer. It is kept as long as it may turn out to be none.
+    fn structure(&mut self, piece: &str, out: &mut Vec<Delta>) {
+        if self.wish.whole || self.lacks_call() {
+            self.structured.kept.push_str(piece);
+        } else {
+            self.structured.shown = true;
+            self.show(piece.to_owned(), out);
+        }
     }
 
     fn arguments(&mut self, piece: &str, out: &mut Vec<Delta>) {
@@ -332,19 +376,43 @@ impl Answer {
 
     /// Finished blocks repeat what was streamed, unless the CLI did not stream this message.
     pub fn finished_blocks(&mut self, message: &Message, out: &mut Vec<Delta>) -> Step {
-        if self.started {
+        let id = message.id.as_deref();
+        if self.streams.is_some() && (id.is_none() || id == self.streams.as_deref()) {
             return Step::On;
         }
+        if !self.in_blocks {
+            if let step @ Step::Fail(_) = self.message_start(Some(message)) {
+                return step;
+            }
+            self.streams = None;
+            self.in_blocks = true;
+        }
         for block in &message.content {
-            if let Some(text) = &block.text {
-                if let step @ Step::Finish(_) = self.text(text, out) {
-                    return step;
-                }
-            } else if let Some(thinking) = &block.thinking {
-                self.thinking(thinking, out);
+            let step = self.finished_block(block, out);
+            if !matches!(step, Step::On) {
+                return step;
             }
         }
         Step::On
+    }
+
+    fn finished_block(&mut self, block: &line::Block, out: &mut Vec<Delta>) -> Step {
+        let start = BlockStart {
+            r#type: block.r#type.clone(),
+            id: block.id.clone().unwrap_or_default(),
+            name: block.name.clone().unwrap_or_default(),
+        };
+        self.block = self.block_start(&start, out);
+        let input = block.input.as_ref().map(|input| input.to_string().into());
+        let delta = line::Delta {
+            text: block.text.clone(),
+            thinking: block.thinking.clone(),
+            partial_json: input,
+            ..line::Delta::default()
+        };
+        let step = self.block_delta(&delta, out);
+        self.block_stop(out);
+        step
     }
 
     /// The results of calls that the CLI dealt with itself: of the structured answer, it says
@@ -394,7 +462,7 @@ impl Answer {
                 let rest = self.stop.rest();
                 self.show(rest, out);
                 // A command of the CLI's own, or a turn that it dropped, has a result but no message.
-                if !self.shown && !self.started {
+                if !self.shown && self.messages == 0 {
                     self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);
                 }
                 Step::Finish(finish_reason(line.stop_reason.as_deref()))
@@ -440,6 +508,7 @@ impl Answer {
         self.asked_again = true;
         self.tokens.earlier_turns.add(&self.tokens.now);
         self.begin();
+        self.messages = 0;
         Step::AskAgain(words)
     }
 

@@ -35,6 +35,7 @@ impl Default for Settings {
 #[serde(default)]
 struct Extra {
     fetch_urls: bool,
+    resolved_model: Option<String>,
 }
 
 thread_local! {
@@ -72,7 +73,8 @@ impl GuestExchange for Dialogue {
             fetch_urls: extra.fetch_urls,
             show_reasoning: SETTINGS.get().reasoning,
         };
-        let task = Task::from_request(&request, permissions)?;
+        let model = extra.resolved_model.unwrap_or(context.model);
+        let task = Task::from_request(&request, &model, permissions)?;
         let exchange = exchange::Exchange::new(task);
         Ok(Exchange::new(Dialogue(RefCell::new(exchange))))
     }

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use serde_json::Map;
-
 use crate::block::Block;
 use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
@@ -74,6 +72,13 @@ impl Conversation {
         })
     }
 
+    /// Whether what was said last are results of functions.
+    pub fn ends_with_results(&self) -> bool {
+        let last = self.turns.last().into_iter().flat_map(|turn| &turn.blocks);
+        last.into_iter()
+            .any(|b| matches!(b, Block::ToolResult { .. }))
+    }
+
     fn push(&mut self, speaker: Speaker, blocks: Vec<Block>) {
         match self.turns.last_mut() {
             _ if blocks.is_empty() => {}
@@ -82,6 +87,9 @@ impl Conversation {
         }
     }
 }
+
+/// The most calls in one message.
+const CALLS_MAX: usize = 512;
 
 /// What is known on the way through the messages.
 #[derive(Default)]
@@ -94,6 +102,8 @@ struct Reader {
     open_at: String,
     /// Every call's id as the API is told it.
     ids: HashSet<String>,
+    /// Ids that were made up.
+    made_up: usize,
 }
 
 struct Call {
@@ -133,12 +143,13 @@ impl Reader {
             ));
         }
         let mut blocks = self.blocks(at, message.content)?;
-        for (j, call) in message
-            .tool_calls
-            .unwrap_or_default()
-            .into_iter()
-            .enumerate()
-        {
+        let calls = message.tool_calls.unwrap_or_default();
+        if calls.len() > CALLS_MAX {
+            let at = format!("{at}.tool_calls");
+            let message = format!("`{at}` may have at most {CALLS_MAX} calls");
+            return Err(invalid_request(message, Some(at)));
+        }
+        for (j, call) in calls.into_iter().enumerate() {
             blocks.push(self.call(&format!("{at}.tool_calls[{j}]"), call)?);
         }
         self.open_at = format!("{at}.tool_calls");
@@ -169,11 +180,7 @@ impl Reader {
             let message = format!("`{at}.id` is that of another call of the same message");
             return Err(invalid_request(message, Some(format!("{at}.id"))));
         }
-        let arguments = match function.arguments.trim() {
-            "" => Ok(Map::new()),
-            text => serde_json::from_str(text),
-        };
-        let Ok(input) = arguments else {
+        let Some(input) = functions::arguments(&function.arguments) else {
             let at = format!("{at}.function.arguments");
             let message = format!("`{at}` must be a JSON object as text");
             return Err(invalid_request(message, Some(at)));
@@ -201,10 +208,9 @@ impl Reader {
             .take(ID_MAX)
             .map(|c| if plain(c) { c } else { '_' })
             .collect();
-        let mut number = self.ids.len();
         while told.is_empty() || self.ids.contains(&told) {
-            told = format!("call_{number}");
-            number += 1;
+            self.made_up += 1;
+            told = format!("call_{}", self.made_up);
         }
         self.ids.insert(told.clone());
         told
@@ -338,8 +344,8 @@ mod tests {
                 [{"type": "tool_result", "tool_use_id": "f_0", "content": [{"type": "text", "text": "second"}]},
                  {"type": "tool_result", "tool_use_id": "call_a", "content": [{"type": "text", "text": "first"}]}],
                 [{"type": "text", "text": "so"},
-                 {"type": "tool_use", "id": "call_2", "name": "mcp__client__f", "input": {}}],
-                [{"type": "tool_result", "tool_use_id": "call_2", "content": []}],
+                 {"type": "tool_use", "id": "call_1", "name": "mcp__client__f", "input": {}}],
+                [{"type": "tool_result", "tool_use_id": "call_1", "content": []}],
             ])
         );
     }

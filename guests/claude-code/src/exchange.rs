@@ -20,6 +20,10 @@ use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
 use crate::task::{Format, Launch, Task, Wish};
 
+/// A line whose type is known, but not its shape.
+const NOT_UNDERSTOOD: &str =
+    "Claude Code printed something that is not understood: is it a newer version?";
+
 /// The state of one dialogue.
 #[derive(Debug)]
 pub struct Exchange {
@@ -33,8 +37,8 @@ pub struct Exchange {
     limit: Option<RateLimit>,
     /// What a synthetic message called the error that the next `result` tells of.
     named_error: Option<String>,
-    /// A call was refused, because none may be made.
-    refused_call: bool,
+    /// Which message had a call that was refused, because none may be made.
+    refused: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +65,7 @@ impl Exchange {
             answer: Answer::new(task.wish),
             limit: None,
             named_error: None,
-            refused_call: false,
+            refused: None,
         }
     }
 
@@ -76,7 +80,7 @@ impl Exchange {
             answer: Answer::new(Wish::default()),
             limit: None,
             named_error: None,
-            refused_call: false,
+            refused: None,
         }
     }
 
@@ -139,7 +143,11 @@ impl Exchange {
         if line.parent_tool_use_id.as_ref().is_some_and(of_an_agent) {
             return effects;
         }
+        let answering = self.stage == Stage::Answering;
         match &*line.r#type {
+            "stream_event" | "assistant" | "control_request" if line.is_odd && answering => {
+                self.fail_backend(&mut effects, NOT_UNDERSTOOD);
+            }
             "result" => self.result(&line, &mut effects),
             "system" => self.system(&line, &mut effects),
             "rate_limit_event" => self.rate_limit(line.rate_limit_info, &mut effects),
@@ -149,7 +157,7 @@ impl Exchange {
                     self.control_response(response, &mut effects);
                 }
             }
-            _ if self.stage == Stage::Answering => self.answering(&line, &mut effects),
+            _ if answering => self.answering(&line, &mut effects),
             _ => {}
         }
         effects
@@ -211,8 +219,7 @@ impl Exchange {
 
     fn result(&mut self, line: &Line, effects: &mut Vec<Effect>) {
         if line.is_odd {
-            let what = "Claude Code ended the turn in a way that is not understood: is it a newer version?";
-            return self.fail_backend(effects, what);
+            return self.fail_backend(effects, NOT_UNDERSTOOD);
         }
         report_what_is_known(line, effects);
         if line.is_error == Some(true) {
@@ -299,16 +306,18 @@ impl Exchange {
         }
         // A call that goes to the client is never answered: the exchange ends with it.
         if functions.choice != Choice::Never {
-            return;
+            let step = self.answer.call_is_made();
+            return self.take(step, Vec::new(), None, effects);
         }
-        if self.refused_call {
+        // It may make several at once before it hears that it may not.
+        let now = self.answer.messages();
+        if *self.refused.get_or_insert(now) != now {
             let error = not_honoured(
                 "tool_choice_not_honoured",
                 "the model wants to call a function though none may be called: ask again",
             );
             return self.fail(error, effects);
         }
-        self.refused_call = true;
         effects.push(Effect::Write(input::call_refused(id, message)));
     }
 

@@ -16,6 +16,13 @@ pub const SERVER: &str = "client";
 /// What the CLI puts before the name of a tool of that server.
 const PREFIX: &str = "mcp__client__";
 
+/// The most functions. OpenAI takes 128.
+const FUNCTIONS_MAX: usize = 512;
+
+/// How deep a schema or the arguments of a call may be nested: the host reads JSON of 128 levels,
+/// and they lie below some levels of the CLI's own.
+const DEPTH_MAX: usize = 100;
+
 /// The longest name of a function, in characters. OpenAI's limit.
 const NAME_MAX: usize = 64;
 
@@ -72,6 +79,10 @@ impl Functions {
         parallel: Option<bool>,
         called: impl Iterator<Item = &'a str>,
     ) -> Result<Self, ApiError> {
+        if tools.len() > FUNCTIONS_MAX {
+            let message = format!("`tools` may have at most {FUNCTIONS_MAX} functions");
+            return Err(invalid_request(message, Some("tools".into())));
+        }
         let mut declared: Vec<Function> = Vec::with_capacity(tools.len());
         for (i, tool) in tools.into_iter().enumerate() {
             let function = Function::read(&format!("tools[{i}]"), tool)?;
@@ -180,10 +191,12 @@ impl Functions {
         match &self.choice {
             _ if self.declared.is_empty() => None,
             Choice::Auto => None,
-            Choice::Never => Some("Do not call any tool in your next answer.".into()),
-            Choice::Required => {
-                Some("Your next answer must call at least one of the tools.".into())
-            }
+            Choice::Never => Some(format!(
+                "Do not call any tool whose name begins with `{PREFIX}` in your next answer."
+            )),
+            Choice::Required => Some(format!(
+                "Your next answer must call at least one of the tools whose names begin with `{PREFIX}`."
+            )),
             Choice::Named(name) => Some(format!(
                 "Your next answer must call the tool `{}`.",
                 full_name(name)
@@ -266,6 +279,9 @@ fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value
         Some(Value::Object(schema)) => schema,
         Some(_) => return Err(wrong(format!("`{at}` must be a JSON Schema, an object"))),
     };
+    if is_deep(schema.values(), DEPTH_MAX) {
+        return Err(wrong(format!("`{at}` is nested too deeply")));
+    }
     if *schema.entry("type").or_insert("object".into()) != "object" {
         return Err(wrong(format!("`{at}.type` must be `object`")));
     }
@@ -277,6 +293,25 @@ fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value
         }
     }
     Ok(schema)
+}
+
+/// Whether any of these values has more than so many levels.
+fn is_deep<'a>(values: impl IntoIterator<Item = &'a Value>, levels: usize) -> bool {
+    values.into_iter().any(|value| match value {
+        Value::Array(list) => levels == 0 || is_deep(list, levels - 1),
+        Value::Object(map) => levels == 0 || is_deep(map.values(), levels - 1),
+        _ => false,
+    })
+}
+
+/// The arguments of a call. None if they are no JSON object, or one that is nested too deeply.
+pub(crate) fn arguments(text: &str) -> Option<Map<String, Value>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(Map::new());
+    }
+    let arguments: Map<String, Value> = serde_json::from_str(text).ok()?;
+    (!is_deep(arguments.values(), DEPTH_MAX)).then_some(arguments)
 }
 
 /// A function's name with the server's prefix, as the model knows it.

@@ -155,6 +155,17 @@ pub struct Message<'a> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Block<'a> {
+    /// `text`, `thinking`, `tool_use`, `tool_result`, …
+    #[serde(borrow)]
+    pub r#type: Cow<'a, str>,
+    /// `tool_use`: the call's id.
+    #[serde(borrow)]
+    pub id: Option<Cow<'a, str>>,
+    /// `tool_use`: what is called.
+    #[serde(borrow)]
+    pub name: Option<Cow<'a, str>>,
+    /// `tool_use`: the arguments.
+    pub input: Option<Value>,
     /// `text`
     #[serde(borrow)]
     pub text: Option<Cow<'a, str>>,

@@ -100,10 +100,11 @@ fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
         let message = "URLs are not fetched: send the data itself as a `data:` URL (an operator can allow them with `fetch_urls`)";
         return Err(invalid_request(message, param));
     }
-    let host = url.strip_prefix("https://").map(|rest| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        authority.rsplit('@').next().unwrap_or_default()
-    });
+    let odd = |c: char| c == '\\' || c == '@' || c.is_whitespace() || c.is_control();
+    let rest = url
+        .strip_prefix("https://")
+        .filter(|rest| !rest.contains(odd));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
     if host.is_some_and(is_public_name) {
         return Ok(Source::Url { url });
     }
@@ -115,11 +116,8 @@ fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
 /// Whether a host, perhaps with a port, is named as on the public internet: with a domain, and
 /// not by an address.
 fn is_public_name(host: &str) -> bool {
-    let name = host
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('.');
+    let name = host.split(':').next().unwrap_or_default();
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
     let local = [
         ".local",
         ".localhost",
@@ -134,7 +132,6 @@ fn is_public_name(host: &str) -> bool {
     let plain = name
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    let name = name.to_ascii_lowercase();
     plain && letters && name.contains('.') && !local.iter().any(|end| name.ends_with(end))
 }
 
@@ -252,6 +249,9 @@ mod tests {
             "https://0x7f.0x1/",
             "https://[::1]/",
             "https://example.com@10.0.0.1/",
+            "https://127.0.0.1\\@example.com/",
+            "https://127.0X1/",
+            "https://exa mple.com/",
             "https://router/",
             "https://nas.local/",
             "https://metadata.google.internal./",

@@ -29,6 +29,21 @@ pub struct Permissions {
     pub show_reasoning: bool,
 }
 
+/// Models that are told how much to think, and then want to see their own thinking before a call
+/// that has its result: nobody has kept it. How the ids of them begin; later ones think as they
+/// find right.
+const THINKS_TO_ORDER: [&str; 9] = [
+    "claude-3-7-",
+    "claude-haiku-4-5",
+    "claude-opus-4-0",
+    "claude-opus-4-1",
+    "claude-opus-4-2025",
+    "claude-opus-4-5",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2025",
+    "claude-sonnet-4-5",
+];
+
 /// A request as this adapter understands it.
 #[derive(Debug)]
 pub struct Task {
@@ -84,10 +99,13 @@ impl Task {
     /// # Errors
     ///
     /// Names the field that cannot be served.
-    pub fn from_request(json: &str, permissions: Permissions) -> Result<Self, ApiError> {
-        let request: Request = serde_json::from_str(json)
-            .map_err(|e| invalid_request(format!("cannot read the request: {e}"), None))?;
-        let launch = launch(&request)?;
+    pub fn from_request(
+        json: &str,
+        model: &str,
+        permissions: Permissions,
+    ) -> Result<Self, ApiError> {
+        let request = read(json)?;
+        let mut launch = launch(&request)?;
         let mut conversation = Conversation::read(request.messages, permissions.fetch_urls)?;
         let functions = Functions::read(
             request.tools.unwrap_or_default(),
@@ -96,6 +114,8 @@ impl Task {
             conversation.called(),
         )?;
         let format = format(request.response_format)?;
+        launch.no_thinking |= conversation.ends_with_results()
+            && THINKS_TO_ORDER.iter().any(|begin| model.starts_with(begin));
         conversation.system.extend(functions.instruction());
         if format == Format::Object {
             conversation.system.push(
@@ -116,6 +136,16 @@ impl Task {
             wish,
         })
     }
+}
+
+/// Reads the JSON, and names the place that is of a wrong shape.
+fn read(json: &str) -> Result<Request, ApiError> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let at = error.path().to_string();
+        let message = format!("`{at}` is not understood: {}", error.inner());
+        invalid_request(message, Some(at))
+    })
 }
 
 /// OpenAI's levels of effort as those of `--effort`. The CLI has none below `low`.
@@ -206,7 +236,7 @@ mod tests {
 
     fn read(field: &str) -> Result<Task, ApiError> {
         let json = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],{field}}}"#);
-        Task::from_request(&json, ALL)
+        Task::from_request(&json, "m", ALL)
     }
 
     #[test]
@@ -248,6 +278,47 @@ mod tests {
         .unwrap();
         assert_eq!(task.launch, Launch::default());
         assert!(task.wish.stop.is_empty() && task.conversation.system.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_shape_is_named_by_its_place() {
+        for (field, param) in [
+            (
+                r#""tool_choice":"auto","tools":[{"type":"function","function":{"name":5}}]"#,
+                "tools[0].function.name",
+            ),
+            (
+                r#""response_format":{"type":"json_schema","json_schema":{"schema":true}}"#,
+                "response_format.json_schema.schema",
+            ),
+        ] {
+            assert_eq!(
+                read(field).unwrap_err().param.as_deref(),
+                Some(param),
+                "{field}"
+            );
+        }
+        let call = r#"{"messages":[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":{}}}]}]}"#;
+        let error = Task::from_request(call, "m", ALL).unwrap_err();
+        assert_eq!(
+            error.param.as_deref(),
+            Some("messages[0].tool_calls[0].function.arguments")
+        );
+    }
+
+    #[test]
+    fn older_models_do_not_think_after_a_call_whose_thinking_is_gone() {
+        let json = r#"{"messages":[{"role":"user","content":"q"},
+            {"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f"}}]},
+            {"role":"tool","tool_call_id":"a","content":"r"}]}"#;
+        let thinks = |model| {
+            !Task::from_request(json, model, ALL)
+                .unwrap()
+                .launch
+                .no_thinking
+        };
+        assert!(!thinks("claude-haiku-4-5-20251001") && !thinks("claude-sonnet-4-20250514"));
+        assert!(thinks("claude-opus-4-8") && thinks("claude-haiku-5-5"));
     }
 
     #[test]

@@ -195,7 +195,7 @@ fn read(request: &Value) -> Option<Task> {
         fetch_urls: true,
         show_reasoning: true,
     };
-    Task::from_request(&request.to_string(), permissions).ok()
+    Task::from_request(&request.to_string(), "sonnet", permissions).ok()
 }
 
 /// Nothing comes after an end, and calls are numbered without gaps.

@@ -35,7 +35,7 @@ fn check(case: &Path) {
         fetch_urls: false,
         show_reasoning: true,
     };
-    let mut exchange = Exchange::new(Task::from_request(&request, permissions).unwrap());
+    let mut exchange = Exchange::new(Task::from_request(&request, "sonnet", permissions).unwrap());
     let mut effects = exchange.start();
     let mut written = 0;
     for line in script.lines() {

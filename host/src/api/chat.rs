@@ -110,7 +110,11 @@ async fn begin(
         id: head.id.clone(),
         created: head.created,
         model: model.clone(),
-        extra: json!({"fetch_urls": backend.config.fetch_urls}).to_string(),
+        extra: json!({
+            "fetch_urls": backend.config.fetch_urls,
+            "resolved_model": backend.status.offer(&model).and_then(|offer| offer.resolved),
+        })
+        .to_string(),
     };
     let size = request.json.len();
     let mut exchanges = Vec::with_capacity(count as usize);

@@ -28,6 +28,11 @@ impl Choices {
         self.exchanges.len()
     }
 
+    /// The first choice that is not finished.
+    pub(super) fn running(&self) -> usize {
+        self.exchanges.iter().position(Option::is_some).unwrap_or(0)
+    }
+
     /// What comes next, and from which choice. None when all are finished. A choice that failed
     /// ends all of them: nothing is left to ask for then.
     pub(super) async fn next(&mut self) -> Option<(usize, Event)> {

@@ -1,5 +1,8 @@
 //! What the client may rely on in an answer, and what is therefore checked before the answer is
 //! called done: JSON by a schema, and arguments of functions that are `strict`.
+//!
+//! The schemas come from clients, so what they cost is bounded: how large they are with their
+//! references followed, and what their patterns take to compile and to match.
 
 use std::collections::HashMap;
 
@@ -7,8 +10,24 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
 use super::aggregate::Aggregate;
+use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::types::FinishReason;
+
+/// The largest `strict` schema, in its parts with each reference followed: a validator may look at
+/// each of them. OpenAI allows 5,000 properties.
+const PARTS_MAX: usize = 50_000;
+
+/// The most references in a row, and levels with each of them followed: both walks, this one and the
+/// validator's, are recursive.
+const REFERENCES_MAX: usize = 100;
+const LEVELS_MAX: usize = 500;
+
+/// The most patterns in a `strict` schema, and what each may take in memory, in bytes, and in steps
+/// back.
+const PATTERNS_MAX: usize = 100;
+const PATTERN_SIZE: usize = 256 << 10;
+const PATTERN_STEPS: usize = 100_000;
 
 /// What an answer is checked against.
 #[derive(Debug, Default)]
@@ -34,21 +53,19 @@ impl Expectation {
         }
         let json_schema = &format["json_schema"];
         if format["type"] == "json_schema" && !json_schema["schema"].is_null() {
-            let validator = compile(&json_schema["schema"], "response_format.json_schema.schema")?;
-            expectation.content = (json_schema["strict"] == true).then_some(validator);
+            let at = "response_format.json_schema.schema";
+            expectation.content = read(&json_schema["schema"], &json_schema["strict"], at)?;
         }
         let none = Vec::new();
         let tools = fields.get("tools").and_then(Value::as_array);
         for (i, tool) in tools.unwrap_or(&none).iter().enumerate() {
             let function = &tool["function"];
+            let at = format!("tools[{i}].function.parameters");
             if function["parameters"].is_null() {
                 continue;
             }
-            let at = format!("tools[{i}].function.parameters");
-            let validator = compile(&function["parameters"], &at)?;
-            if let (Some(name), Value::Bool(true)) =
-                (function["name"].as_str(), &function["strict"])
-            {
+            let validator = read(&function["parameters"], &function["strict"], &at)?;
+            if let (Some(name), Some(validator)) = (function["name"].as_str(), validator) {
                 expectation.arguments.insert(name.to_owned(), validator);
             }
         }
@@ -83,29 +100,122 @@ impl Expectation {
     }
 }
 
-/// Compiles a schema. References go nowhere beyond it, and patterns are matched without
-/// backtracking: it comes from a client.
+/// Checks that a schema is one, and compiles it if it is `strict`.
+fn read(schema: &Value, strict: &Value, at: &str) -> Result<Option<Validator>, Failure> {
+    let wrong = |what: &str| {
+        let what: String = what.chars().take(200).collect();
+        Failure::invalid(at, format!("`{at}` is no valid JSON Schema: {what}"))
+    };
+    // The API takes schemas of this draft, whatever they call themselves.
+    if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
+        return Err(wrong(&error.to_string()));
+    }
+    let mut survey = Survey::of(schema);
+    survey.follow(schema);
+    if survey.goes_outside {
+        return Err(wrong("a `$ref` must begin with `#`"));
+    }
+    if *strict != Value::Bool(true) {
+        return Ok(None);
+    }
+    if survey.parts > PARTS_MAX || survey.patterns > PATTERNS_MAX || survey.is_deep {
+        let message = format!(
+            "`{at}` is too large to be `strict`: at most {PARTS_MAX} parts, references followed, and {PATTERNS_MAX} patterns"
+        );
+        return Err(Failure::invalid(at, message));
+    }
+    compile(schema, at).map(Some)
+}
+
+/// What a schema would take.
+struct Survey<'a> {
+    top: &'a Value,
+    parts: usize,
+    patterns: usize,
+    is_deep: bool,
+    goes_outside: bool,
+    levels: usize,
+    /// The references that are being followed.
+    path: Vec<&'a str>,
+}
+
+impl<'a> Survey<'a> {
+    fn of(top: &'a Value) -> Self {
+        Survey {
+            top,
+            parts: 0,
+            patterns: 0,
+            is_deep: false,
+            goes_outside: false,
+            levels: 0,
+            path: Vec::new(),
+        }
+    }
+
+    /// Counts the parts below `value`.
+    fn follow(&mut self, value: &'a Value) {
+        self.parts = self.parts.saturating_add(1);
+        self.is_deep |= self.levels > LEVELS_MAX;
+        if self.parts > PARTS_MAX || self.is_deep {
+            return;
+        }
+        self.levels += 1;
+        match value {
+            Value::Array(list) => list.iter().for_each(|item| self.follow(item)),
+            Value::Object(map) => {
+                self.patterns += usize::from(map.contains_key("pattern"));
+                if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                    self.refer(reference);
+                }
+                map.values().for_each(|value| self.follow(value));
+            }
+            _ => {}
+        }
+        self.levels -= 1;
+    }
+
+    /// Follows a reference, unless it leads back: that goes on as long as an answer does, which is
+    /// not for ever.
+    fn refer(&mut self, reference: &'a str) {
+        let Some(pointer) = reference.strip_prefix('#') else {
+            self.goes_outside = true;
+            return;
+        };
+        if self.path.contains(&pointer) {
+            return;
+        }
+        if self.path.len() == REFERENCES_MAX {
+            self.is_deep = true;
+        } else if let Some(target) = self.top.pointer(pointer) {
+            self.path.push(pointer);
+            self.follow(target);
+            self.path.pop();
+        }
+    }
+}
+
+/// Compiles a schema of bounded size. References go nowhere beyond it.
 fn compile(schema: &Value, at: &str) -> Result<Validator, Failure> {
-    let validator = jsonschema::options()
-        .with_pattern_options(PatternOptions::regex())
-        .build(schema);
+    let patterns = PatternOptions::fancy_regex()
+        .backtrack_limit(PATTERN_STEPS)
+        .size_limit(PATTERN_SIZE)
+        .dfa_size_limit(PATTERN_SIZE);
+    let options = jsonschema::options().with_pattern_options(patterns);
+    let validator = blocking::run(|| options.build(schema));
     validator.map_err(|error| {
         let what: String = error.to_string().chars().take(200).collect();
-        Failure::invalid(at, format!("`{at}` is no valid JSON Schema: {what}"))
+        Failure::invalid(at, format!("`{at}` cannot be `strict`: {what}"))
     })
 }
 
 fn fits(validator: &Validator, text: &str, what: &str, at: &str) -> Result<(), Failure> {
-    let found = serde_json::from_str::<Value>(text);
-    let wrong = match &found {
-        Err(_) => "it is no JSON".to_owned(),
-        Ok(value) => match validator.validate(value) {
-            Ok(()) => return Ok(()),
-            Err(error) => format!("at `{}`", error.instance_path()),
-        },
-    };
-    let message =
-        format!("the model's {what} does not fit the schema of `{at}` ({wrong}): ask again");
+    let fits = blocking::run(|| {
+        serde_json::from_str::<Value>(text).is_ok_and(|value| validator.is_valid(&value))
+    });
+    if fits {
+        return Ok(());
+    }
+    let message = format!("the model's {what} does not fit the schema of `{at}`: ask again");
     let mut failure = Failure::new(Kind::Backend, message);
     failure.code = Some("schema_not_met".into());
     Err(failure)
@@ -156,6 +266,55 @@ mod tests {
     }
 
     #[test]
+    fn what_would_take_for_ever_cannot_be_strict() {
+        let twice = |i: usize| json!({"allOf": [{"$ref": format!("#/$defs/a{i}")}, {"$ref": format!("#/$defs/a{i}")}]});
+        let mut defs: Map<String, Value> =
+            (0..40).map(|i| (format!("a{i}"), twice(i + 1))).collect();
+        defs.insert("a40".into(), json!({}));
+        let doubling =
+            json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": defs});
+        let patterns: Map<String, Value> = (0..200)
+            .map(|i| {
+                (
+                    format!("p{i}"),
+                    json!({"pattern": format!("\\p{{L}}{{60}}{i}")}),
+                )
+            })
+            .collect();
+        let many = json!({"type": "object", "properties": patterns});
+        let one =
+            json!({"type": "object", "properties": {"p": {"pattern": "(\\p{L}{1000}){1000}"}}});
+        let nested = |i: usize| {
+            let bottom = json!({"$ref": format!("#/$defs/a{i}")});
+            (0..50).fold(bottom, |below, _| json!({ "not": below }))
+        };
+        let defs: Map<String, Value> = (0..90).map(|i| (format!("a{i}"), nested(i + 1))).collect();
+        let deep =
+            json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": defs});
+        for schema in [doubling, many, one, deep] {
+            let format = |strict: bool| json!({"response_format": {"type": "json_schema", "json_schema": {"strict": strict, "schema": schema}}});
+            let failure = expect(format(true)).unwrap_err();
+            assert!(failure.message.contains("strict"), "{}", failure.message);
+            assert!(expect(format(false)).is_ok());
+        }
+    }
+
+    #[test]
+    fn schemas_that_refer_to_themselves_and_look_ahead_are_checked() {
+        let node = json!({"type": "object", "properties": {
+            "price": {"type": "string", "pattern": "^(?!^[-+.]*$)[+-]?0*\\d*\\.?\\d*$"},
+            "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+        }, "required": ["price"]});
+        let schema = json!({"$ref": "#/$defs/node", "$defs": {"node": node}});
+        let format =
+            json!({"type": "json_schema", "json_schema": {"strict": true, "schema": schema}});
+        let expectation = expect(json!({ "response_format": format })).unwrap();
+        let check = |text: &str| expectation.check(&answer(text), FinishReason::Stop).is_ok();
+        assert!(check(r#"{"price":"1.5","next":{"price":"2","next":null}}"#));
+        assert!(!check(r#"{"price":"1.5","next":{"price":"+"}}"#));
+    }
+
+    #[test]
     fn what_is_no_schema_is_refused_by_its_place() {
         let schema = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}});
         for bad in [
@@ -163,7 +322,6 @@ mod tests {
             json!({"properties": 5}),
             json!({"$ref": "http://127.0.0.1:1/x"}),
             json!({"$ref": "file:///etc/passwd"}),
-            json!({"pattern": "("}),
             json!("text"),
         ] {
             let failure = expect(schema(bad.clone())).unwrap_err();

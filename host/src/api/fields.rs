@@ -186,6 +186,20 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes whole numbers without a point, as every reader of the request understands them.
+pub(super) fn settle(fields: &mut Map<String, Value>) {
+    for field in FIELDS
+        .iter()
+        .filter(|f| matches!(f.shape, Shape::Whole(..)))
+    {
+        if let Some(value) = fields.get_mut(field.name)
+            && let Some(number) = whole(value)
+        {
+            *value = number.into();
+        }
+    }
+}
+
 /// The names of fields that are ignored, sorted: those of the table, and those that nobody knows.
 pub(super) fn ignored(fields: &Map<String, Value>) -> Vec<String> {
     let is_ignored = |name: &str| {
@@ -235,13 +249,25 @@ impl Field {
         if !fits {
             return Err(wrong_type(name, &wanted, value));
         }
-        if self.class == Refused && !asks_for_nothing(value) {
+        if self.class == Refused && !self.asks_for_nothing(value) {
             let message = format!(
                 "`{name}` is not supported, and the answer would mean something else without it"
             );
             return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(name));
         }
         Ok(())
+    }
+
+    fn asks_for_nothing(&self, value: &Value) -> bool {
+        match value {
+            Value::Bool(flag) => !flag,
+            // `{}` is how a web search is turned on.
+            Value::Object(map) => map.is_empty() && self.name == "logit_bias",
+            Value::Array(list) => list.iter().all(|item| item == "text"),
+            Value::String(text) => text == "none" || text == "auto",
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::Null => true,
+        }
     }
 }
 
@@ -260,17 +286,6 @@ fn is_text_list(value: &Value) -> bool {
     value
         .as_array()
         .is_some_and(|list| list.iter().all(Value::is_string))
-}
-
-fn asks_for_nothing(value: &Value) -> bool {
-    match value {
-        Value::Bool(flag) => !flag,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.iter().all(|item| item == "text"),
-        Value::String(text) => text == "none" || text == "auto",
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::Null => true,
-    }
 }
 
 #[cfg(test)]
@@ -321,6 +336,7 @@ mod tests {
             check("function_call", "auto".into())
                 && !check("audio", serde_json::json!({"voice": "x"}))
         );
+        assert!(!check("web_search_options", serde_json::json!({})));
         assert!(check("top_k", "whatever".into()));
     }
 }

@@ -39,13 +39,13 @@ impl ChatRequest {
     ///
     /// Names the first field that is missing, of a wrong type or not supported.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
-        let value: Value = serde_json::from_slice(body).map_err(|e| {
+        let mut value: Value = serde_json::from_slice(body).map_err(|e| {
             Failure::new(
                 Kind::InvalidRequest,
                 format!("the body is no valid JSON: {e}"),
             )
         })?;
-        let Value::Object(fields) = &value else {
+        let Value::Object(fields) = &mut value else {
             return Err(Failure::new(
                 Kind::InvalidRequest,
                 "the body must be a JSON object",
@@ -65,6 +65,7 @@ impl ChatRequest {
         };
         check_messages(fields)?;
         fields::check(fields)?;
+        fields::settle(fields);
         let include_usage = match fields.get("stream_options") {
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?

@@ -166,7 +166,10 @@ impl Events {
 
     fn keep_alive(&mut self) {
         match self.settings.form {
-            KeepAliveForm::Chunk => self.chunk(0, json!({}), None),
+            KeepAliveForm::Chunk => {
+                let running = self.choices.as_ref().map_or(0, Choices::running);
+                self.chunk(running, json!({}), None);
+            }
             KeepAliveForm::Comment => self
                 .frames
                 .push_back(Bytes::from_static(b": keep-alive\n\n")),

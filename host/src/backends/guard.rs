@@ -81,13 +81,19 @@ fn harden(message: &mut Value) {
         fields.insert("client_composed".into(), Value::Bool(true));
         let content = fields.get_mut("message").and_then(|m| m.get_mut("content"));
         if let Some(blocks) = content.and_then(Value::as_array_mut)
-            && last_text(blocks).is_some_and(|text| text.trim_start().starts_with('/'))
+            && last_text(blocks).is_some_and(is_command)
         {
             blocks.push(json!({"type": "text", "text": "\n"}));
         }
     }
     fields.insert("parent_tool_use_id".into(), Value::Null);
     fields.insert("session_id".into(), "".into());
+}
+
+/// Whether a text begins like a command, behind what JavaScript takes for white space.
+fn is_command(text: &str) -> bool {
+    let blank = |c: char| c.is_whitespace() || c == '\u{feff}';
+    text.trim_start_matches(blank).starts_with('/')
 }
 
 /// The last text among blocks; what stands behind it may be pictures.

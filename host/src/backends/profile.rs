@@ -38,13 +38,15 @@ const CLAUDE_ARGS: [&str; 19] = [
 ];
 
 /// Variables that every launch of the Claude Code command line has, above all configured ones:
-/// no file is attached to a prompt, no memory is read or written, nothing phones home.
-const CLAUDE_ENV: [(&str, &str); 9] = [
+/// no file is attached to a prompt, no memory is read or written, nothing phones home, and a stream
+/// that broke off is not asked for again without streaming.
+const CLAUDE_ENV: [(&str, &str); 10] = [
     ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1"),
     ("CLAUDE_CODE_DISABLE_AUTO_MEMORY", "1"),
     ("CLAUDE_CODE_DISABLE_CLAUDE_MDS", "1"),
     ("CLAUDE_CODE_DISABLE_FILE_MENTIONS", "1"),
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
     ("CLAUDE_CODE_DISABLE_TERMINAL_TITLE", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),

@@ -173,6 +173,14 @@ impl Status {
         self.state().models.clone()
     }
 
+    /// The offer of the model that the backend calls `name`, or whose full id that is.
+    pub(crate) fn offer(&self, name: &str) -> Option<ModelOffer> {
+        let state = self.state();
+        let mut offers = state.models.iter();
+        let offer = offers.find(|o| o.id == name || o.resolved.as_deref() == Some(name));
+        offer.cloned()
+    }
+
     /// What is known of the model with this id.
     pub(crate) fn model_limits(&self, id: &str) -> Option<ModelLimits> {
         let state = self.state();
@@ -335,11 +343,14 @@ impl Backend {
     fn note_login_end(&self, answer: &Value) {
         let end = answer["loginExpiresAt"].as_str().and_then(unix_time);
         let mut state = self.status.state();
-        let before = std::mem::replace(&mut state.login_ends, end);
+        let before = state.login_ends;
+        // An older version says nothing of it, but its answers may have.
+        let end = end.or(before);
+        state.login_ends = end;
         drop(state);
         let warning = |end: Option<u64>| login_warning(end?, unix_now(), self.config.login_warning);
         if let Some(warning) = warning(end)
-            && (before != end || !self.status.warned.swap(true, Ordering::Relaxed))
+            && (!self.status.warned.swap(true, Ordering::Relaxed) || before != end)
         {
             tracing::warn!(backend = %self.config.name, "{warning}");
         }

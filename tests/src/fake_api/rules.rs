@@ -38,6 +38,15 @@ fn tool_rule(tool: &Value) -> Option<&'static str> {
 fn thinking_rule(request: &Value) -> Option<String> {
     let budget = request["thinking"]["budget_tokens"].as_u64()?;
     let most = request["max_tokens"].as_u64()?;
+    let said = request["messages"].as_array()?;
+    let last = said.iter().rfind(|message| message["role"] == "assistant");
+    let last_is_result = said
+        .last()
+        .is_some_and(|message| message.to_string().contains("tool_result"));
+    let first = last.map(|message| message["content"][0]["type"].clone());
+    if last_is_result && first.is_some_and(|kind| kind != "thinking") {
+        return Some("messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`. When `thinking` is enabled, a final `assistant` message must start with a thinking block".into());
+    }
     if budget < 1024 {
         return Some(
             "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024".into(),
