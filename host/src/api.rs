@@ -11,6 +11,7 @@ mod health;
 mod list;
 mod observed;
 mod request;
+mod shapes;
 mod sse;
 mod wire;
 

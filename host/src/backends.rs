@@ -1,5 +1,6 @@
 //! The command lines that answer, each with its door, its guard and what is known of its state.
 
+mod account;
 mod guard;
 pub(crate) mod profile;
 pub(crate) mod status;

@@ -204,6 +204,10 @@ impl Exchange {
             Effect::Report(report) => self.backend.status.observe(&report),
             Effect::Finish(outcome) => {
                 self.over = true;
+                use types::FinishReason::{ContentFilter, Length};
+                if matches!(outcome.finish_reason, Length | ContentFilter) {
+                    self.process.end_at_once();
+                }
                 self.backend.status.answered();
                 self.events.push_back(Event::Finish(outcome));
             }

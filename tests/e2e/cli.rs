@@ -90,3 +90,8 @@ impl Real {
 pub(crate) fn user(text: &str) -> Value {
     json!([{"role": "user", "content": text}])
 }
+
+/// The message of a unary answer.
+pub(crate) fn message(answer: &Value) -> &Value {
+    &answer["choices"][0]["message"]
+}

@@ -11,6 +11,7 @@ mod cli;
 mod fake;
 mod faults;
 mod features;
+mod functions;
 mod guests;
 mod input;
 mod leaving;

@@ -11,12 +11,10 @@ use crate::functions::{Choice, full_name, plain_name};
 use crate::line::{self, BlockStart, Event, Line, Message};
 use crate::task::{Format, Wish};
 use crate::text::{ObjectFinder, StopFilter};
+use crate::tokens::Tokens;
 
 /// The CLI's own tool for answers of a given schema.
 pub const STRUCTURED_OUTPUT: &str = "StructuredOutput";
-
-/// Bytes of text that make about one token, for answers whose tokens nobody counted.
-const BYTES_PER_TOKEN: usize = 4;
 
 /// An answer as it comes.
 #[derive(Debug)]
@@ -74,21 +72,6 @@ struct Structured {
     /// What was not shown yet.
     kept: String,
     shown: bool,
-}
-
-/// Tokens of the answer.
-#[derive(Debug, Default)]
-struct Tokens {
-    /// Of turns after which the model was asked again.
-    earlier_turns: line::Usage,
-    /// Of earlier messages in this turn.
-    earlier_messages: line::Usage,
-    /// Of this message, and after the turn's result of all of them.
-    now: line::Usage,
-    /// Of thinking, as the CLI estimates them.
-    thinking: u64,
-    /// The size of what was written, in bytes.
-    written: usize,
 }
 
 /// What to do next.
@@ -182,7 +165,7 @@ impl Answer {
             return Step::Fail(failure(ErrorKind::Backend, what));
         }
         if self.goes_on {
-            self.tokens.earlier_messages.add(&self.tokens.now);
+            self.tokens.message_ended();
         } else {
             self.stop.rest();
         }
@@ -191,7 +174,7 @@ impl Answer {
         if let Some(message) = message {
             self.streams = message.id.as_deref().map(str::to_owned);
             self.model = message.model.as_deref().map(str::to_owned);
-            self.tokens.now = message.usage.clone().unwrap_or_default();
+            self.tokens.message_began(message.usage.as_ref());
         }
         Step::On
     }
@@ -204,7 +187,7 @@ impl Answer {
         self.block = Block::Unnamed;
         self.held.clear();
         self.structured = Structured::default();
-        self.tokens.now = line::Usage::default();
+        self.tokens.message_began(None);
     }
 
     fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
@@ -253,7 +236,7 @@ impl Answer {
         let Some(piece) = pieces.into_iter().flatten().next().map(|piece| &**piece) else {
             return Step::On;
         };
-        self.tokens.written = self.tokens.written.saturating_add(piece.len());
+        self.tokens.wrote(piece.len());
         match self.block {
             Block::Text => return self.text(piece, out),
             Block::Unnamed if delta.text.is_some() => return self.text(piece, out),
@@ -317,9 +300,7 @@ impl Answer {
         if !stopped {
             return Step::On;
         }
-        let estimate = self.tokens.written.div_ceil(BYTES_PER_TOKEN) as u64;
-        let counted = self.tokens.now.output_tokens.unwrap_or(0);
-        self.tokens.now.output_tokens = Some(counted.max(estimate));
+        self.tokens.estimate();
         Step::Finish(FinishReason::Stop)
     }
 
@@ -339,7 +320,7 @@ impl Answer {
 
     fn message_delta(&mut self, event: &Event, out: &mut Vec<Delta>) -> Step {
         if let Some(usage) = &event.usage {
-            self.tokens.now.update(usage);
+            self.tokens.counted(usage);
         }
         let reason = event.delta.as_ref().and_then(|d| d.stop_reason.as_deref());
         match (reason, finish_reason(reason)) {
@@ -435,14 +416,13 @@ impl Answer {
 
     /// The CLI's estimate of what was thought in this message.
     pub fn thought(&mut self, tokens: u64) {
-        self.tokens.thinking = self.tokens.thinking.max(tokens);
+        self.tokens.thought(tokens);
     }
 
     /// The turn is over, and well.
     pub fn turn_end(&mut self, line: &Line, out: &mut Vec<Delta>) -> Step {
         if let Some(usage) = &line.usage {
-            self.tokens.now.update(usage);
-            self.tokens.earlier_messages = line::Usage::default();
+            self.tokens.turn_ended(usage);
         }
         if self.lacks_call() {
             let tool = match &self.wish.functions.choice {
@@ -506,7 +486,7 @@ impl Answer {
             return Step::Fail(or);
         }
         self.asked_again = true;
-        self.tokens.earlier_turns.add(&self.tokens.now);
+        self.tokens.next_turn();
         self.begin();
         self.messages = 0;
         Step::AskAgain(words)
@@ -520,28 +500,9 @@ impl Answer {
         self.wish.functions.must_call() && self.calls == 0
     }
 
-    /// What the answer took, in OpenAI's terms: all input is prompt tokens there; Anthropic
-    /// counts what a cache knew apart.
+    /// What the answer took.
     pub fn usage(&self, cost_usd: Option<f64>) -> Usage {
-        let mut sum = self.tokens.earlier_turns.clone();
-        sum.add(&self.tokens.earlier_messages);
-        sum.add(&self.tokens.now);
-        let cached = sum.cache_read_input_tokens.unwrap_or(0);
-        let written = sum.cache_creation_input_tokens.unwrap_or(0);
-        let input = sum.input_tokens.unwrap_or(0);
-        let output = sum.output_tokens.unwrap_or(0);
-        let counted = sum
-            .output_tokens_details
-            .and_then(|details| details.thinking_tokens)
-            .filter(|tokens| *tokens > 0);
-        Usage {
-            prompt_tokens: input.saturating_add(cached).saturating_add(written),
-            completion_tokens: output,
-            cached_tokens: cached,
-            cache_write_tokens: written,
-            reasoning_tokens: counted.unwrap_or(self.tokens.thinking).min(output),
-            cost_usd,
-        }
+        self.tokens.usage(cost_usd)
     }
 }
 

@@ -74,4 +74,17 @@ impl Block {
         let blank = text.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
         (!blank).then_some(Block::Text { text })
     }
+
+    /// Whether this is a picture above the API's own limit. The CLI scales those of a user's message
+    /// down, but not those in a function's result.
+    pub fn is_large_picture(&self) -> bool {
+        /// The API's limit, in bytes of base64.
+        const MAX: usize = 5 << 20;
+        match self {
+            Block::Image {
+                source: Source::Base64 { data, .. },
+            } => data.len() > MAX,
+            _ => false,
+        }
+    }
 }

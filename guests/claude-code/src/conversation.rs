@@ -143,6 +143,13 @@ impl Reader {
             ));
         }
         let mut blocks = self.blocks(at, message.content)?;
+        if blocks
+            .iter()
+            .any(|block| !matches!(block, Block::Text { .. }))
+        {
+            let at = format!("{at}.content");
+            return Err(unsupported("anything but text in an assistant message", at));
+        }
         let calls = message.tool_calls.unwrap_or_default();
         if calls.len() > CALLS_MAX {
             let at = format!("{at}.tool_calls");
@@ -226,6 +233,13 @@ impl Reader {
             return Err(invalid_request(message, Some(at)));
         };
         let content = self.blocks(at, message.content)?;
+        if content.iter().any(Block::is_large_picture) {
+            let at = format!("{at}.content");
+            let message = format!(
+                "a picture in `{at}` is too large for a function's result: 3.75 MB are allowed"
+            );
+            return Err(invalid_request(message, Some(at)));
+        }
         let result = Block::ToolResult {
             tool_use_id: self.open.remove(place).told,
             content,

@@ -127,8 +127,14 @@ impl Functions {
                 self.keep(&names.ok_or_else(|| {
                     at("`tool_choice.allowed_tools.tools` must be a list of functions".into())
                 })?)?;
-                if allowed["mode"] == "required" {
-                    self.choice = Choice::Required;
+                match allowed["mode"].as_str() {
+                    Some("auto") | None => {}
+                    Some("required") => self.choice = Choice::Required,
+                    Some(_) => {
+                        return Err(at(
+                            "`tool_choice.allowed_tools.mode` must be `auto` or `required`".into(),
+                        ));
+                    }
                 }
             }
             _ => {
@@ -285,6 +291,11 @@ fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value
     if *schema.entry("type").or_insert("object".into()) != "object" {
         return Err(wrong(format!("`{at}.type` must be `object`")));
     }
+    if let Some(name) = bad_property(&schema) {
+        return Err(wrong(format!(
+            "`{at}.properties` has a name that the API does not take: `{name}`"
+        )));
+    }
     for keyword in ["anyOf", "oneOf", "allOf"] {
         if schema.contains_key(keyword) {
             let message =
@@ -293,6 +304,16 @@ fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value
         }
     }
     Ok(schema)
+}
+
+/// A property at the top of a schema whose name the API does not take, cut short: 1 to 64 letters,
+/// digits, `_`, `.` and `-`.
+pub(crate) fn bad_property(schema: &Map<String, Value>) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let good = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
+    let mut names = schema.get("properties")?.as_object()?.keys();
+    let bad = names.find(|name| !good(name))?;
+    Some(bad.chars().take(64).collect())
 }
 
 /// Whether any of these values has more than so many levels.
@@ -397,6 +418,11 @@ mod tests {
             ),
             (
                 json!([tool("a", json!({"type": "array"}))]),
+                json!(null),
+                "tools[0].function.parameters",
+            ),
+            (
+                json!([tool("a", json!({"properties": {"a@b": {}}}))]),
                 json!(null),
                 "tools[0].function.parameters",
             ),

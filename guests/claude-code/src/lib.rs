@@ -3,8 +3,8 @@
 //! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
 //! in one direction: [`task`] reads the client's request, with [`conversation`], [`functions`],
 //! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI;
-//! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, and [`text`] sifts
-//! them; [`input`] words what is written to it, and [`failure`] names what went wrong. All of it
+//! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, [`text`] sifts them
+//! and [`tokens`] counts; [`input`] words what is written to it, and [`failure`] names what went wrong. All of it
 //! is pure; `component` is the thin glue that makes a WebAssembly component of it.
 
 #![cfg_attr(
@@ -25,6 +25,7 @@ mod request;
 mod schema;
 pub mod task;
 pub mod text;
+pub mod tokens;
 
 /// The contract's types, generated from `wit/`.
 #[allow(

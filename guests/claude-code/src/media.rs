@@ -35,8 +35,10 @@ pub(crate) fn image(image: Option<ImageUrl>, param: &str, urls: bool) -> Result<
     let (_, data) = data_url(&url, &param)?;
     let bytes = decode(&data, &param)?;
     bounded(bytes.len(), IMAGE_MAX, &param)?;
-    let Some(media_type) = image_type(&bytes) else {
-        let message = format!("`{param}` is no PNG, JPEG, GIF or WebP picture");
+    let size = imagesize::blob_size(&bytes).ok();
+    let is_whole = size.is_some_and(|size| size.width > 0 && size.height > 0);
+    let Some(media_type) = image_type(&bytes).filter(|_| is_whole) else {
+        let message = format!("`{param}` is no PNG, JPEG, GIF or WebP picture, or a damaged one");
         return Err(invalid_request(message, Some(param)));
     };
     let source = Source::Base64 { media_type, data };
@@ -213,11 +215,13 @@ mod tests {
 
     #[test]
     fn a_picture_is_what_its_bytes_say() {
-        let Ok(Block::Image { source }) = read("data:image/jpeg;base64,iVBO\nRw0K Ggo=", false)
+        const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+        let spaced = PNG.replace("AAAA", "AA\n A A");
+        let Ok(Block::Image { source }) = read(&format!("data:image/jpeg;base64,{spaced}"), false)
         else {
             panic!("it was refused");
         };
-        let (media_type, data) = ("image/png", "iVBORw0KGgo=".into());
+        let (media_type, data) = ("image/png", PNG.into());
         assert_eq!(source, Source::Base64 { media_type, data });
     }
 
@@ -226,6 +230,9 @@ mod tests {
         for bad in [
             "data:image/png;base64,aGVsbG8=",
             "data:image/png;base64,",
+            "data:image/png;base64,iVBORw0KGgo=",
+            "data:image/gif;base64,R0lGODdhAQ==",
+            "data:image/jpeg;base64,/9j/",
             "data:image/png;base64,?",
             "data:image/png,abc",
             "data:",

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::contract::types::ApiError;
 use crate::failure::invalid_request;
+use crate::functions::bad_property;
 
 /// Keywords whose values are kept as they are.
 const PLAIN: [&str; 23] = [
@@ -78,6 +79,10 @@ pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, 
     let kind = schema.get("type");
     if wrong || kind.is_some_and(|kind| kind != "object") {
         let message = format!("the top of `{at}` must be of type `object`, without alternatives");
+        return Err(invalid_request(message, Some(at.to_owned())));
+    }
+    if let Some(name) = bad_property(&schema) {
+        let message = format!("`{at}.properties` has a name that the API does not take: `{name}`");
         return Err(invalid_request(message, Some(at.to_owned())));
     }
     let mut schema = loosened(schema);

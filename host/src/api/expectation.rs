@@ -315,6 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn references_in_a_circle_end() {
+        for schema in [
+            json!({"$ref": "#"}),
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+            json!({"allOf": [{"$ref": "#"}]}),
+        ] {
+            let format =
+                json!({"type": "json_schema", "json_schema": {"strict": true, "schema": schema}});
+            if let Ok(expectation) = expect(json!({ "response_format": format })) {
+                let _ = expectation.check(&answer("{\"a\":[1]}"), FinishReason::Stop);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_schema_is_refused_by_its_place() {
         let schema = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}});
         for bad in [

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::expectation::Expectation;
-use super::fields;
+use super::{fields, shapes};
 use crate::failure::{Failure, Kind};
 
 const ROLES: [&str; 6] = [
@@ -45,6 +45,7 @@ impl ChatRequest {
                 format!("the body is no valid JSON: {e}"),
             )
         })?;
+        shapes::check(&value)?;
         let Value::Object(fields) = &mut value else {
             return Err(Failure::new(
                 Kind::InvalidRequest,

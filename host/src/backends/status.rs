@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Backend;
+use super::account::{RateLimit, login_warning, unix_time};
 use crate::config::Profile;
 use crate::failure::{Kind, unix_now};
 use crate::processes::{Processes, SpawnError};
@@ -85,25 +86,6 @@ struct Report {
     rate_limit: Option<RateLimit>,
     model_limits: Option<Vec<ModelLimits>>,
     login_expires_at: Option<String>,
-}
-
-/// The state of an account's limits.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-pub(crate) struct RateLimit {
-    status: LimitStatus,
-    r#type: Option<String>,
-    /// Seconds since the Unix epoch.
-    resets_at: Option<u64>,
-    /// How much of it is used, 0 to 1.
-    utilization: Option<f64>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-enum LimitStatus {
-    Allowed,
-    AllowedWarning,
-    Rejected,
 }
 
 /// Whether a text is a short technical word.
@@ -368,53 +350,6 @@ fn login_state(answer: &Value, success: bool) -> Health {
     }
 }
 
-/// An RFC 3339 instant in seconds since the Unix epoch.
-fn unix_time(instant: &str) -> Option<u64> {
-    let time = humantime::parse_rfc3339(instant).ok()?;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(since.as_secs())
-}
-
-/// An instant as people read it, to the minute.
-fn shown_time(unix: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix));
-    let text = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
-    let minutes = text.and_then(|text| Some(text.get(..16)?.replace('T', " ") + " UTC"));
-    minutes.unwrap_or_else(|| format!("{unix} s after 1970"))
-}
-
-fn login_warning(end: u64, now: u64, notice: Duration) -> Option<String> {
-    const DAY: u64 = 24 * 3600;
-    let left = end.saturating_sub(now);
-    let renew = "run `claude auth login` as the user of this service";
-    let at = shown_time(end);
-    if left == 0 {
-        Some(format!("the login has probably ended, at {at}: {renew}"))
-    } else if left <= notice.as_secs() {
-        let days = left.div_ceil(DAY);
-        Some(format!(
-            "the login ends within {days} days, at {at}: {renew}"
-        ))
-    } else {
-        None
-    }
-}
-
-impl RateLimit {
-    /// Of a limit that is reached and not yet reset.
-    fn warning(&self, now: u64) -> Option<String> {
-        let reset = self.resets_at.filter(|at| *at > now)?;
-        if self.status != LimitStatus::Rejected {
-            return None;
-        }
-        let name = self.r#type.as_deref().unwrap_or("usage");
-        let at = shown_time(reset);
-        Some(format!(
-            "the account's `{name}` limit is reached until {at}"
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -448,21 +383,6 @@ mod tests {
         let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
         assert_eq!(ids, ["opus"]);
         assert_eq!(status.version(), None);
-    }
-
-    #[test]
-    fn the_end_of_a_login_is_warned_of_in_time() {
-        let week = Duration::from_secs(7 * 24 * 3600);
-        let end = unix_time("2026-12-24T18:00:00.000Z").unwrap();
-        let warned = |before_days: u64| login_warning(end, end - before_days * 24 * 3600, week);
-        assert_eq!(warned(8), None);
-        let text = warned(6).unwrap();
-        assert!(
-            text.contains("within 6 days, at 2026-12-24 18:00 UTC"),
-            "{text}"
-        );
-        assert!(login_warning(end, end + 5, week).unwrap().contains("ended"));
-        assert_eq!(unix_time("soon"), None);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct Process {
     has_ended: bool,
     /// When to stop waiting for more of the output of a process that has ended.
     linger_until: Option<Instant>,
+    /// What the group is told when this is dropped.
+    last_signal: Signal,
     remains: Option<Remains>,
 }
 
@@ -91,6 +93,7 @@ impl Process {
             stderr_tail: BytesMut::new(),
             has_ended: false,
             linger_until: None,
+            last_signal: Signal::TERM,
             remains: Some(Remains {
                 child,
                 registration,
@@ -118,6 +121,12 @@ impl Process {
         if self.to_write.is_empty() {
             self.stdin = None;
         }
+    }
+
+    /// Has it killed when this is dropped, without the time to end in order: it would use that to go
+    /// on with what nobody wants.
+    pub(crate) fn end_at_once(&mut self) {
+        self.last_signal = Signal::KILL;
     }
 
     /// The last of what the process wrote to standard error.
@@ -182,7 +191,7 @@ impl Drop for Process {
             return;
         };
         let pid = self.pid;
-        signal_group(pid, Signal::TERM);
+        signal_group(pid, self.last_signal);
         // Outside the runtime, or if it ends before this does, the child is killed as it is dropped,
         // and the warden, which was not told that the group is gone, ends the rest.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -125,6 +125,8 @@ fn quoted(text: &str) -> Vec<String> {
 /// Makes values of a schema, with numbers and quoted words of the prompt.
 struct Sampler<'a> {
     top: &'a Value,
+    /// References followed: some lead back to themselves.
+    followed: usize,
     numbers: std::vec::IntoIter<i64>,
     words: std::vec::IntoIter<String>,
 }
@@ -135,6 +137,7 @@ impl<'a> Sampler<'a> {
         let numbers: Vec<i64> = numbers.filter_map(|n| n.parse().ok()).collect();
         Sampler {
             top,
+            followed: 0,
             numbers: numbers.into_iter(),
             words: quoted(prompt).into_iter(),
         }
@@ -142,6 +145,10 @@ impl<'a> Sampler<'a> {
 
     fn value(&mut self, schema: &Value, name: &str) -> Value {
         if let Some(reference) = schema["$ref"].as_str() {
+            self.followed += 1;
+            if self.followed > 20 {
+                return Value::Null;
+            }
             let target = self.top.pointer(reference.trim_start_matches('#'));
             return target
                 .cloned()

@@ -1,0 +1,94 @@
+//! What an answer takes, summed over its messages and turns.
+
+use crate::contract::types;
+use crate::line::Usage;
+
+/// Bytes of text that make about one token, for answers whose tokens nobody counted.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Tokens of an answer.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// Of turns after which the model was asked again.
+    earlier_turns: Usage,
+    /// Of earlier messages in this turn.
+    earlier_messages: Usage,
+    /// Of this message, and after the turn's result of all of them.
+    now: Usage,
+    /// Of thinking, as the CLI estimates them.
+    thinking: u64,
+    /// The size of what this message has, in bytes.
+    written: usize,
+}
+
+impl Tokens {
+    /// A message begins, with these tokens so far.
+    pub fn message_began(&mut self, usage: Option<&Usage>) {
+        self.now = usage.cloned().unwrap_or_default();
+        self.written = 0;
+    }
+
+    /// Another message of the turn follows.
+    pub fn message_ended(&mut self) {
+        self.earlier_messages.add(&self.now);
+        self.now = Usage::default();
+    }
+
+    /// The message has these tokens by now.
+    pub fn counted(&mut self, usage: &Usage) {
+        self.now.update(usage);
+    }
+
+    /// So many bytes were written.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(bytes);
+    }
+
+    /// The CLI's estimate of what was thought in this message.
+    pub fn thought(&mut self, tokens: u64) {
+        self.thinking = self.thinking.max(tokens);
+    }
+
+    /// The message ends before the API counted: what was written stands for its tokens.
+    pub fn estimate(&mut self) {
+        let estimate = self.written.div_ceil(BYTES_PER_TOKEN) as u64;
+        let counted = self.now.output_tokens.unwrap_or(0);
+        self.now.output_tokens = Some(counted.max(estimate));
+    }
+
+    /// The turn is over, and all its messages took this.
+    pub fn turn_ended(&mut self, usage: &Usage) {
+        self.now.update(usage);
+        self.earlier_messages = Usage::default();
+    }
+
+    /// The model is asked again.
+    pub fn next_turn(&mut self) {
+        self.earlier_turns.add(&self.now);
+        self.now = Usage::default();
+    }
+
+    /// The sum in OpenAI's terms: all input is prompt tokens there; Anthropic counts what a cache
+    /// knew apart.
+    pub fn usage(&self, cost_usd: Option<f64>) -> types::Usage {
+        let mut sum = self.earlier_turns.clone();
+        sum.add(&self.earlier_messages);
+        sum.add(&self.now);
+        let cached = sum.cache_read_input_tokens.unwrap_or(0);
+        let written = sum.cache_creation_input_tokens.unwrap_or(0);
+        let input = sum.input_tokens.unwrap_or(0);
+        let output = sum.output_tokens.unwrap_or(0);
+        let counted = sum
+            .output_tokens_details
+            .and_then(|details| details.thinking_tokens)
+            .filter(|tokens| *tokens > 0);
+        types::Usage {
+            prompt_tokens: input.saturating_add(cached).saturating_add(written),
+            completion_tokens: output,
+            cached_tokens: cached,
+            cache_write_tokens: written,
+            reasoning_tokens: counted.unwrap_or(self.thinking).min(output),
+            cost_usd,
+        }
+    }
+}
