@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
 use crate::request::{FunctionDefinition, Tool};
+use crate::schema;
 
 /// The MCP server's name.
 pub const SERVER: &str = "client";
@@ -18,10 +19,6 @@ const PREFIX: &str = "mcp__client__";
 
 /// The most functions. OpenAI takes 128.
 const FUNCTIONS_MAX: usize = 512;
-
-/// How deep a schema or the arguments of a call may be nested: the host reads JSON of 128 levels,
-/// and they lie below some levels of the CLI's own.
-const DEPTH_MAX: usize = 100;
 
 /// The longest name of a function, in characters. OpenAI's limit.
 const NAME_MAX: usize = 64;
@@ -180,7 +177,7 @@ impl Functions {
                     self.declared.push(Function {
                         name: name.to_owned(),
                         description: String::new(),
-                        schema: object_schema(),
+                        schema: schema::of_any_object(),
                     });
                 }
             }
@@ -239,7 +236,7 @@ impl Function {
             return Err(invalid_request(format!("`{at}` is missing"), Some(at)));
         };
         check_name(&name, &format!("{at}.function.name"))?;
-        let schema = arguments_schema(parameters, &format!("{at}.function.parameters"))?;
+        let schema = schema::for_arguments(parameters, &format!("{at}.function.parameters"))?;
         Ok(Function::described(
             name,
             description.unwrap_or_default(),
@@ -270,61 +267,6 @@ impl Function {
     }
 }
 
-fn object_schema() -> Map<String, Value> {
-    Map::from_iter([
-        ("type".to_owned(), "object".into()),
-        ("properties".to_owned(), json!({})),
-    ])
-}
-
-/// The CLI drops tools in silence if the schema of one of them is not an object's.
-fn arguments_schema(schema: Option<Value>, at: &str) -> Result<Map<String, Value>, ApiError> {
-    let wrong = |message: String| invalid_request(message, Some(at.to_owned()));
-    let mut schema = match schema {
-        None | Some(Value::Null) => return Ok(object_schema()),
-        Some(Value::Object(schema)) => schema,
-        Some(_) => return Err(wrong(format!("`{at}` must be a JSON Schema, an object"))),
-    };
-    if is_deep(schema.values(), DEPTH_MAX) {
-        return Err(wrong(format!("`{at}` is nested too deeply")));
-    }
-    if *schema.entry("type").or_insert("object".into()) != "object" {
-        return Err(wrong(format!("`{at}.type` must be `object`")));
-    }
-    if let Some(name) = bad_property(&schema) {
-        return Err(wrong(format!(
-            "`{at}.properties` has a name that the API does not take: `{name}`"
-        )));
-    }
-    for keyword in ["anyOf", "oneOf", "allOf"] {
-        if schema.contains_key(keyword) {
-            let message =
-                format!("`{keyword}` cannot stand at the top of `{at}`: put it below a property");
-            return Err(wrong(message));
-        }
-    }
-    Ok(schema)
-}
-
-/// A property at the top of a schema whose name the API does not take, cut short: 1 to 64 letters,
-/// digits, `_`, `.` and `-`.
-pub(crate) fn bad_property(schema: &Map<String, Value>) -> Option<String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    let good = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
-    let mut names = schema.get("properties")?.as_object()?.keys();
-    let bad = names.find(|name| !good(name))?;
-    Some(bad.chars().take(64).collect())
-}
-
-/// Whether any of these values has more than so many levels.
-fn is_deep<'a>(values: impl IntoIterator<Item = &'a Value>, levels: usize) -> bool {
-    values.into_iter().any(|value| match value {
-        Value::Array(list) => levels == 0 || is_deep(list, levels - 1),
-        Value::Object(map) => levels == 0 || is_deep(map.values(), levels - 1),
-        _ => false,
-    })
-}
-
 /// The arguments of a call. None if they are no JSON object, or one that is nested too deeply.
 pub(crate) fn arguments(text: &str) -> Option<Map<String, Value>> {
     let text = text.trim();
@@ -332,7 +274,7 @@ pub(crate) fn arguments(text: &str) -> Option<Map<String, Value>> {
         return Some(Map::new());
     }
     let arguments: Map<String, Value> = serde_json::from_str(text).ok()?;
-    (!is_deep(arguments.values(), DEPTH_MAX)).then_some(arguments)
+    (!schema::is_deep(arguments.values())).then_some(arguments)
 }
 
 /// A function's name with the server's prefix, as the model knows it.

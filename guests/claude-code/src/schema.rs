@@ -1,16 +1,19 @@
-//! Makes a client's JSON Schema one that the CLI and the API both take.
+//! Makes a client's JSON Schema one that the CLI and the API both take, or says why it cannot be.
 //!
-//! The CLI compiles the schema of a structured answer with a strict validator of draft 7, and
+//! A function's is passed on as it is. Of a structured answer's, the CLI compiles the schema with a strict validator of draft 7, and
 //! where that fails it asks for no structured answer at all, in silence: `format` (2.1.197),
 //! `$schema` of another draft, `prefixItems` and unknown keywords are enough. So only what both
 //! know stays; what constrains a value goes into its description, for the model. Whether an answer
 //! fits the whole schema is the host's to check.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::contract::types::ApiError;
 use crate::failure::invalid_request;
-use crate::functions::bad_property;
+
+/// How deep a schema or the arguments of a call may be nested: the host reads JSON of 128 levels,
+/// and they lie below some levels of the CLI's own.
+const DEPTH_MAX: usize = 100;
 
 /// Keywords whose values are kept as they are.
 const PLAIN: [&str; 23] = [
@@ -88,6 +91,74 @@ pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, 
     let mut schema = loosened(schema);
     schema.insert("type".into(), "object".into());
     Ok(schema.into())
+}
+
+/// The schema of a function's arguments.
+///
+/// # Errors
+///
+/// Names what the API refuses, or at what the CLI drops tools in silence: above all a schema that is
+/// not an object's.
+pub(crate) fn for_arguments(
+    schema: Option<Value>,
+    at: &str,
+) -> Result<Map<String, Value>, ApiError> {
+    let wrong = |message: String| invalid_request(message, Some(at.to_owned()));
+    let mut schema = match schema {
+        None | Some(Value::Null) => return Ok(of_any_object()),
+        Some(Value::Object(schema)) => schema,
+        Some(_) => return Err(wrong(format!("`{at}` must be a JSON Schema, an object"))),
+    };
+    if is_deep(schema.values()) {
+        return Err(wrong(format!("`{at}` is nested too deeply")));
+    }
+    if *schema.entry("type").or_insert("object".into()) != "object" {
+        return Err(wrong(format!("`{at}.type` must be `object`")));
+    }
+    if let Some(name) = bad_property(&schema) {
+        return Err(wrong(format!(
+            "`{at}.properties` has a name that the API does not take: `{name}`"
+        )));
+    }
+    for keyword in ["anyOf", "oneOf", "allOf"] {
+        if schema.contains_key(keyword) {
+            let message =
+                format!("`{keyword}` cannot stand at the top of `{at}`: put it below a property");
+            return Err(wrong(message));
+        }
+    }
+    Ok(schema)
+}
+
+/// The schema of an object about which nothing is known.
+pub(crate) fn of_any_object() -> Map<String, Value> {
+    Map::from_iter([
+        ("type".to_owned(), "object".into()),
+        ("properties".to_owned(), json!({})),
+    ])
+}
+
+/// A property at the top of a schema whose name the API does not take, cut short: 1 to 64 letters,
+/// digits, `_`, `.` and `-`.
+fn bad_property(schema: &Map<String, Value>) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let good = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
+    let mut names = schema.get("properties")?.as_object()?.keys();
+    let bad = names.find(|name| !good(name))?;
+    Some(bad.chars().take(64).collect())
+}
+
+/// Whether any of these values is nested too deeply.
+pub(crate) fn is_deep<'a>(values: impl IntoIterator<Item = &'a Value>) -> bool {
+    goes_below(values, DEPTH_MAX)
+}
+
+fn goes_below<'a>(values: impl IntoIterator<Item = &'a Value>, levels: usize) -> bool {
+    values.into_iter().any(|value| match value {
+        Value::Array(list) => levels == 0 || goes_below(list, levels - 1),
+        Value::Object(map) => levels == 0 || goes_below(map.values(), levels - 1),
+        _ => false,
+    })
 }
 
 /// A top that only refers to one of its definitions, as for recursive types, is that definition:
