@@ -86,11 +86,13 @@ impl Models {
                 label: name.to_owned(),
             });
         }
-        self.unlisted(name)
+        match name.strip_prefix("anthropic/") {
+            Some(plain) if !plain.starts_with("anthropic/") => self.route(plain),
+            _ => self.unlisted(name),
+        }
     }
 
     fn unlisted(&self, name: &str) -> Option<Route> {
-        let name = name.strip_prefix("anthropic/").unwrap_or(name);
         let mut backends = self.backends.iter().filter(|b| b.is_real() && self.open);
         let retired = RETIRED.iter().find(|(begin, _)| name.starts_with(begin));
         let model = match retired {

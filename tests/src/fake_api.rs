@@ -1,8 +1,8 @@
 //! A fake of Anthropic's Messages API on loopback.
 //!
 //! What it does is told by a word `scenario:NAME` in the last message of the user that has one;
-//! without one it answers as a well-meaning model would: see [`model`]. What the real API would
-//! refuse, it refuses: see [`rules`]. It keeps the bodies of all requests.
+//! without one it answers as a well-meaning model would: see `model`. What the real API would
+//! refuse, it refuses: see `rules`. It keeps the bodies of all requests.
 
 mod model;
 mod rules;

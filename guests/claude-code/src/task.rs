@@ -219,7 +219,9 @@ fn stop(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
     };
     words.retain(|word| !word.is_empty());
     if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
-        let message = format!("`stop` may have {STOPS_MAX} words of {STOP_LENGTH_MAX} bytes each");
+        let message = format!(
+            "`stop` may have at most {STOPS_MAX} strings of at most {STOP_LENGTH_MAX} bytes"
+        );
         return Err(invalid_request(message, Some("stop".into())));
     }
     Ok(words)

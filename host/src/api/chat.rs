@@ -294,11 +294,13 @@ async fn read_body(mut body: Body, http: &Http) -> Result<Bytes, Failure> {
 }
 
 fn missing_guest(service: &Service, adapter: &str) -> Failure {
-    let file = service.config.guest_file(adapter);
-    let message = format!(
-        "the adapter `{adapter}` is not loaded: put it at {}",
-        file.display()
-    );
+    let message = match service.guests.current().rejected.get(adapter) {
+        Some(reason) => format!("the adapter `{adapter}` is not loaded: {reason}"),
+        None => format!(
+            "the adapter `{adapter}` is not loaded: put it at {}",
+            service.config.guest_file(adapter).display()
+        ),
+    };
     Failure::new(Kind::Guest, message).logged()
 }
 

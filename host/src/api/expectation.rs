@@ -86,17 +86,26 @@ impl Expectation {
         match reason {
             FinishReason::Length | FinishReason::ContentFilter => Ok(()),
             FinishReason::Stop => match &self.content {
-                Some(validator) => fits(validator, answer.content(), "answer", "response_format"),
+                Some(validator) => {
+                    let message = "the model's answer does not fit the schema of `response_format`: ask again";
+                    fits(validator, answer.content(), message.into())
+                }
                 None => Ok(()),
             },
-            FinishReason::ToolCalls => answer.calls().try_for_each(|(name, arguments)| match self
-                .arguments
-                .get(name)
-            {
-                Some(validator) => fits(validator, arguments, "arguments", "tools"),
-                None => Ok(()),
-            }),
+            FinishReason::ToolCalls => answer
+                .calls()
+                .try_for_each(|(name, arguments)| self.check_call(name, arguments)),
         }
+    }
+
+    fn check_call(&self, name: &str, arguments: &str) -> Result<(), Failure> {
+        let Some(validator) = self.arguments.get(name) else {
+            return Ok(());
+        };
+        let message = format!(
+            "the arguments that the model gives to `{name}` do not fit the schema of its parameters: ask again"
+        );
+        fits(validator, arguments, message)
     }
 }
 
@@ -200,7 +209,9 @@ fn compile(schema: &Value, at: &str) -> Result<Validator, Failure> {
         .backtrack_limit(PATTERN_STEPS)
         .size_limit(PATTERN_SIZE)
         .dfa_size_limit(PATTERN_SIZE);
-    let options = jsonschema::options().with_pattern_options(patterns);
+    let options = jsonschema::options()
+        .should_validate_formats(true)
+        .with_pattern_options(patterns);
     let validator = blocking::run(|| options.build(schema));
     validator.map_err(|error| {
         let what: String = error.to_string().chars().take(200).collect();
@@ -208,15 +219,14 @@ fn compile(schema: &Value, at: &str) -> Result<Validator, Failure> {
     })
 }
 
-fn fits(validator: &Validator, text: &str, what: &str, at: &str) -> Result<(), Failure> {
+fn fits(validator: &Validator, text: &str, or: String) -> Result<(), Failure> {
     let fits = blocking::run(|| {
         serde_json::from_str::<Value>(text).is_ok_and(|value| validator.is_valid(&value))
     });
     if fits {
         return Ok(());
     }
-    let message = format!("the model's {what} does not fit the schema of `{at}`: ask again");
-    let mut failure = Failure::new(Kind::Backend, message);
+    let mut failure = Failure::new(Kind::Backend, or);
     failure.code = Some("schema_not_met".into());
     Err(failure)
 }
@@ -231,8 +241,9 @@ mod tests {
     }
 
     fn strict() -> Expectation {
-        let schema =
-            json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+        let properties =
+            json!({"n": {"type": "integer"}, "day": {"type": "string", "format": "date"}});
+        let schema = json!({"type": "object", "properties": properties, "required": ["n"]});
         let format =
             json!({"type": "json_schema", "json_schema": {"strict": true, "schema": schema}});
         expect(json!({ "response_format": format })).unwrap()
@@ -249,6 +260,8 @@ mod tests {
         let check = |text, reason| strict().check(&answer(text), reason).is_ok();
         assert!(check(r#"{"n":1}"#, FinishReason::Stop));
         assert!(!check(r#"{"n":"1"}"#, FinishReason::Stop));
+        assert!(check(r#"{"n":1,"day":"2026-11-22"}"#, FinishReason::Stop));
+        assert!(!check(r#"{"n":1,"day":"some day"}"#, FinishReason::Stop));
         assert!(!check("n", FinishReason::Stop));
         assert!(check(r#"{"n":"#, FinishReason::Length), "it was cut short");
     }

@@ -67,7 +67,7 @@ pub(super) const FIELDS: [Field; 36] = [
         "messages",
         Shape::List,
         Honoured,
-        "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text`, `refusal`, `image_url`, `file`; `name` is not passed on",
+        "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text`, `refusal`, and from the user or a function `image_url`, `file`; `name` is not passed on",
     ),
     field("model", Shape::Text, Honoured, ""),
     field("stream", Shape::Flag, Honoured, ""),
@@ -81,7 +81,7 @@ pub(super) const FIELDS: [Field; 36] = [
         "n",
         Shape::Whole(1, 1024),
         Honoured,
-        "up to `max_choices`, each by a process of its own; usage is the sum",
+        "up to `max_choices`, each by a process of its own; usage is the sum, the prompt `n` times; one that fails is the failure of all",
     ),
     field(
         "tools",
@@ -93,7 +93,7 @@ pub(super) const FIELDS: [Field; 36] = [
         "tool_choice",
         Shape::TextOrObject,
         Honoured,
-        "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer checked; asked twice, then 502 `tool_choice_not_honoured`",
+        "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer checked; asked once more, then 502 `tool_choice_not_honoured`",
     ),
     field(
         "parallel_tool_calls",
@@ -117,13 +117,13 @@ pub(super) const FIELDS: [Field; 36] = [
         "stop",
         Shape::TextOrList,
         Honoured,
-        "up to 16 words of 256 bytes, in text, not in JSON by schema or in arguments; `completion_tokens` is an estimate then",
+        "up to 16 strings of at most 256 bytes each, in text; not in JSON or in arguments; `completion_tokens` is an estimate then",
     ),
     field(
         "max_completion_tokens",
         Shape::Whole(1, MANY),
         Honoured,
-        "exact: the API counts, thinking included; below 2048 the model does not think; lowered to what the model can",
+        "exact: the API counts, thinking included; below 2048 the model does not think; lowered to the model's own maximum",
     ),
     field(
         "max_tokens",

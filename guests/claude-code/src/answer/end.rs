@@ -21,7 +21,7 @@ impl Answer {
             };
             let error = not_honoured(
                 "tool_choice_not_honoured",
-                "the model called no function though `tool_choice` wants one, and it was asked twice: ask again",
+                "the model called no function though `tool_choice` wants one and it was asked once more: ask again",
             );
             return self.ask_again(format!("Call {tool} now."), error);
         }
