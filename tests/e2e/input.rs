@@ -35,7 +35,14 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
             "messages[1].tool_calls[1].id",
         ),
         (
-            json!([ask, called(json!([call("a", "{")])), result]),
+            json!([
+                ask,
+                called(json!([call(
+                    "a",
+                    &format!("{}1{}", "[".repeat(120), "]".repeat(120))
+                )])),
+                result
+            ]),
             "messages[1].tool_calls[0].function.arguments",
         ),
         (

@@ -152,7 +152,7 @@ impl Answer {
             "content_block_stop" => self.block_stop(out),
             "message_delta" => return self.message_delta(event, out),
             // Whatever the reason that it gave, the CLI waits for the results now.
-            "message_stop" if self.calls > 0 => return Step::Finish(FinishReason::ToolCalls),
+            "message_stop" if self.calls > 0 => return self.finish_with_calls(out),
             _ => {}
         }
         Step::On
@@ -331,7 +331,7 @@ impl Answer {
                 self.show_all(out);
                 Step::Finish(reason)
             }
-            (Some("tool_use"), _) if self.calls > 0 => Step::Finish(FinishReason::ToolCalls),
+            (Some("tool_use"), _) if self.calls > 0 => self.finish_with_calls(out),
             // The CLI tells the model that there is no such tool, or that its answer does not fit.
             (Some("tool_use"), _) => {
                 self.goes_on = true;
@@ -344,6 +344,13 @@ impl Answer {
             }
             _ => Step::On,
         }
+    }
+
+    /// The calls go to the client, with what stood behind them.
+    fn finish_with_calls(&mut self, out: &mut Vec<Delta>) -> Step {
+        let rest = self.stop.rest();
+        self.show(rest, out);
+        Step::Finish(FinishReason::ToolCalls)
     }
 
     /// Shows what was held back, for there will be no more.

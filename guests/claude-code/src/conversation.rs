@@ -187,9 +187,10 @@ impl Reader {
             let message = format!("`{at}.id` is that of another call of the same message");
             return Err(invalid_request(message, Some(format!("{at}.id"))));
         }
-        let Some(input) = functions::arguments(&function.arguments) else {
+        let Some(input) = functions::arguments(function.arguments.as_deref().unwrap_or_default())
+        else {
             let at = format!("{at}.function.arguments");
-            let message = format!("`{at}` must be a JSON object as text");
+            let message = format!("`{at}` is nested too deeply");
             return Err(invalid_request(message, Some(at)));
         };
         let told = self.tell(&call.id);
@@ -383,11 +384,7 @@ mod tests {
             (format!("[{ask},{good},{ask}]"), "messages[1].tool_calls"),
             (format!("[{ask},{good},{result},{result}]"), "messages[3].tool_call_id"),
             (
-                format!("[{ask},{}]", call("\"{\"")),
-                "messages[1].tool_calls[0].function.arguments",
-            ),
-            (
-                format!("[{ask},{}]", call("\"[]\"")),
+                format!("[{ask},{}]", call(&format!("{:?}", "{\"a\":".repeat(110) + "1" + &"}".repeat(110)))),
                 "messages[1].tool_calls[0].function.arguments",
             ),
             (

@@ -4,6 +4,8 @@
 //! The CLI asks that server for its tools, and to call one; it is never answered then, because by
 //! that time the call has gone to the client.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::contract::types::ApiError;
@@ -148,6 +150,10 @@ impl Functions {
 
     /// Leaves only functions of these names.
     fn keep(&mut self, names: &[String]) -> Result<(), ApiError> {
+        if names.len() > FUNCTIONS_MAX {
+            let message = format!("`tool_choice` may name at most {FUNCTIONS_MAX} functions");
+            return Err(invalid_request(message, Some("tool_choice".into())));
+        }
         for name in names {
             if !self.declared.iter().any(|function| function.name == *name) {
                 let name: String = name.chars().take(NAME_MAX).collect();
@@ -172,8 +178,9 @@ impl Functions {
             }
         } else if self.declared.is_empty() {
             self.choice = Choice::Never;
+            let mut seen = HashSet::new();
             for name in called {
-                if !self.declared.iter().any(|function| function.name == name) {
+                if seen.len() < FUNCTIONS_MAX && seen.insert(name) {
                     self.declared.push(Function {
                         name: name.to_owned(),
                         description: String::new(),
@@ -267,13 +274,16 @@ impl Function {
     }
 }
 
-/// The arguments of a call. None if they are no JSON object, or one that is nested too deeply.
+/// The arguments of a call of an earlier answer. What is no JSON object, because the answer was cut
+/// short, stands in one as it is. None if they are nested too deeply.
 pub(crate) fn arguments(text: &str) -> Option<Map<String, Value>> {
     let text = text.trim();
     if text.is_empty() {
         return Some(Map::new());
     }
-    let arguments: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let Ok(arguments) = serde_json::from_str::<Map<_, _>>(text) else {
+        return Some(Map::from_iter([("arguments".to_owned(), text.into())]));
+    };
     (!schema::is_deep(arguments.values())).then_some(arguments)
 }
 

@@ -100,7 +100,7 @@ fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
         let message = "URLs are not fetched: send the data itself as a `data:` URL (an operator can allow them with `fetch_urls`)";
         return Err(invalid_request(message, param));
     }
-    let odd = |c: char| c == '\\' || c == '@' || c.is_whitespace() || c.is_control();
+    let odd = |c: char| "\\@\u{feff}".contains(c) || c.is_whitespace() || c.is_control();
     let rest = url
         .strip_prefix("https://")
         .filter(|rest| !rest.contains(odd));
@@ -116,8 +116,9 @@ fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
 /// Whether a host, perhaps with a port, is named as on the public internet: with a domain, and
 /// not by an address.
 fn is_public_name(host: &str) -> bool {
-    let name = host.split(':').next().unwrap_or_default();
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let name = name.to_ascii_lowercase();
+    let is_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     let local = [
         ".local",
         ".localhost",
@@ -126,13 +127,18 @@ fn is_public_name(host: &str) -> bool {
         ".home.arpa",
         ".test",
     ];
-    let letters = name.rsplit('.').next().is_some_and(|last| {
-        last.bytes().any(|b| b.is_ascii_alphabetic()) && !last.starts_with("0x")
-    });
+    let letters = name
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()));
     let plain = name
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    plain && letters && name.contains('.') && !local.iter().any(|end| name.ends_with(end))
+    is_port
+        && plain
+        && letters
+        && name.contains('.')
+        && !local.iter().any(|end| name.ends_with(end))
 }
 
 /// The base64 of a data URL. What it is, its first bytes say.
@@ -256,6 +262,9 @@ mod tests {
             "https://127.0.0.1\\@example.com/",
             "https://127.0X1/",
             "https://exa mple.com/",
+            "https://example.com./a",
+            "https://example.com:abc/a",
+            "https://a.1com/x",
             "https://router/",
             "https://nas.local/",
             "https://metadata.google.internal./",

@@ -77,8 +77,7 @@ pub(crate) struct ToolCall {
 pub(crate) struct FunctionCall {
     #[serde(default)]
     pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) arguments: String,
+    pub(crate) arguments: Option<String>,
 }
 
 #[derive(Default, Deserialize)]

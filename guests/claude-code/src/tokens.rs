@@ -15,7 +15,8 @@ pub struct Tokens {
     earlier_messages: Usage,
     /// Of this message, and after the turn's result of all of them.
     now: Usage,
-    /// Of thinking, as the CLI estimates them.
+    /// Of thinking in earlier messages and in this one, as the CLI estimates them.
+    earlier_thinking: u64,
     thinking: u64,
     /// The size of what this message has, in bytes.
     written: usize,
@@ -26,6 +27,8 @@ impl Tokens {
     pub fn message_began(&mut self, usage: Option<&Usage>) {
         self.now = usage.cloned().unwrap_or_default();
         self.written = 0;
+        self.earlier_thinking = self.earlier_thinking.saturating_add(self.thinking);
+        self.thinking = 0;
     }
 
     /// Another message of the turn follows.
@@ -82,12 +85,13 @@ impl Tokens {
             .output_tokens_details
             .and_then(|details| details.thinking_tokens)
             .filter(|tokens| *tokens > 0);
+        let thought = self.earlier_thinking.saturating_add(self.thinking);
         types::Usage {
             prompt_tokens: input.saturating_add(cached).saturating_add(written),
             completion_tokens: output,
             cached_tokens: cached,
             cache_write_tokens: written,
-            reasoning_tokens: counted.unwrap_or(self.thinking).min(output),
+            reasoning_tokens: counted.unwrap_or(thought).min(output),
             cost_usd,
         }
     }

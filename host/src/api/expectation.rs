@@ -18,6 +18,31 @@ use crate::guests::types::FinishReason;
 /// each of them. OpenAI allows 5,000 properties.
 const PARTS_MAX: usize = 50_000;
 
+/// Keywords that refer in ways which are not counted here.
+const UNCOUNTED: [&str; 5] = [
+    "$anchor",
+    "$dynamicAnchor",
+    "$dynamicRef",
+    "$recursiveAnchor",
+    "$recursiveRef",
+];
+
+/// Keywords with schemas by name, whatever the names are.
+const NAMED: [&str; 5] = [
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+];
+
+/// Keywords whose values are no schemas.
+const DATA: [&str; 4] = ["const", "default", "enum", "examples"];
+
+/// The stack for a check, in bytes: the levels of a schema that refers to itself, for each of the
+/// 128 levels that an answer may have. Only what is used of it takes memory.
+const CHECK_STACK: usize = 128 << 20;
+
 /// The most references in a row, and levels with each of them followed: both walks, this one and the
 /// validator's, are recursive.
 const REFERENCES_MAX: usize = 100;
@@ -127,6 +152,12 @@ fn read(schema: &Value, strict: &Value, at: &str) -> Result<Option<Validator>, F
     if *strict != Value::Bool(true) {
         return Ok(None);
     }
+    if survey.is_uncounted {
+        let message = format!(
+            "`{at}` cannot be `strict`: refer by `$ref` with a JSON pointer only, and use `$id` only at the top"
+        );
+        return Err(Failure::invalid(at, message));
+    }
     if survey.parts > PARTS_MAX || survey.patterns > PATTERNS_MAX || survey.is_deep {
         let message = format!(
             "`{at}` is too large to be `strict`: at most {PARTS_MAX} parts, references followed, and {PATTERNS_MAX} patterns"
@@ -143,6 +174,7 @@ struct Survey<'a> {
     patterns: usize,
     is_deep: bool,
     goes_outside: bool,
+    is_uncounted: bool,
     levels: usize,
     /// The references that are being followed.
     path: Vec<&'a str>,
@@ -156,6 +188,7 @@ impl<'a> Survey<'a> {
             patterns: 0,
             is_deep: false,
             goes_outside: false,
+            is_uncounted: false,
             levels: 0,
             path: Vec::new(),
         }
@@ -172,15 +205,31 @@ impl<'a> Survey<'a> {
         match value {
             Value::Array(list) => list.iter().for_each(|item| self.follow(item)),
             Value::Object(map) => {
-                self.patterns += usize::from(map.contains_key("pattern"));
-                if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
-                    self.refer(reference);
+                self.note(map);
+                for (key, value) in map {
+                    match value {
+                        Value::Object(named) if NAMED.contains(&key.as_str()) => {
+                            named.values().for_each(|value| self.follow(value));
+                        }
+                        _ if DATA.contains(&key.as_str()) => {}
+                        value => self.follow(value),
+                    }
                 }
-                map.values().for_each(|value| self.follow(value));
             }
             _ => {}
         }
         self.levels -= 1;
+    }
+
+    /// What a schema itself asks for. Properties that are called like a keyword count as one, too.
+    fn note(&mut self, schema: &'a Map<String, Value>) {
+        let by_name = schema.get("patternProperties").and_then(Value::as_object);
+        self.patterns += usize::from(schema.contains_key("pattern")) + by_name.map_or(0, Map::len);
+        self.is_uncounted |= UNCOUNTED.iter().any(|key| schema.contains_key(*key))
+            || (self.levels > 1 && schema.get("$id").is_some_and(Value::is_string));
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+            self.refer(reference);
+        }
     }
 
     /// Follows a reference, unless it leads back: that goes on as long as an answer does, which is
@@ -193,12 +242,14 @@ impl<'a> Survey<'a> {
         if self.path.contains(&pointer) {
             return;
         }
-        if self.path.len() == REFERENCES_MAX {
-            self.is_deep = true;
-        } else if let Some(target) = self.top.pointer(pointer) {
-            self.path.push(pointer);
-            self.follow(target);
-            self.path.pop();
+        match self.top.pointer(pointer) {
+            _ if self.path.len() == REFERENCES_MAX => self.is_deep = true,
+            Some(target) => {
+                self.path.push(pointer);
+                self.follow(target);
+                self.path.pop();
+            }
+            None => self.is_uncounted = true,
         }
     }
 }
@@ -209,10 +260,16 @@ fn compile(schema: &Value, at: &str) -> Result<Validator, Failure> {
         .backtrack_limit(PATTERN_STEPS)
         .size_limit(PATTERN_SIZE)
         .dfa_size_limit(PATTERN_SIZE);
+    // The draft that the API reads, whatever the schema calls itself.
+    let mut schema = schema.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.remove("$schema");
+    }
     let options = jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
         .should_validate_formats(true)
         .with_pattern_options(patterns);
-    let validator = blocking::run(|| options.build(schema));
+    let validator = blocking::run(|| options.build(&schema));
     validator.map_err(|error| {
         let what: String = error.to_string().chars().take(200).collect();
         Failure::invalid(at, format!("`{at}` cannot be `strict`: {what}"))
@@ -220,10 +277,16 @@ fn compile(schema: &Value, at: &str) -> Result<Validator, Failure> {
 }
 
 fn fits(validator: &Validator, text: &str, or: String) -> Result<(), Failure> {
+    let check =
+        || serde_json::from_str::<Value>(text).is_ok_and(|value| validator.is_valid(&value));
     let fits = blocking::run(|| {
-        serde_json::from_str::<Value>(text).is_ok_and(|value| validator.is_valid(&value))
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(CHECK_STACK);
+            let thread = thread.spawn_scoped(scope, check).ok()?;
+            thread.join().ok()
+        })
     });
-    if fits {
+    if fits == Some(true) {
         return Ok(());
     }
     let mut failure = Failure::new(Kind::Backend, or);
@@ -304,7 +367,22 @@ mod tests {
         let defs: Map<String, Value> = (0..90).map(|i| (format!("a{i}"), nested(i + 1))).collect();
         let deep =
             json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": defs});
-        for schema in [doubling, many, one, deep] {
+        let twice_default =
+            |i: usize| json!({"properties": {"default": twice(i), "enum": twice(i)}});
+        let defs: Map<String, Value> = (0..40)
+            .map(|i| (format!("a{i}"), twice_default(i + 1)))
+            .collect();
+        let hidden =
+            json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": defs});
+        let anchored = |i: usize| json!({"$anchor": format!("a{i}"), "allOf": [{"$ref": format!("#a{}", i + 1)}, {"$ref": format!("#a{}", i + 1)}]});
+        let defs: Map<String, Value> = (0..40).map(|i| (format!("d{i}"), anchored(i))).collect();
+        let anchors =
+            json!({"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": defs});
+        let names: Map<String, Value> = (0..200)
+            .map(|i| (format!("\\p{{L}}{{40}}{i}"), json!(true)))
+            .collect();
+        let named = json!({"type": "object", "patternProperties": names});
+        for schema in [doubling, hidden, many, one, deep, anchors, named] {
             let format = |strict: bool| json!({"response_format": {"type": "json_schema", "json_schema": {"strict": strict, "schema": schema}}});
             let failure = expect(format(true)).unwrap_err();
             assert!(failure.message.contains("strict"), "{}", failure.message);
@@ -325,6 +403,32 @@ mod tests {
         let check = |text: &str| expectation.check(&answer(text), FinishReason::Stop).is_ok();
         assert!(check(r#"{"price":"1.5","next":{"price":"2","next":null}}"#));
         assert!(!check(r#"{"price":"1.5","next":{"price":"+"}}"#));
+    }
+
+    #[test]
+    fn a_deep_circle_does_not_end_the_program() {
+        let bottom = (0..90).fold(
+            json!({"$ref": "#/$defs/n"}),
+            |below, _| json!({"allOf": [below]}),
+        );
+        let node = json!({"type": "object", "properties": {"next": bottom}});
+        let schema = json!({"$ref": "#/$defs/n", "$defs": {"n": node}});
+        let format =
+            json!({"type": "json_schema", "json_schema": {"strict": true, "schema": schema}});
+        let expectation = expect(json!({ "response_format": format })).unwrap();
+        let text = "{\"next\":".repeat(120) + "{}" + &"}".repeat(120);
+        assert!(
+            expectation
+                .check(&answer(&text), FinishReason::Stop)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_looks_like_a_reference_in_data_is_none() {
+        let schema = json!({"type": "object", "default": {"$ref": "./base.yaml"}, "examples": [{"pattern": "("}]});
+        let tools = json!([{"type": "function", "function": {"name": "f", "strict": true, "parameters": schema}}]);
+        assert!(expect(json!({ "tools": tools })).is_ok());
     }
 
     #[test]

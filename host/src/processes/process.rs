@@ -123,10 +123,10 @@ impl Process {
         }
     }
 
-    /// Has it killed when this is dropped, without the time to end in order: it would use that to go
-    /// on with what nobody wants.
+    /// Kills it, without the time to end in order: it would use that to go on with what nobody wants.
     pub(crate) fn end_at_once(&mut self) {
         self.last_signal = Signal::KILL;
+        signal_group(self.pid, Signal::KILL);
     }
 
     /// The last of what the process wrote to standard error.
