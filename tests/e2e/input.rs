@@ -39,7 +39,7 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
                 ask,
                 called(json!([call(
                     "a",
-                    &format!("{}1{}", "[".repeat(120), "]".repeat(120))
+                    &format!("{}1{}", "{\"a\":".repeat(120), "}".repeat(120))
                 )])),
                 result
             ]),
