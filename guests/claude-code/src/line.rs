@@ -319,9 +319,9 @@ impl<'a> Line<'a> {
 }
 
 impl Usage {
-    /// Adds the tokens of another turn.
-    pub fn add(&mut self, other: &Usage) {
-        let fields = [
+    /// Each of the plain counts beside that of another.
+    fn beside(&mut self, other: &Usage) -> [(&mut Option<u64>, Option<u64>); 4] {
+        [
             (&mut self.input_tokens, other.input_tokens),
             (
                 &mut self.cache_creation_input_tokens,
@@ -332,8 +332,12 @@ impl Usage {
                 other.cache_read_input_tokens,
             ),
             (&mut self.output_tokens, other.output_tokens),
-        ];
-        for (field, more) in fields {
+        ]
+    }
+
+    /// Adds the tokens of another turn.
+    pub fn add(&mut self, other: &Usage) {
+        for (field, more) in self.beside(other) {
             *field = Some(field.unwrap_or(0).saturating_add(more.unwrap_or(0)));
         }
         let thinking = |usage: &Usage| usage.output_tokens_details.as_ref()?.thinking_tokens;
@@ -345,19 +349,7 @@ impl Usage {
 
     /// Takes over whatever a later count names.
     pub fn update(&mut self, later: &Usage) {
-        let fields = [
-            (&mut self.input_tokens, later.input_tokens),
-            (
-                &mut self.cache_creation_input_tokens,
-                later.cache_creation_input_tokens,
-            ),
-            (
-                &mut self.cache_read_input_tokens,
-                later.cache_read_input_tokens,
-            ),
-            (&mut self.output_tokens, later.output_tokens),
-        ];
-        for (field, value) in fields {
+        for (field, value) in self.beside(later) {
             *field = value.or(*field);
         }
         if later.output_tokens_details.is_some() {

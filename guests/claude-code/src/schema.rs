@@ -1,10 +1,10 @@
 //! Makes a client's JSON Schema one that the CLI and the API both take, or says why it cannot be.
 //!
-//! A function's is passed on as it is. Of a structured answer's, the CLI compiles the schema with a strict validator of draft 7, and
-//! where that fails it asks for no structured answer at all, in silence: `format` (2.1.197),
-//! `$schema` of another draft, `prefixItems` and unknown keywords are enough. So only what both
-//! know stays; what constrains a value goes into its description, for the model. Whether an answer
-//! fits the whole schema is the host's to check.
+//! A function's is passed on as it is. That of a structured answer the CLI compiles with a strict
+//! validator of draft 7, and where that fails it asks for no structured answer at all, in silence:
+//! `format` (2.1.197), `$schema` of another draft, `prefixItems` and unknown keywords are enough. So
+//! only what both know stays; what constrains a value goes into its description, for the model.
+//! Whether an answer fits the whole schema is the host's to check.
 
 use serde_json::{Map, Value, json};
 
@@ -76,18 +76,13 @@ const DROPPED: [&str; 8] = [
 /// The top of a schema must be an object's, as OpenAI has it, too.
 pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, ApiError> {
     let schema = resolve_top(schema);
-    let wrong = ["anyOf", "oneOf", "allOf"]
-        .iter()
-        .any(|keyword| schema.contains_key(*keyword));
+    let wrong = LIST.iter().any(|keyword| schema.contains_key(*keyword));
     let kind = schema.get("type");
     if wrong || kind.is_some_and(|kind| kind != "object") {
         let message = format!("the top of `{at}` must be of type `object`, without alternatives");
         return Err(invalid_request(message, Some(at.to_owned())));
     }
-    if let Some(name) = bad_property(&schema) {
-        let message = format!("`{at}.properties` has a name that the API does not take: `{name}`");
-        return Err(invalid_request(message, Some(at.to_owned())));
-    }
+    check_properties(&schema, at)?;
     let mut schema = loosened(schema);
     schema.insert("type".into(), "object".into());
     Ok(schema.into())
@@ -115,12 +110,8 @@ pub(crate) fn for_arguments(
     if *schema.entry("type").or_insert("object".into()) != "object" {
         return Err(wrong(format!("`{at}.type` must be `object`")));
     }
-    if let Some(name) = bad_property(&schema) {
-        return Err(wrong(format!(
-            "`{at}.properties` has a name that the API does not take: `{name}`"
-        )));
-    }
-    for keyword in ["anyOf", "oneOf", "allOf"] {
+    check_properties(&schema, at)?;
+    for keyword in LIST {
         if schema.contains_key(keyword) {
             let message =
                 format!("`{keyword}` cannot stand at the top of `{at}`: put it below a property");
@@ -138,14 +129,19 @@ pub(crate) fn of_any_object() -> Map<String, Value> {
     ])
 }
 
-/// A property at the top of a schema whose name the API does not take, cut short: 1 to 64 letters,
-/// digits, `_`, `.` and `-`.
-fn bad_property(schema: &Map<String, Value>) -> Option<String> {
+/// Whether the API takes the names of the properties at the top of a schema: 1 to 64 letters, digits,
+/// `_`, `.` and `-`.
+fn check_properties(schema: &Map<String, Value>, at: &str) -> Result<(), ApiError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let good = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
-    let mut names = schema.get("properties")?.as_object()?.keys();
-    let bad = names.find(|name| !good(name))?;
-    Some(bad.chars().take(64).collect())
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let mut names = properties.into_iter().flat_map(Map::keys);
+    let Some(bad) = names.find(|name| !good(name)) else {
+        return Ok(());
+    };
+    let bad: String = bad.chars().take(64).collect();
+    let message = format!("`{at}.properties` has a name that the API does not take: `{bad}`");
+    Err(invalid_request(message, Some(at.to_owned())))
 }
 
 /// Whether any of these values is nested too deeply.
