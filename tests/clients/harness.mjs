@@ -34,7 +34,9 @@ async function start(command, args, env, stream, pattern) {
     const found = line.match(pattern);
     if (found) {
       child[stream].resume();
-      return { url: found[1], stop: () => child.kill("SIGKILL") };
+      const ended = new Promise((done) => child.once("exit", done));
+      // Waits, because a service leaves no process behind, and none that still writes.
+      return { url: found[1], stop: () => (child.kill("SIGTERM"), ended) };
     }
   }
   throw new Error(`${command} ended before it listened`);
@@ -63,9 +65,9 @@ export async function withEach(check) {
     try {
       await check(`${service.url}/v1`);
     } finally {
-      service.stop();
-      api.stop();
-      rmSync(home, { recursive: true, force: true, maxRetries: 10 });
+      await service.stop();
+      await api.stop();
+      rmSync(home, { recursive: true, force: true });
     }
   }
 }

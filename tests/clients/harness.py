@@ -29,8 +29,9 @@ class Running:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
+        """Asks it to end and waits: a service leaves no process behind, and none that still writes."""
+        self.process.terminate()
+        self.process.wait(timeout=60)
 
 
 def service(home, config):
