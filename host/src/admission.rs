@@ -1,83 +1,310 @@
 //! Lets as many requests through as a backend takes at once, and a bounded queue wait.
+//!
+//! Callers with different keys wait in lines of their own, which are served in turn: whoever
+//! sends a hundred requests holds up his own, not those of others.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
-/// The door of one backend: first come, first served.
-pub(crate) struct Admission {
-    places: Arc<Semaphore>,
-    queue: usize,
-    timeout: Duration,
-    waiting: AtomicUsize,
+use crate::config::KeyDigest;
+
+/// The least and the most that a client is told to wait: below, it would hammer; above, nobody
+/// knows.
+const RETRY_LEAST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(600);
+
+/// What a client is told to wait while nothing is known of how long answers take.
+const RETRY_UNKNOWN: Duration = Duration::from_secs(5);
+
+/// How much of the mean time that a place is held the last one counts for.
+const RECENT: f64 = 0.2;
+
+/// Who calls: the digest of his key, or nobody in particular.
+pub(crate) type Caller = Option<KeyDigest>;
+
+/// How many may enter, and how many may wait for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) places: usize,
+    pub(crate) queue: usize,
+    pub(crate) patience: Duration,
+}
+
+/// The door of one backend.
+pub(crate) struct Admission(Arc<Door>);
+
+struct Door(Mutex<State>);
+
+struct State {
+    limits: Limits,
+    /// Places that are taken; more than there are, if their number was lowered since.
+    taken: usize,
+    /// Those who wait, by caller; the first line is served next. No line is empty.
+    lines: VecDeque<Line>,
+    /// Numbers those who wait.
+    tickets: u64,
+    /// How long a place is held, in seconds, if any was given back yet.
+    mean_hold: Option<f64>,
+}
+
+struct Line {
+    caller: Caller,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    ticket: u64,
+    count: usize,
+    answer: oneshot::Sender<Result<Permit, Shed>>,
 }
 
 /// Places at a backend, free again when this is dropped.
-pub(crate) type Permit = OwnedSemaphorePermit;
+pub(crate) struct Permit {
+    door: Arc<Door>,
+    count: usize,
+    since: Instant,
+}
 
 /// Why a request was not let through.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Shed {
     /// As many wait as may.
-    #[error("{0} requests are waiting already")]
-    QueueFull(usize),
+    #[error("{waiting} requests are waiting already (`queue`)")]
+    QueueFull {
+        waiting: usize,
+        /// When a place in the queue should be free.
+        retry_after: Duration,
+    },
     /// It waited as long as it may.
-    #[error("no place became free within {0:?}")]
-    Waited(Duration),
+    #[error("no place became free within {waited:?} (`queue_timeout`)")]
+    Waited {
+        waited: Duration,
+        /// When a place should be free.
+        retry_after: Duration,
+    },
+}
+
+impl Shed {
+    /// When another attempt should succeed.
+    pub(crate) fn retry_after(&self) -> Duration {
+        match self {
+            Shed::QueueFull { retry_after, .. } | Shed::Waited { retry_after, .. } => *retry_after,
+        }
+    }
 }
 
 impl Admission {
-    pub(crate) fn new(places: usize, queue: usize, timeout: Duration) -> Self {
-        Admission {
-            places: Arc::new(Semaphore::new(places)),
-            queue,
-            timeout,
-            waiting: AtomicUsize::new(0),
-        }
+    pub(crate) fn new(limits: Limits) -> Self {
+        Admission(Arc::new(Door(Mutex::new(State {
+            limits,
+            taken: 0,
+            lines: VecDeque::new(),
+            tickets: 0,
+            mean_hold: None,
+        }))))
+    }
+
+    /// Has other limits hold from now on. Nobody who is in or waits is sent away.
+    pub(crate) fn limit(&self, limits: Limits) {
+        self.0.change(|state| state.limits = limits);
     }
 
     /// Waits for so many places at once, at most as many as there are. A caller that stops waiting
     /// frees its place in the queue.
-    pub(crate) async fn enter(&self, count: u32) -> Result<Permit, Shed> {
-        if let Ok(permit) = self.places.clone().try_acquire_many_owned(count) {
-            return Ok(permit);
-        }
-        let _waiting = self.wait_in_line()?;
-        let entered = self.places.clone().acquire_many_owned(count);
-        match tokio::time::timeout(self.timeout, entered).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so this is the time that ran out.
-            Ok(Err(_)) | Err(_) => Err(Shed::Waited(self.timeout)),
+    pub(crate) async fn enter(&self, caller: Caller, count: usize) -> Result<Permit, Shed> {
+        let (ticket, answer, patience) = {
+            let mut state = self.0.state();
+            if state.lines.is_empty() && state.has_room(count) {
+                state.taken += count;
+                return Ok(Permit::new(&self.0, count));
+            }
+            let (sender, answer) = oneshot::channel();
+            let ticket = state.wait(caller, count, sender)?;
+            (ticket, answer, state.limits.patience)
+        };
+        let _leaves = Leaves {
+            door: &self.0,
+            ticket,
+        };
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Shed::Waited {
+                waited: patience,
+                retry_after: self.0.state().retry_after(count),
+            }),
         }
     }
 
-    /// Places that are free now.
-    pub(crate) fn free(&self) -> usize {
-        self.places.available_permits()
+    /// Places that are taken.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.0.state().taken
     }
 
     /// Requests that wait now.
     pub(crate) fn queued(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.0.state().waiting()
+    }
+}
+
+impl Door {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_in_line(&self) -> Result<InLine<'_>, Shed> {
-        let line = InLine(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.queue {
-            Ok(line)
-        } else {
-            Err(Shed::QueueFull(self.queue))
+    /// Changes the state, and lets in whoever may enter then.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        let mut entered = Vec::new();
+        while let Some(next) = state.next() {
+            entered.push((Permit::new(self, next.count), next.answer));
+        }
+        drop(state);
+        for (permit, answer) in entered {
+            // Whoever left meanwhile gives his place back.
+            drop(answer.send(Ok(permit)));
         }
     }
 }
 
-struct InLine<'a>(&'a AtomicUsize);
+impl State {
+    fn has_room(&self, count: usize) -> bool {
+        self.taken + count <= self.limits.places.max(count)
+    }
 
-impl Drop for InLine<'_> {
+    fn waiting(&self) -> usize {
+        self.lines.iter().map(|line| line.waiting.len()).sum()
+    }
+
+    /// Puts a caller at the end of his line. If all places of the queue are taken, the last one of
+    /// the longest line has to leave, if that line stays longer than this caller's.
+    fn wait(
+        &mut self,
+        caller: Caller,
+        count: usize,
+        answer: oneshot::Sender<Result<Permit, Shed>>,
+    ) -> Result<u64, Shed> {
+        let waiting = self.waiting();
+        let full = Shed::QueueFull {
+            waiting,
+            retry_after: self.retry_after(count),
+        };
+        if waiting >= self.limits.queue {
+            let mine = self
+                .line(&caller)
+                .map_or(0, |at| self.lines[at].waiting.len());
+            let longest = self.lines.iter_mut().max_by_key(|line| line.waiting.len());
+            match longest.filter(|line| line.waiting.len() > mine + 1) {
+                Some(line) => {
+                    let last = line.waiting.pop_back();
+                    drop(last.map(|last| last.answer.send(Err(full))));
+                }
+                None => return Err(full),
+            }
+        }
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let waiting = Waiting {
+            ticket,
+            count,
+            answer,
+        };
+        match self.line(&caller) {
+            Some(at) => self.lines[at].waiting.push_back(waiting),
+            None => self.lines.push_back(Line {
+                caller,
+                waiting: VecDeque::from([waiting]),
+            }),
+        }
+        Ok(ticket)
+    }
+
+    fn line(&self, caller: &Caller) -> Option<usize> {
+        self.lines.iter().position(|line| line.caller == *caller)
+    }
+
+    /// Whoever enters next, if there is room for him.
+    fn next(&mut self) -> Option<Waiting> {
+        let count = self.lines.front()?.waiting.front()?.count;
+        if !self.has_room(count) {
+            return None;
+        }
+        let mut line = self.lines.pop_front()?;
+        let next = line.waiting.pop_front()?;
+        if !line.waiting.is_empty() {
+            self.lines.push_back(line);
+        }
+        self.taken += next.count;
+        Some(next)
+    }
+
+    fn leave(&mut self, ticket: u64) {
+        for line in &mut self.lines {
+            line.waiting.retain(|waiting| waiting.ticket != ticket);
+        }
+        self.lines.retain(|line| !line.waiting.is_empty());
+    }
+
+    fn give_back(&mut self, count: usize, held: Duration) {
+        self.taken = self.taken.saturating_sub(count);
+        let held = held.as_secs_f64();
+        let mean = self.mean_hold.unwrap_or(held);
+        self.mean_hold = Some(mean + (held - mean) * RECENT);
+    }
+
+    /// How long it should take until so many more are through, as things have gone so far.
+    fn retry_after(&self, count: usize) -> Duration {
+        let Some(mean) = self.mean_hold else {
+            return RETRY_UNKNOWN;
+        };
+        let before = (self.waiting() + count) as f64 / self.limits.places.max(1) as f64;
+        let wait = (mean * before).min(RETRY_MOST.as_secs_f64());
+        Duration::from_secs_f64(wait).max(RETRY_LEAST)
+    }
+}
+
+impl Permit {
+    fn new(door: &Arc<Door>, count: usize) -> Self {
+        Permit {
+            door: door.clone(),
+            count,
+            since: Instant::now(),
+        }
+    }
+
+    /// One place of several, to be given back by itself. None if there is none left.
+    pub(crate) fn split(&mut self) -> Option<Permit> {
+        self.count = self.count.checked_sub(1)?;
+        Some(Permit {
+            door: self.door.clone(),
+            count: 1,
+            since: self.since,
+        })
+    }
+}
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.count > 0 {
+            let held = self.since.elapsed();
+            self.door.change(|state| state.give_back(self.count, held));
+        }
+    }
+}
+
+/// Takes whoever stops waiting out of his line.
+struct Leaves<'a> {
+    door: &'a Arc<Door>,
+    ticket: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        // The one behind may have waited for fewer places.
+        self.door.change(|state| state.leave(self.ticket));
     }
 }
 
@@ -85,36 +312,131 @@ impl Drop for InLine<'_> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn one_enters_one_waits_and_the_third_is_shed() {
-        let door = Arc::new(Admission::new(1, 1, Duration::from_secs(5)));
-        let first = door.enter(1).await.unwrap();
+    fn door(places: usize, queue: usize, patience: Duration) -> Arc<Admission> {
+        Arc::new(Admission::new(Limits {
+            places,
+            queue,
+            patience,
+        }))
+    }
+
+    /// Has a caller come to the door, and wait there.
+    async fn waits(
+        door: &Arc<Admission>,
+        caller: Caller,
+    ) -> tokio::task::JoinHandle<Result<Permit, Shed>> {
         let waiting = tokio::spawn({
             let door = door.clone();
-            async move { door.enter(1).await }
+            async move { door.enter(caller, 1).await }
         });
         tokio::task::yield_now().await;
-        assert!(matches!(door.enter(1).await, Err(Shed::QueueFull(1))));
+        waiting
+    }
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn one_enters_one_waits_and_the_third_is_shed() {
+        let door = door(1, 1, LONG);
+        let first = door.enter(None, 1).await.unwrap();
+        let waiting = waits(&door, None).await;
+        let shed = door.enter(None, 1).await;
+        assert!(matches!(shed, Err(Shed::QueueFull { waiting: 1, .. })));
         drop(first);
         let second = waiting.await.unwrap().unwrap();
+        assert_eq!((door.in_flight(), door.queued()), (1, 0));
         drop(second);
-        drop(door.enter(1).await.unwrap());
+        drop(door.enter(None, 1).await.unwrap());
+        assert_eq!(door.in_flight(), 0);
     }
 
     #[tokio::test]
     async fn nobody_waits_longer_than_allowed() {
-        let door = Admission::new(1, 1, Duration::from_millis(1));
-        let _first = door.enter(1).await.unwrap();
-        assert!(matches!(door.enter(1).await, Err(Shed::Waited(_))));
+        let door = door(1, 1, Duration::from_millis(1));
+        let _first = door.enter(None, 1).await.unwrap();
+        assert!(matches!(
+            door.enter(None, 1).await,
+            Err(Shed::Waited { .. })
+        ));
+        assert_eq!(door.queued(), 0);
     }
 
     #[tokio::test]
     async fn whoever_leaves_the_queue_frees_its_place() {
-        let door = Admission::new(1, 1, Duration::from_secs(5));
-        let _first = door.enter(1).await.unwrap();
+        let door = door(1, 1, LONG);
+        let _first = door.enter(None, 1).await.unwrap();
         for _ in 0..3 {
-            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(1)).await;
+            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(None, 1)).await;
             assert!(waits.is_err(), "it was let through or shed");
         }
+    }
+
+    #[tokio::test]
+    async fn several_places_are_taken_at_once_and_given_back_one_by_one() {
+        let door = door(2, 1, LONG);
+        let mut both = door.enter(None, 2).await.unwrap();
+        let (one, other) = (both.split().unwrap(), both.split().unwrap());
+        assert!(both.split().is_none());
+        drop((one, both));
+        assert_eq!(door.in_flight(), 1);
+        drop(other);
+        assert_eq!(door.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn callers_take_turns_whoever_came_in_crowds() {
+        let door = door(1, 4, LONG);
+        let (crowd, single) = (Some([1; 32]), Some([2; 32]));
+        let first = door.enter(crowd, 1).await.unwrap();
+        let mut crowds = Vec::new();
+        for _ in 0..4 {
+            crowds.push(waits(&door, crowd).await);
+        }
+        // The queue is full, of one caller: the last of his makes room.
+        let other = waits(&door, single).await;
+        let shed = crowds.pop().unwrap().await.unwrap();
+        assert!(matches!(shed, Err(Shed::QueueFull { .. })));
+        assert!(matches!(
+            door.enter(crowd, 1).await,
+            Err(Shed::QueueFull { .. })
+        ));
+        drop(first);
+        let second = crowds.remove(0).await.unwrap().unwrap();
+        drop(second);
+        assert!(other.await.unwrap().is_ok(), "his turn came second");
+    }
+
+    #[tokio::test]
+    async fn what_to_wait_is_what_it_should_take() {
+        let door = door(2, 0, LONG);
+        let mut both = door.enter(None, 2).await.unwrap();
+        let retry = door.enter(None, 1).await.err().unwrap().retry_after();
+        assert_eq!(retry, RETRY_UNKNOWN);
+        both.since -= Duration::from_secs(40);
+        drop(both.split());
+        let retry = door.enter(None, 2).await.err().unwrap().retry_after();
+        assert_eq!(retry.as_secs(), 40, "two more, of two at once");
+    }
+
+    #[tokio::test]
+    async fn limits_can_be_changed_while_some_wait() {
+        let door = door(1, 2, LONG);
+        let first = door.enter(None, 1).await.unwrap();
+        let waiting = waits(&door, None).await;
+        let limits = |places| Limits {
+            places,
+            queue: 0,
+            patience: LONG,
+        };
+        door.limit(limits(2));
+        let second = waiting.await.unwrap().unwrap();
+        door.limit(limits(1));
+        drop(first);
+        assert!(
+            door.enter(None, 1).await.is_err(),
+            "one place, and it is taken"
+        );
+        drop(second);
+        assert!(door.enter(None, 1).await.is_ok());
     }
 }

@@ -72,7 +72,7 @@ async fn identify(
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        response = error::response(&failure, service.config.http.rate_limit_status);
+        response = error::response(&failure, service.setup().config.http.rate_limit_status);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

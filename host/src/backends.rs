@@ -7,44 +7,89 @@ pub(crate) mod status;
 
 use std::sync::Arc;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Limits};
 use crate::config;
+use crate::pool::Launch;
+use crate::processes::Reading;
 use guard::Guard;
 use status::Status;
 
 /// A backend as it runs.
 pub(crate) struct Backend {
     pub(crate) config: config::Backend,
-    pub(crate) admission: Admission,
-    pub(crate) status: Status,
+    /// The door outlives a change of the configuration, with those who are in and those who wait.
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) status: Arc<Status>,
     guard: Guard,
 }
 
 impl Backend {
-    /// All configured backends. Every profile there is speaks the Claude Code protocol.
+    /// All configured backends. Every profile there is speaks the Claude Code protocol. One that
+    /// there was `before`, under an earlier configuration, keeps what is known of it.
     ///
     /// # Errors
     ///
     /// Fails only if the guard's schema, which is built into this program, is wrong.
-    pub(crate) fn all(configs: &[config::Backend]) -> anyhow::Result<Vec<Arc<Backend>>> {
+    pub(crate) fn all(
+        configs: &[config::Backend],
+        before: &[Arc<Backend>],
+    ) -> anyhow::Result<Vec<Arc<Backend>>> {
         let backends = configs.iter().map(|config| {
-            Ok(Arc::new(Backend {
-                admission: Admission::new(
-                    config.max_concurrent,
-                    config.queue,
-                    config.queue_timeout,
-                ),
-                status: Status::new(config.profile),
-                guard: Guard::claude_code(config.fetch_urls)?,
-                config: config.clone(),
-            }))
+            match before.iter().find(|known| known.config.name == config.name) {
+                Some(same) if same.config == *config => Ok(same.clone()),
+                known => Backend::new(config, known).map(Arc::new),
+            }
         });
         backends.collect()
+    }
+
+    fn new(config: &config::Backend, before: Option<&Arc<Backend>>) -> anyhow::Result<Backend> {
+        let limits = Limits {
+            places: config.max_concurrent,
+            queue: config.queue,
+            patience: config.queue_timeout,
+        };
+        let admission = match before {
+            Some(before) => {
+                before.admission.limit(limits);
+                before.admission.clone()
+            }
+            None => Arc::new(Admission::new(limits)),
+        };
+        let status = match before.filter(|before| before.is_started_like(config)) {
+            Some(before) => before.status.clone(),
+            None => Arc::new(Status::new(config.profile)),
+        };
+        Ok(Backend {
+            admission,
+            status,
+            guard: Guard::claude_code(config.fetch_urls)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Whether its processes are the same as under another configuration.
+    pub(crate) fn is_started_like(&self, other: &config::Backend) -> bool {
+        let this = &self.config;
+        let same_program = this.profile == other.profile && this.command == other.command;
+        let same_environment = this.env == other.env && this.pass_env == other.pass_env;
+        let same_flags = this.max_retries == other.max_retries;
+        same_program && same_environment && same_flags && this.framing == other.framing
     }
 
     /// Whether it is more than a demonstration.
     pub(crate) fn is_real(&self) -> bool {
         self.config.profile != config::Profile::Demo
+    }
+
+    /// How a process for a model is started, of which nothing special is wanted.
+    pub(crate) fn plain_launch(&self, model: &str) -> Option<Arc<Launch>> {
+        let line = profile::exchange(&self.config, model, &[]).ok()?;
+        Some(Arc::new(Launch {
+            backend: self.config.name.clone(),
+            line,
+            reading: Reading::of(&self.config),
+        }))
     }
 
     /// The line to write to standard input for what a guest wants to be written.

@@ -38,6 +38,10 @@ pub struct Config {
     pub http: Http,
     /// What one call of a guest may use.
     pub guest_limits: GuestLimits,
+    /// The most processes of all backends at once.
+    pub max_processes: usize,
+    /// What processes may hold in memory while they wait for a request, in bytes.
+    pub warm_memory: u64,
     /// The command lines that answer.
     pub backends: Vec<Backend>,
     /// Whether the usual names are served, and names of Anthropic's models that nobody listed.
@@ -103,7 +107,7 @@ pub enum KeepAliveForm {
 }
 
 /// What one call of a guest may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestLimits {
     /// Time for one call that handles a line of output; a call that handles a whole request,
     /// or more than 64 KiB, has ten times as much.
@@ -115,7 +119,7 @@ pub struct GuestLimits {
 }
 
 /// A command line that answers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// Its name in the configuration.
     pub name: String,
@@ -139,11 +143,19 @@ pub struct Backend {
     pub queue_timeout: Duration,
     /// How often the CLI itself repeats a failed call of the API.
     pub max_retries: u32,
-    /// From the launch to the first output.
+    /// Processes that are started ahead, for each launch line in use.
+    pub warm: usize,
+    /// How long one of them may wait.
+    pub warm_max_age: Duration,
+    /// How long a process is kept after an answer, for its conversation to go on.
+    pub continue_for: Duration,
+    /// From the request to the first line of output.
+    pub start_timeout: Duration,
+    /// From the request to the first piece of the answer.
     pub first_output_timeout: Duration,
     /// From one output to the next.
     pub silence_timeout: Duration,
-    /// From the launch to the end of the answer.
+    /// From the request to the end of the answer.
     pub request_timeout: Duration,
     /// The longest line of output, in bytes.
     pub max_line: usize,
@@ -182,6 +194,8 @@ pub struct Model {
     pub model: String,
     /// How many tokens it can read and write, if the operator says so.
     pub context_length: Option<u64>,
+    /// It stands in the configuration, so processes for it are started with the service.
+    pub is_named: bool,
 }
 
 /// What is configured of a guest.
@@ -290,6 +304,19 @@ impl Config {
         found.cloned().unwrap_or_else(|| Guest::unset(name))
     }
 
+    /// Keys of which `next` has other values, and which are looked at only when the service starts.
+    pub(crate) fn fixed_keys(&self, next: &Config) -> Vec<&'static str> {
+        let differs = [
+            ("cache_dir", self.cache_dir != next.cache_dir),
+            (
+                "guest_call_timeout, guest_memory or guest_output",
+                self.guest_limits != next.guest_limits,
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(key, _)| key).collect()
+    }
+
     /// Where the component of a guest is looked for.
     pub fn guest_file(&self, name: &str) -> PathBuf {
         self.guests_dir.join(format!("{name}.wasm"))
@@ -308,10 +335,10 @@ impl Guest {
 }
 
 impl Access {
-    /// Whether `key` is one of the configured ones.
-    pub fn accepts(&self, key: &str) -> bool {
+    /// The digest of `key`, if it is one of the configured ones.
+    pub fn accepted(&self, key: &str) -> Option<KeyDigest> {
         let digest: KeyDigest = Sha256::digest(key.as_bytes()).into();
-        self.keys.contains(&digest)
+        self.keys.contains(&digest).then_some(digest)
     }
 }
 

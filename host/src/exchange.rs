@@ -8,37 +8,58 @@
 //! Whoever holds an [`Exchange`] holds everything that the request owns; dropping it ends the
 //! process and frees the place.
 
+mod clock;
+mod failures;
+mod seat;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::admission::Permit;
-use crate::backends::{Backend, profile};
+use crate::admission::{Caller, Permit};
+use crate::backends::Backend;
 use crate::blocking;
-use crate::failure::{Failure, Kind, unix_now};
+use crate::failure::{Failure, Kind};
 use crate::guests::contract::adapter::Effect;
-use crate::guests::exchange::{GuestExchange, NotOpened};
+use crate::guests::exchange::GuestExchange;
 use crate::guests::{GuestError, types};
-use crate::processes::{Output, Process, Processes, Reading};
+use crate::pool::{Pool, Terms};
+use crate::processes::Output;
+use clock::Clock;
+pub(crate) use failures::not_opened;
+use failures::{api_failure, guest_failure};
+use seat::{Next, Seat};
 
 /// What an adapter may write beside four times the request's size, in bytes: the frame of its
 /// messages. Four times, because it may escape each character that the client did not.
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
+/// What a request is about, beside its words.
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) backend: Arc<Backend>,
+    /// What the backend calls the model.
+    pub(crate) model: String,
+    /// Bytes of the request.
+    pub(crate) size: usize,
+    /// Who may go on with the conversation.
+    pub(crate) caller: Caller,
+    /// What may wait for it and stay behind.
+    pub(crate) terms: Terms,
+}
+
 /// A request being answered.
 pub(crate) struct Exchange {
-    backend: Arc<Backend>,
+    order: Order,
     guest: GuestExchange,
-    process: Process,
+    seat: Seat,
+    clock: Clock,
     events: VecDeque<Event>,
-    /// Bytes of the request: what the adapter may still have to write is related to it.
-    request_size: usize,
     write_budget: usize,
-    launched: Instant,
-    last_output: Option<Instant>,
+    /// Bytes of the answer so far.
+    answered: usize,
     answering: bool,
     /// Function calls that have begun.
     calls: u32,
@@ -57,55 +78,31 @@ pub(crate) enum Event {
 }
 
 impl Exchange {
-    /// Launches a process for an exchange that the adapter opened, and says the first words.
-    pub(crate) fn launch(
-        backend: Arc<Backend>,
+    /// Takes a process for an exchange that the adapter opened, and says the first words.
+    pub(crate) async fn begin(
+        order: Order,
         mut guest: GuestExchange,
-        request_size: usize,
-        model: &str,
-        processes: &Processes,
+        pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<Self, Failure> {
-        let broken = |guest: &GuestExchange, error| guest_failure(&guest.guest().name, &error);
-        let placeholders = guest
-            .placeholders()
-            .map_err(|error| broken(&guest, error))?;
-        let placeholders: Vec<_> = placeholders
-            .into_iter()
-            .map(|p| (p.name, p.value))
-            .collect();
-        let line = profile::exchange(&backend.config, model, &placeholders)
-            .map_err(|error| broken(&guest, GuestError::Contract(error.to_string())))?;
-        let reading = Reading {
-            framing: backend.config.framing,
-            max_line: backend.config.max_line,
-        };
-        let process = processes.spawn(&line, reading, permit).map_err(|error| {
-            backend.status.not_started(&error);
-            let health = backend.status.health();
-            let way_out = match health.remedy() {
-                [] => String::new(),
-                commands => format!("; to mend it: `{}`", commands.join("`, then `")),
-            };
-            Failure::new(Kind::Backend, health.message() + &way_out).logged()
-        })?;
-        tracing::debug!(backend = %backend.config.name, pid = process.id(), "a process was launched");
+        let (seat, memo) = Seat::take(&order, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
-            backend,
+            clock: Clock::new(&order.backend.config),
+            write_budget: write_budget(order.size),
+            order,
             guest,
-            process,
+            seat,
             events: VecDeque::new(),
-            request_size,
-            write_budget: request_size
-                .saturating_mul(4)
-                .saturating_add(WRITE_ALLOWANCE),
-            launched: Instant::now(),
-            last_output: None,
+            answered: 0,
             answering: false,
             calls: 0,
             over: false,
         };
-        let effects = exchange.guest.start(request_size);
+        let size = exchange.order.size;
+        let effects = match memo {
+            Some(memo) => exchange.guest.resume(&memo, size),
+            None => exchange.guest.start(size),
+        };
         exchange.apply(effects);
         Ok(exchange)
     }
@@ -121,47 +118,52 @@ impl Exchange {
             }
             // A backend that never pauses must starve neither its timeouts nor the other tasks.
             tokio::task::consume_budget().await;
-            let (deadline, what, limit) = self.deadline();
-            if Instant::now() >= deadline {
-                self.time_out(what, limit);
+            let limit = self.clock.next(self.answering);
+            if Instant::now() >= limit.at {
+                self.fail(limit.failure(self.seat.stderr_tail()));
                 continue;
             }
             tokio::select! {
                 biased;
-                output = self.process.next() => self.handle(&output),
-                () = tokio::time::sleep_until(deadline) => self.time_out(what, limit),
+                next = self.seat.next() => match next {
+                    Ok(Next::Output(output)) => self.handle(&output),
+                    Ok(Next::Replaced) => self.start_again(),
+                    Err(failure) => self.fail(failure),
+                },
+                () = tokio::time::sleep_until(limit.at) => {}
             }
         }
+    }
+
+    /// Another process took the place of one that ended before it said anything.
+    fn start_again(&mut self) {
+        self.write_budget = write_budget(self.order.size);
+        self.clock.restart();
+        let effects = self.guest.start(self.order.size);
+        self.apply(effects);
     }
 
     fn handle(&mut self, output: &Output) {
         let effects = match output {
             Output::Piece(piece) => {
-                self.last_output = Some(Instant::now());
+                self.clock.heard();
                 // Once it answers, nothing of the conversation is left to be written.
-                let to_write = if self.answering { 0 } else { self.request_size };
+                let to_write = if self.answering { 0 } else { self.order.size };
                 self.guest.output(piece, to_write)
             }
             Output::TooLong => {
-                let limit = self.backend.config.max_line;
-                return self.fail(
-                    Failure::new(
-                        Kind::Backend,
-                        format!(
-                            "the backend printed a line of more than {limit} bytes (`max_line`)"
-                        ),
-                    )
-                    .logged(),
-                );
+                let limit = self.order.backend.config.max_line;
+                let message =
+                    format!("the backend printed a line of more than {limit} bytes (`max_line`)");
+                return self.fail(Failure::new(Kind::Backend, message).logged());
             }
             Output::Exited(status) => {
-                let stderr = self.process.stderr_tail();
+                let stderr = self.seat.stderr_tail();
                 let effects = self.guest.exit(*status, &stderr);
                 self.apply(effects);
                 if !self.over {
-                    let error =
-                        GuestError::Contract("it gave no end though the backend had ended".into());
-                    self.fail_guest(&error);
+                    let what = "it gave no end though the backend had ended";
+                    self.fail_guest(&GuestError::Contract(what.into()));
                 }
                 return;
             }
@@ -185,41 +187,51 @@ impl Exchange {
         if self.over {
             return Err(GuestError::Contract("an effect came after the end".into()));
         }
+        let backend = &self.order.backend;
         match effect {
             Effect::Write(bytes) => {
                 let left = self.write_budget.checked_sub(bytes.len());
                 self.write_budget = left.ok_or_else(|| {
                     GuestError::Write("more than four times the request, and 256 KiB".into())
                 })?;
-                let line = blocking::run_on(bytes.len(), || self.backend.seal(&bytes))
+                let line = blocking::run_on(bytes.len(), || backend.seal(&bytes))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
-                self.process.write(line);
+                self.seat.write(line);
             }
-            Effect::CloseInput => self.process.close_input(),
+            Effect::CloseInput => self.seat.close_input(),
             Effect::Emit(delta) => {
                 self.check_delta(&delta)?;
                 self.answering = true;
+                self.answered += size(&delta);
+                self.seat.answers();
                 self.events.push_back(Event::Delta(delta));
             }
-            Effect::Report(report) => self.backend.status.observe(&report),
-            Effect::Finish(outcome) => {
-                self.over = true;
-                use types::FinishReason::{ContentFilter, Length};
-                if matches!(outcome.finish_reason, Length | ContentFilter) {
-                    self.process.end_at_once();
-                }
-                self.backend.status.answered();
-                self.events.push_back(Event::Finish(outcome));
-            }
+            Effect::Report(report) => backend.status.observe(&report),
+            Effect::Finish(outcome) => self.finish(outcome)?,
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
                 if failure.kind == Kind::Backend {
-                    failure.detail =
-                        Some(self.process.stderr_tail()).filter(|tail| !tail.is_empty());
+                    failure.detail = Some(self.seat.stderr_tail()).filter(|tail| !tail.is_empty());
                 }
                 self.fail(failure);
             }
         }
+        Ok(())
+    }
+
+    fn finish(&mut self, outcome: types::Outcome) -> Result<(), GuestError> {
+        use types::FinishReason::{ContentFilter, Length, Stop};
+        self.over = true;
+        self.order.backend.status.answered();
+        match outcome.finish_reason {
+            Length | ContentFilter => self.seat.end_at_once(),
+            Stop => {
+                let size = self.order.size.saturating_add(self.answered);
+                self.seat.keep(&mut self.guest, size, self.order.caller)?;
+            }
+            _ => {}
+        }
+        self.events.push_back(Event::Finish(outcome));
         Ok(())
     }
 
@@ -246,39 +258,6 @@ impl Exchange {
         Err(GuestError::Contract(wrong))
     }
 
-    /// When to give up, the setting that says so, and its value.
-    fn deadline(&self) -> (Instant, &'static str, Duration) {
-        let config = &self.backend.config;
-        let whole = (
-            self.launched + config.request_timeout,
-            "request_timeout",
-            config.request_timeout,
-        );
-        let next = match self.last_output {
-            None => (
-                self.launched + config.first_output_timeout,
-                "first_output_timeout",
-                config.first_output_timeout,
-            ),
-            Some(last) => (
-                last + config.silence_timeout,
-                "silence_timeout",
-                config.silence_timeout,
-            ),
-        };
-        if next.0 < whole.0 { next } else { whole }
-    }
-
-    fn time_out(&mut self, setting: &str, limit: Duration) {
-        let message = format!("the backend took too long: `{setting}` is {limit:?}");
-        let detail = self.process.stderr_tail();
-        self.fail(
-            Failure::new(Kind::Timeout, message)
-                .with_detail(detail)
-                .logged(),
-        );
-    }
-
     fn fail_guest(&mut self, error: &GuestError) {
         let failure = guest_failure(&self.guest.guest().name, error);
         self.fail(failure);
@@ -287,50 +266,26 @@ impl Exchange {
     /// Ends the exchange. What was not yet asked for is still given before.
     fn fail(&mut self, failure: Failure) {
         self.over = true;
-        self.backend.status.failed(failure.kind);
+        self.seat.failed(failure.kind);
+        self.order.backend.status.failed(failure.kind);
         self.events.retain(|event| matches!(event, Event::Delta(_)));
         self.events.push_back(Event::Fail(failure));
     }
 }
 
-/// An adapter that did not open an exchange, as the request's failure.
-pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
-    match reason {
-        NotOpened::Refused(error) => api_failure(error),
-        NotOpened::Broken(error) => guest_failure(guest, &error),
-    }
+fn write_budget(request_size: usize) -> usize {
+    request_size
+        .saturating_mul(4)
+        .saturating_add(WRITE_ALLOWANCE)
 }
 
-fn guest_failure(guest: &str, error: &GuestError) -> Failure {
-    let kind = if matches!(error, GuestError::Saturated) {
-        Kind::Overloaded
-    } else {
-        Kind::Guest
-    };
-    Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
-}
-
-fn api_failure(error: types::ApiError) -> Failure {
-    let kind = match error.kind {
-        types::ErrorKind::InvalidRequest => Kind::InvalidRequest,
-        types::ErrorKind::Authentication => Kind::Authentication,
-        types::ErrorKind::Permission => Kind::Permission,
-        types::ErrorKind::NotFound => Kind::UnknownModel,
-        types::ErrorKind::RateLimit => Kind::RateLimit,
-        types::ErrorKind::ContextLength => Kind::ContextLength,
-        types::ErrorKind::Overloaded => Kind::Overloaded,
-        types::ErrorKind::Timeout => Kind::Timeout,
-        types::ErrorKind::Backend => Kind::Backend,
-    };
-    let wait = error
-        .retry_at
-        .map(|at| Duration::from_secs(at.saturating_sub(unix_now()).max(1)));
-    Failure {
-        kind,
-        message: error.message,
-        param: error.param,
-        code: error.code,
-        retry_after: wait,
-        detail: None,
+/// Bytes of text in a delta.
+fn size(delta: &types::Delta) -> usize {
+    match delta {
+        types::Delta::Content(text)
+        | types::Delta::Reasoning(text)
+        | types::Delta::Refusal(text)
+        | types::Delta::Extra(text) => text.len(),
+        types::Delta::ToolCall(call) => call.arguments.len(),
     }
 }

@@ -1,8 +1,8 @@
 //! claude-harness: an OpenAI-compatible HTTP service in front of the Claude Code command line.
 //!
 //! `ARCHITECTURE.md` has the map. The modules in the order in which a request meets them:
-//! [`server`] accepts it, `api` reads it, `models` routes it, `admission` lets it through,
-//! `guests` and `processes` answer it, and `exchange` is where those two meet.
+//! [`server`] accepts it, `api` reads it, `models` routes it, `admission` lets it through, `pool` has
+//! a process for it, `guests` and `processes` answer it, and `exchange` is where those two meet.
 
 mod admission;
 mod api;
@@ -16,10 +16,12 @@ pub mod failure;
 mod guests;
 mod models;
 mod monitor;
+mod pool;
 mod processes;
 mod readiness;
 pub mod server;
 mod service;
+mod setup;
 mod shutdown;
 pub mod telemetry;
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
-use claude_harness::{demo, server, telemetry, warden};
+use claude_harness::server::{self, Inherited};
+use claude_harness::{demo, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
@@ -61,9 +62,15 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return status(Err(error).context("a socket that was given (`LISTEN_FDS`)")),
+    };
+    let mut listen = serve_arguments.listen;
+    listen.extend(inherited.addresses());
     let overrides = Overrides {
         file: serve_arguments.config,
-        listen: serve_arguments.listen,
+        listen,
     };
     let config = match Config::load(&overrides) {
         Ok(config) => config,
@@ -72,10 +79,10 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    status(serve(config))
+    status(serve(config, inherited))
 }
 
-fn serve(config: Config) -> Result<()> {
+fn serve(config: Config, inherited: Inherited) -> Result<()> {
     telemetry::start_log();
     let metrics = telemetry::start_metrics()?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -85,7 +92,7 @@ fn serve(config: Config) -> Result<()> {
         .build();
     runtime
         .context("cannot start the runtime")?
-        .block_on(server::run(config, metrics))
+        .block_on(server::run(config, inherited, metrics))
 }
 
 fn status(result: Result<()>) -> ExitCode {

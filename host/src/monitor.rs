@@ -11,11 +11,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
-use crate::exchange::{Event, Exchange};
+use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::{Guests, types};
+use crate::pool::{Pool, Terms};
 use crate::processes::Processes;
+use crate::setup::Setups;
 
 /// How long somebody who asks for the state waits for the first check.
 const FIRST_CHECK: Duration = Duration::from_secs(5);
@@ -35,17 +37,19 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     pub(crate) fn start(
-        backends: Vec<Arc<Backend>>,
+        setups: Arc<Setups>,
         guests: Guests,
         processes: Arc<Processes>,
+        pool: Arc<Pool>,
         metrics: PrometheusHandle,
     ) -> Self {
         let (first, checked) = watch::channel(false);
         let asked = Arc::new(Notify::new());
         let rounds = Rounds {
-            backends,
+            setups,
             guests,
             processes,
+            pool,
         };
         let task = tokio::spawn({
             let asked = asked.clone();
@@ -58,7 +62,7 @@ impl Monitor {
                         () = asked.notified() => rounds.make(false).await,
                         _ = upkeep.tick() => {
                             metrics.run_upkeep();
-                            rounds.processes.look_after_warden();
+                            rounds.processes.look_after();
                         }
                     }
                 }
@@ -87,14 +91,15 @@ impl Monitor {
 }
 
 struct Rounds {
-    backends: Vec<Arc<Backend>>,
+    setups: Arc<Setups>,
     guests: Guests,
     processes: Arc<Processes>,
+    pool: Arc<Pool>,
 }
 
 impl Rounds {
     async fn make(&self, all: bool) {
-        for backend in &self.backends {
+        for backend in &self.setups.current().backends {
             if !all && !backend.status.is_stale() {
                 continue;
             }
@@ -115,7 +120,7 @@ impl Rounds {
         let Some(guest) = set.serving.get(&backend.config.adapter).cloned() else {
             return Ok(());
         };
-        let Ok(permit) = backend.admission.enter(1).await else {
+        let Ok(permit) = backend.admission.enter(None, 1).await else {
             return Ok(());
         };
         /// The model that every version of the CLI knows.
@@ -130,8 +135,14 @@ impl Rounds {
         let name = &backend.config.adapter;
         let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
         let Some(opened) = opened else { return Ok(()) };
-        let mut exchange =
-            Exchange::launch(backend.clone(), opened, 0, MODEL, &self.processes, permit)?;
+        let order = Order {
+            backend: backend.clone(),
+            model: MODEL.into(),
+            size: 0,
+            caller: None,
+            terms: Terms::NONE,
+        };
+        let mut exchange = Exchange::begin(order, opened, &self.pool, permit).await?;
         let probed = async {
             loop {
                 match exchange.next().await {

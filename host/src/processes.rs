@@ -6,23 +6,29 @@
 
 mod lines;
 mod process;
+mod strays;
+mod usage;
 pub mod warden;
 mod workdirs;
 
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::backends::profile::CommandLine;
-use crate::config::Framing;
+use crate::config::{self, Framing};
+use strays::Marks;
 use warden::Warden;
 use workdirs::Workdirs;
 
 pub(crate) use process::{Output, Process};
+pub(crate) use usage::cpu_time;
 
 /// How long a process has after SIGTERM before its group is killed. Long enough to write down
 /// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
@@ -32,15 +38,36 @@ const TERM_GRACE: Duration = Duration::from_millis(600);
 pub(crate) struct Processes {
     warden: Warden,
     workdirs: Workdirs,
+    marks: Marks,
     endings: TaskTracker,
+    slots: Slots,
 }
 
+/// Places for all processes together.
+struct Slots {
+    free: Arc<Semaphore>,
+    all: Mutex<usize>,
+}
+
+/// A process's place among all; free when nothing is left of it.
+pub(crate) type Slot = OwnedSemaphorePermit;
+
 /// How a process's output is read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) framing: Framing,
     /// The longest line, in bytes.
     pub(crate) max_line: usize,
+}
+
+impl Reading {
+    /// How the output of a backend's processes is read.
+    pub(crate) fn of(backend: &config::Backend) -> Self {
+        Reading {
+            framing: backend.framing,
+            max_line: backend.max_line,
+        }
+    }
 }
 
 /// A process that could not be started.
@@ -58,14 +85,47 @@ pub(crate) enum SpawnError {
 }
 
 impl Processes {
-    /// Starts the warden, and makes the folder that working directories lie in.
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Starts the warden, and makes the folder that working directories lie in. `slots` is how many
+    /// processes there may be at once.
+    pub(crate) fn new(slots: usize) -> io::Result<Self> {
         let workdirs = Workdirs::new()?;
+        let marks = Marks::new();
         Ok(Processes {
-            warden: Warden::start(workdirs.root())?,
+            warden: Warden::start(workdirs.root(), marks.service())?,
             workdirs,
+            marks,
             endings: TaskTracker::new(),
+            slots: Slots {
+                free: Arc::new(Semaphore::new(slots)),
+                all: Mutex::new(slots),
+            },
         })
+    }
+
+    /// Has so many processes be the most from now on; those that run go on.
+    pub(crate) fn limit(&self, slots: usize) {
+        let mut all = self
+            .slots
+            .all
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if slots > *all {
+            self.slots.free.add_permits(slots - *all);
+            *all = slots;
+        } else {
+            // Those that are taken can only be withdrawn at the next attempt.
+            *all -= self.slots.free.forget_permits(*all - slots);
+        }
+    }
+
+    /// A place for another process, if there is one.
+    pub(crate) fn try_slot(&self) -> Option<Slot> {
+        self.slots.free.clone().try_acquire_owned().ok()
+    }
+
+    /// A place for another process, as soon as there is one.
+    pub(crate) async fn slot(&self) -> Option<Slot> {
+        self.slots.free.clone().acquire_owned().await.ok()
     }
 
     /// Starts a process. `until_gone` is dropped when nothing is left of it.
@@ -80,6 +140,7 @@ impl Processes {
             source,
         };
         let workdir = self.workdirs.lease().map_err(SpawnError::Workdir)?;
+        let mark = self.marks.another();
         let mut command = command(line);
         if !line.env.iter().any(|(name, _)| name == "TMPDIR") {
             // Newer versions of Claude Code put a socket there, and leave it when they are killed.
@@ -87,11 +148,12 @@ impl Processes {
         }
         let child = command
             .current_dir(workdir.path())
+            .env(strays::VARIABLE, mark.value())
             .process_group(0)
             .stdin(Stdio::piped())
             .spawn()
             .map_err(error)?;
-        let keep = Box::new((workdir, until_gone));
+        let keep = Box::new((workdir, mark, until_gone));
         Process::new(child, reading, &self.warden, &self.endings, keep).map_err(error)
     }
 
@@ -131,15 +193,21 @@ impl Processes {
         }
     }
 
-    /// Replaces the warden if it is gone.
-    pub(crate) fn look_after_warden(&self) {
+    /// Replaces the warden if it is gone, and ends what processes left behind: those of this service
+    /// that are gone, and those of services that were killed. Most of it happens on another thread.
+    pub(crate) fn look_after(&self) {
         self.warden.look_after();
+        let marks = self.marks.clone();
+        tokio::task::spawn_blocking(move || marks.end_strays());
     }
 
     /// Waits until all processes whose end has begun are gone.
     pub(crate) async fn drained(&self) {
         self.endings.close();
         self.endings.wait().await;
+        let marks = self.marks.clone();
+        // What they started may have left their groups.
+        let _ = tokio::task::spawn_blocking(move || strays::end_all(marks.service())).await;
     }
 }
 

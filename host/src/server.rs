@@ -1,15 +1,17 @@
 //! A service's life: listen, serve until a signal, drain, leave nothing behind.
 
 mod connection;
+mod inherited;
 mod listener;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,12 +22,13 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::api::{self, Door};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
 use connection::Connection;
-use listener::{Listener, Socket};
+pub use inherited::Inherited;
+use listener::{Listeners, Socket};
 
 /// How long a client may take to send the head of a request, or to send another one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -39,37 +42,35 @@ const BIND_AGAIN: Duration = Duration::from_secs(5);
 /// How long processes have to go once their requests are gone.
 const LAST_ENDINGS: Duration = Duration::from_secs(3);
 
-/// Runs a service until a signal ends it.
+/// Runs a service until a signal ends it, on sockets of its own or on those that were given to it.
 ///
 /// # Errors
 ///
 /// Fails if an address cannot be listened on, or if the service cannot start.
-pub async fn run(config: Config, metrics: PrometheusHandle) -> Result<()> {
+pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle) -> Result<()> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
-    let (listeners, absent) = listener::bind_all(&config.listen).await?;
+    let mut listeners = Listeners::bind(&config.listen, inherited).await?;
     let service = Service::start(config, metrics)?;
     let server = Server {
         router: api::router(service.clone()),
-        graceful: GracefulShutdown::new(),
-        patience: service.config.http.client_timeout,
+        service: service.clone(),
     };
-    for listener in &listeners {
-        eprintln!("listening on {}", listener.url());
+    for url in listeners.urls() {
+        eprintln!("listening on {url}");
     }
-    let mut connections = JoinSet::new();
-    server
-        .accept_until(
-            listeners,
-            absent,
-            &mut connections,
-            asked_to_stop(&service, &mut signals),
-        )
-        .await;
+    let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
+    tokio::select! {
+        () = server.accept(&mut listeners, &mut connections, Some(&graceful)) => {}
+        () = asked_to_stop(&service, &mut signals) => {}
+    }
     service.drain();
-    let grace = service.config.shutdown_grace;
+    listeners.leave_inherited();
+    let grace = service.setup().config.shutdown_grace;
     tracing::info!(?grace, "draining; another signal ends it at once");
     tokio::select! {
-        () = server.graceful.shutdown() => {}
+        () = graceful.shutdown() => {}
+        // Whoever comes now is told to come back later.
+        () = server.accept(&mut listeners, &mut connections, None) => {}
         () = tokio::time::sleep(grace) => tracing::warn!("requests in flight are cut off"),
         () = signals.stop() => tracing::warn!("a second signal: requests in flight are cut off"),
     }
@@ -95,37 +96,42 @@ async fn asked_to_stop(service: &Service, signals: &mut Signals) {
 
 struct Server {
     router: Router,
-    graceful: GracefulShutdown,
-    /// How long a client may take to take what is sent to it.
-    patience: Duration,
+    service: Arc<Service>,
 }
 
 impl Server {
-    /// Takes connections until `stop`, and listens on `absent` addresses once they are there.
-    async fn accept_until(
+    /// Takes connections for ever, where the configuration says. While `graceful`, they may be
+    /// used for several requests, and are waited for at the end.
+    async fn accept(
         &self,
-        mut listeners: Vec<Listener>,
-        mut absent: Vec<Listen>,
+        listeners: &mut Listeners,
         connections: &mut JoinSet<()>,
-        stop: impl Future<Output = ()>,
+        graceful: Option<&GracefulShutdown>,
     ) {
-        tokio::pin!(stop);
         let mut retry = tokio::time::interval(BIND_AGAIN);
+        let mut changes = self.service.setups.changes();
         loop {
             tokio::select! {
-                () = &mut stop => return,
-                socket = listener::accept(&mut listeners), if connections.len() < CONNECTIONS_MAX => match socket {
-                    Socket::Tcp(stream) => self.serve(stream, Door::Tcp, connections),
-                    Socket::Unix(stream) => self.serve(stream, Door::Unix, connections),
+                socket = listeners.accept(), if connections.len() < CONNECTIONS_MAX => match socket {
+                    Socket::Tcp(stream) => self.serve(stream, Door::Tcp, connections, graceful),
+                    Socket::Unix(stream) => self.serve(stream, Door::Unix, connections, graceful),
                 },
                 Some(_) = connections.join_next() => {}
-                _ = retry.tick(), if !absent.is_empty() => listener::bind_absent(&mut listeners, &mut absent).await,
+                _ = retry.tick(), if listeners.lack_some() => listeners.bind_absent().await,
+                Ok(()) = changes.changed(), if graceful.is_some() => {
+                    listeners.change(&self.service.setup().config.listen).await;
+                }
             }
         }
     }
 
-    fn serve<S>(&self, stream: S, door: Door, connections: &mut JoinSet<()>)
-    where
+    fn serve<S>(
+        &self,
+        stream: S,
+        door: Door,
+        connections: &mut JoinSet<()>,
+        graceful: Option<&GracefulShutdown>,
+    ) where
         S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
     {
         // hyper does not look for the end of a connection while there is something to be read.
@@ -146,18 +152,20 @@ impl Server {
                 answered.map_err(|never: Infallible| match never {})
             }
         });
+        let patience = self.service.setup().config.http.client_timeout;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(
-                TokioIo::new(Connection::new(stream, self.patience)),
-                respond,
-            );
-        let connection = self.graceful.watch(connection);
+            .keep_alive(graceful.is_some())
+            .serve_connection(TokioIo::new(Connection::new(stream, patience)), respond);
+        let ended = match graceful {
+            Some(graceful) => Either::Left(graceful.watch(connection)),
+            None => Either::Right(connection),
+        };
         connections.spawn(async move {
             tokio::select! {
                 biased;
-                ended = connection => if let Err(error) = ended {
+                ended = ended => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection broke off");
                 },
                 () = readiness::hung_up(&other_end) => {}

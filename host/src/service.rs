@@ -5,27 +5,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::backends::Backend;
 use crate::config::Config;
 use crate::failure::unix_now;
 use crate::guests::Guests;
-use crate::models::Models;
 use crate::monitor::Monitor;
+use crate::pool::Pool;
 use crate::processes::Processes;
+use crate::setup::{Setup, Setups};
 
 /// A running service.
 pub(crate) struct Service {
-    pub(crate) config: Config,
-    pub(crate) backends: Vec<Arc<Backend>>,
-    pub(crate) models: Models,
+    pub(crate) setups: Arc<Setups>,
     pub(crate) guests: Guests,
     pub(crate) processes: Arc<Processes>,
+    pub(crate) pool: Arc<Pool>,
     pub(crate) monitor: Monitor,
     pub(crate) metrics: PrometheusHandle,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
+    _tending: AbortOnDropHandle<()>,
 }
 
 impl Service {
@@ -36,33 +37,50 @@ impl Service {
     /// Fails if an embedded guest does not load, or if this program cannot be started again as
     /// the warden of its processes.
     pub(crate) fn start(config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
-        let backends = Backend::all(&config.backends)?;
-        let guests = Guests::start(&config)?;
-        let processes = Arc::new(Processes::new().context("cannot prepare for processes")?);
+        let processes = Processes::new(config.max_processes);
+        let processes = Arc::new(processes.context("cannot prepare for processes")?);
+        processes.look_after();
+        let pool = Pool::new(processes.clone(), config.warm_memory);
+        let setups = Setups::start(config, processes.clone(), pool.clone())?;
+        let setup = setups.current();
+        let guests = Guests::start(&setup.config, {
+            let (setups, runtime) = (setups.clone(), tokio::runtime::Handle::current());
+            Box::new(move |config| {
+                // Processes that have to go end in a task.
+                let _runtime = runtime.enter();
+                setups.change(config);
+            })
+        })?;
         let monitor = Monitor::start(
-            backends.clone(),
+            setups.clone(),
             guests.clone(),
             processes.clone(),
+            pool.clone(),
             metrics.clone(),
         );
-        for backend in &backends {
+        for backend in &setup.backends {
             let adapter = &backend.config.adapter;
             if !guests.current().serving.contains_key(adapter) {
-                let file = config.guest_file(adapter);
+                let file = setup.config.guest_file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
             }
         }
         Ok(Arc::new(Service {
-            models: Models::new(&config, backends.clone()),
-            backends,
+            _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().tend())),
+            setups,
             guests,
             processes,
+            pool,
             monitor,
             metrics,
             started_at: unix_now(),
             draining: AtomicBool::new(false),
-            config,
         }))
+    }
+
+    /// What is configured now. A request keeps what it began with.
+    pub(crate) fn setup(&self) -> Arc<Setup> {
+        self.setups.current()
     }
 
     /// Whether no new requests are taken.
@@ -70,8 +88,9 @@ impl Service {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Takes no new requests from now on.
+    /// Takes no new requests from now on, and ends what waits for them.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.pool.close();
     }
 }

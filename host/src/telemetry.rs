@@ -18,6 +18,8 @@ pub(crate) mod names {
     pub(crate) const DURATION: &str = "claude_harness_request_duration_seconds";
     /// Tokens, by model and kind.
     pub(crate) const TOKENS: &str = "claude_harness_tokens_total";
+    /// Processes that were given a request, by where they came from.
+    pub(crate) const PROCESSES: &str = "claude_harness_processes_total";
     /// The number of the guest set that serves.
     pub(crate) const GENERATION: &str = "claude_harness_guest_generation";
 }
@@ -58,6 +60,7 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
     );
     metrics::describe_histogram!(names::DURATION, "Seconds to the end of the answer");
     metrics::describe_counter!(names::TOKENS, "Tokens");
+    metrics::describe_counter!(names::PROCESSES, "Processes that were given a request");
     metrics::describe_gauge!(names::GENERATION, "The number of the guest set that serves");
     metrics::gauge!(names::IN_FLIGHT).set(0);
     Ok(handle)

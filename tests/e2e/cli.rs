@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harness_tests::fake_api::FakeApi;
-use harness_tests::host::Host;
+use harness_tests::host::{Host, process_per_request};
 use harness_tests::real_cli;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -50,6 +50,7 @@ impl Real {
         backend: &str,
         rest: &str,
     ) -> Self {
+        let backend = process_per_request(backend);
         let config = format!(
             r#"{rest}
             [backends.claude]

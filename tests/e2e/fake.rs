@@ -1,10 +1,12 @@
 //! A service whose backend is the fake command line.
 
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness_tests::host::{Host, fake_cli};
+use harness_tests::host::{Host, fake_cli, process_per_request};
 use harness_tests::poll;
+use tempfile::TempDir;
 
 /// A service with the model `fake`, and the file in which its processes' ids are.
 pub(crate) struct Fake {
@@ -22,9 +24,31 @@ impl Fake {
     /// The same with more settings of the backend, and of the whole.
     pub(crate) fn start_with(script: &str, backend: &str, rest: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
+        let config = Self::config(home.path(), backend, rest);
+        Self::around(script, home, |home| Host::start_in(home, &config))
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn start_on(socket: &TcpListener, script: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let config = Self::config(home.path(), "", "");
+        Self::around(script, home, |home| Host::start_on(socket, home, &config))
+    }
+
+    fn around(script: &str, home: TempDir, start: impl FnOnce(TempDir) -> Host) -> Self {
         let (script_file, pids) = (home.path().join("script"), home.path().join("pids"));
         std::fs::write(&script_file, script).unwrap();
-        let config = format!(
+        Fake {
+            host: start(home),
+            script: script_file,
+            pids,
+        }
+    }
+
+    /// A configuration with the fake command line, for a service in this home.
+    pub(crate) fn config(home: &Path, backend: &str, rest: &str) -> String {
+        let backend = process_per_request(backend);
+        format!(
             r#"{rest}
             [backends.fake]
             command = "{}"
@@ -34,15 +58,10 @@ impl Fake {
             backend = "fake"
             "#,
             fake_cli().display(),
-            script_file.display(),
-            pids.display(),
-            home.path().join("stdin").display(),
-        );
-        Fake {
-            host: Host::start_in(home, &config),
-            script: script_file,
-            pids,
-        }
+            home.join("script").display(),
+            home.join("pids").display(),
+            home.join("stdin").display(),
+        )
     }
 
     /// Has processes that start from now on play another script.

@@ -51,7 +51,7 @@ async fn a_command_line_that_breaks_is_a_bad_gateway() {
 #[tokio::test]
 async fn a_command_line_that_is_silent_times_out() {
     let timeouts =
-        "first_output_timeout = \"300ms\"\nsilence_timeout = \"300ms\"\nrequest_timeout = \"1s\"";
+        "start_timeout = \"300ms\"\nsilence_timeout = \"300ms\"\nrequest_timeout = \"1s\"";
     let fake = Fake::start_with("", timeouts, "");
     for script in [
         "#hang",
@@ -214,7 +214,7 @@ async fn stderr_is_kept_for_the_log_only() {
 
 #[tokio::test]
 async fn a_flood_on_stderr_and_a_prompt_that_is_never_read_block_nobody() {
-    let fake = Fake::start_with("", "first_output_timeout = \"500ms\"", "");
+    let fake = Fake::start_with("", "start_timeout = \"500ms\"", "");
     let flood = format!(
         "#init\n#read\n{}#text ok\n#done\n",
         format!("#stderr {}\n", "x".repeat(1000)).repeat(500)

@@ -49,6 +49,7 @@ fn config(home: &Path, guest: &str, behaviour: &Value) -> String {
         command = "{}"
         env = {{ FAKE_CLI_SCRIPT = "{}" }}
         max_concurrent = 16
+        warm = 0
         [models.fake]
         backend = "fake"
         [guests.hostile]

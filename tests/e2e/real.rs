@@ -363,7 +363,7 @@ fn launched(real: &Real) -> Vec<i32> {
     let log = real.host.log();
     let lines = log
         .lines()
-        .filter(|line| line.contains("a process was launched"));
+        .filter(|line| line.contains("a process serves a request"));
     lines
         .filter_map(|line| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok())
         .collect()

@@ -1,11 +1,14 @@
 //! A service under test: the real program, with a private home and a scrubbed environment.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -29,6 +32,16 @@ pub fn program() -> PathBuf {
 /// The fake command line.
 pub fn fake_cli() -> PathBuf {
     sibling("fake-cli")
+}
+
+/// Settings of a backend whose requests have a process each, unless they say otherwise.
+pub fn process_per_request(settings: &str) -> String {
+    let defaults = [("warm", "0"), ("continue_for", "\"0s\"")];
+    let left = defaults
+        .iter()
+        .filter(|(key, _)| !settings.contains(&format!("{key} =")));
+    let left = left.map(|(key, value)| format!("{key} = {value}\n"));
+    left.collect::<String>() + settings
 }
 
 fn sibling(name: &str) -> PathBuf {
@@ -57,10 +70,26 @@ impl Host {
     /// The same in a folder that was prepared before: it is the service's home, and relative
     /// paths of the configuration start there.
     pub fn start_in(home: TempDir, config: &str) -> Self {
+        let mut command = Command::new(program());
+        command.stdin(Stdio::null());
+        Self::launch(home, config, command)
+    }
+
+    /// The same on a socket that listens already, as systemd hands it on.
+    pub fn start_on(socket: &TcpListener, home: TempDir, config: &str) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let takes_socket = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 0</dev/null"#;
+        shell.args(["-c", takes_socket]).arg(program());
+        let socket = socket.try_clone().expect("another descriptor");
+        shell.stdin(OwnedFd::from(socket));
+        Self::launch(home, config, shell)
+    }
+
+    fn launch(home: TempDir, config: &str, mut command: Command) -> Self {
         let file = home.path().join("harness.toml");
         std::fs::write(&file, format!("listen = [\"127.0.0.1:0\"]\n{config}"))
             .expect("a configuration");
-        let mut child = Command::new(program())
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&file)
             .env_clear()
@@ -68,7 +97,6 @@ impl Host {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("XDG_CACHE_HOME", cache_dir())
             .env("CLAUDE_HARNESS_LOG", "debug")
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -146,6 +174,17 @@ impl Host {
             .expect("a configuration");
     }
 
+    /// Has the configuration's file name another address to listen on.
+    pub fn add_address(&self, address: &str) {
+        let file = self.home.path().join("harness.toml");
+        let config = std::fs::read_to_string(&file).expect("a configuration");
+        let both = config.replace(
+            "[\"127.0.0.1:0\"]",
+            &format!("[\"127.0.0.1:0\", \"{address}\"]"),
+        );
+        std::fs::write(file, both).expect("a configuration");
+    }
+
     /// Asks for a chat completion with one message of the user.
     pub async fn ask(&self, model: &str, text: &str) -> (u16, Value) {
         self.post(&json!({"model": model, "messages": [{"role": "user", "content": text}]}))
@@ -193,6 +232,14 @@ impl Host {
         (status, response.json().await.expect("JSON"))
     }
 
+    /// Reads a path as text.
+    pub async fn text(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(self.url(path)).send().await;
+        let response = response.expect("a response");
+        let status = response.status().as_u16();
+        (status, response.text().await.expect("a text"))
+    }
+
     /// Has the service look for new guests now.
     pub async fn reload(&self) -> Value {
         let response = self
@@ -202,6 +249,12 @@ impl Host {
             .await
             .expect("a response");
         response.json().await.expect("JSON")
+    }
+
+    /// Sends a signal to the service.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid()).expect("a process id");
+        kill_process(pid, signal).expect("it can be signalled");
     }
 
     /// Kills the service without warning.

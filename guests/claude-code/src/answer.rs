@@ -45,6 +45,21 @@ pub struct Answer {
     structured: Structured,
     /// The model was asked again, because its answer was not what was asked for.
     asked_again: bool,
+    /// What the model said, for whoever goes on with it.
+    said: Said,
+}
+
+/// What of an answer a client can send back word for word.
+#[derive(Debug, Default)]
+struct Said {
+    /// All text.
+    text: String,
+    /// Blocks of text.
+    texts: u32,
+    /// Blocks of something that is neither text nor thinking.
+    others: u32,
+    /// The turn ended, and the model was done.
+    done: bool,
 }
 
 /// What the current block is.
@@ -108,7 +123,16 @@ impl Answer {
             object: ObjectFinder::default(),
             structured: Structured::default(),
             asked_again: false,
+            said: Said::default(),
         }
+    }
+
+    /// The answer's text, if it is one text in one message, whole, and all that the client was shown
+    /// beside thinking.
+    pub fn plain(&self) -> Option<&str> {
+        let said = &self.said;
+        let alone = said.texts == 1 && said.others == 0 && self.messages == 1;
+        (alone && said.done && !self.asked_again).then_some(&*said.text)
     }
 
     /// What the answer shall be like, but for its stop words.
@@ -193,6 +217,11 @@ impl Answer {
     }
 
     fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
+        match &*start.r#type {
+            "text" => self.said.texts += 1,
+            "thinking" => {}
+            _ => self.said.others += 1,
+        }
         match &*start.r#type {
             "text" => Block::Text,
             "thinking" => Block::Thinking,
@@ -297,6 +326,7 @@ impl Answer {
             self.show(part, out);
             return Step::On;
         }
+        self.said.text.push_str(piece);
         let (text, stopped) = self.stop.push(piece);
         self.show(text, out);
         if !stopped {

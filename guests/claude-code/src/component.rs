@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 
 use serde::Deserialize;
 
-use crate::contract::adapter::{Description, Effect, Exchange, Guest, GuestExchange, Placeholder};
+use crate::contract::adapter::{
+    Description, Effect, Exchange, Guest, GuestExchange, Holding, Placeholder,
+};
 use crate::contract::types::{ApiError, Context};
 use crate::exchange;
 use crate::failure::invalid_request;
@@ -89,8 +91,16 @@ impl GuestExchange for Dialogue {
         self.0.borrow().placeholders()
     }
 
+    fn history(&self) -> Option<Vec<u8>> {
+        self.0.borrow().history()
+    }
+
     fn start(&self) -> Vec<Effect> {
         self.0.borrow_mut().start()
+    }
+
+    fn resume(&self, memo: String) -> Vec<Effect> {
+        self.0.borrow_mut().resume(&memo)
     }
 
     fn output(&self, piece: Vec<u8>) -> Vec<Effect> {
@@ -99,6 +109,10 @@ impl GuestExchange for Dialogue {
 
     fn exit(&self, status: Option<i32>, _stderr_tail: String) -> Vec<Effect> {
         self.0.borrow_mut().exit(status)
+    }
+
+    fn holding(&self) -> Option<Holding> {
+        self.0.borrow().holding()
     }
 }
 

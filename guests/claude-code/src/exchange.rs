@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, STRUCTURED_OUTPUT, Step};
 use crate::block::Block;
-use crate::contract::adapter::{Effect, Placeholder};
+use crate::contract::adapter::{Effect, Holding, Placeholder};
 use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, Outcome};
-use crate::conversation::{Speaker, Turn};
+use crate::conversation::{Conversation, Speaker};
 use crate::failure::{self, failure, invalid_request, not_honoured};
 use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
+use crate::session::{self, Spent};
 use crate::task::{Format, Launch, Task, Wish};
 
 /// A line whose type is known, but not its shape.
@@ -28,10 +29,9 @@ const NOT_UNDERSTOOD: &str =
 #[derive(Debug)]
 pub struct Exchange {
     stage: Stage,
-    system: Vec<String>,
-    turns: std::vec::IntoIter<Turn>,
-    /// Turns of the history that were written.
-    replayed: usize,
+    conversation: Conversation,
+    /// Turns that were written.
+    written: usize,
     launch: Launch,
     answer: Answer,
     limit: Option<RateLimit>,
@@ -39,6 +39,8 @@ pub struct Exchange {
     named_error: Option<String>,
     /// Which message had a call that was refused, because none may be made.
     refused: Option<u32>,
+    /// What the CLI says that its process has cost, and what of it was spent before.
+    spent: Spent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,14 +60,9 @@ impl Exchange {
     pub fn new(task: Task) -> Self {
         Exchange {
             stage: Stage::Replaying,
-            system: task.conversation.system,
-            turns: task.conversation.turns.into_iter(),
-            replayed: 0,
+            conversation: task.conversation,
             launch: task.launch,
-            answer: Answer::new(task.wish),
-            limit: None,
-            named_error: None,
-            refused: None,
+            ..Self::about(task.wish)
         }
     }
 
@@ -73,14 +70,21 @@ impl Exchange {
     pub fn probe() -> Self {
         Exchange {
             stage: Stage::Probing,
-            system: Vec::new(),
-            turns: Vec::new().into_iter(),
-            replayed: 0,
+            ..Self::about(Wish::default())
+        }
+    }
+
+    fn about(wish: Wish) -> Self {
+        Exchange {
+            stage: Stage::Done,
+            conversation: Conversation::default(),
+            written: 0,
             launch: Launch::default(),
-            answer: Answer::new(Wish::default()),
+            answer: Answer::new(wish),
             limit: None,
             named_error: None,
             refused: None,
+            spent: Spent::default(),
         }
     }
 
@@ -104,29 +108,62 @@ impl Exchange {
 
     /// Opens the session, and writes as much of the conversation as the CLI takes at once.
     pub fn start(&mut self) -> Vec<Effect> {
-        let system = std::mem::take(&mut self.system);
-        let opening = input::initialize(&system, self.answer.wish());
+        let opening = input::initialize(&self.conversation.system, self.answer.wish());
         let mut effects = vec![Effect::Write(opening)];
         if self.stage != Stage::Probing {
+            self.stage = Stage::Replaying;
+            self.written = 0;
+            self.spent = Spent::default();
             self.write_turns(&mut effects);
         }
         effects
     }
 
+    /// Goes on in a session that holds all but the last turn.
+    pub fn resume(&mut self, memo: &str) -> Vec<Effect> {
+        self.spent = Spent::from_memo(memo);
+        self.written = self.conversation.turns.len().saturating_sub(1);
+        let mut effects = Vec::new();
+        self.write_turns(&mut effects);
+        effects
+    }
+
     /// Writes turns up to and with the next one of the user, whose `result` must be awaited.
     fn write_turns(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(turn) = self.turns.next() {
-            if self.turns.as_slice().is_empty() {
+        while let Some(turn) = self.conversation.turns.get(self.written) {
+            self.written += 1;
+            if self.written == self.conversation.turns.len() {
                 self.stage = Stage::Answering;
                 effects.push(Effect::Write(input::question(&turn.blocks)));
                 return;
             }
-            self.replayed += 1;
-            effects.push(Effect::Write(input::history(&turn, self.replayed)));
+            effects.push(Effect::Write(input::history(turn, self.written)));
             if turn.speaker == Speaker::User {
                 return;
             }
         }
+    }
+
+    /// What was said before the last turn, if a session that holds it can go on.
+    pub fn history(&self) -> Option<Vec<u8>> {
+        let (_, before) = self.conversation.turns.split_last()?;
+        if before.is_empty() || self.answer.wish().format != Format::Text {
+            return None;
+        }
+        session::words(&self.conversation.system, self.answer.wish(), before, None)
+    }
+
+    /// What the session holds now, if it holds nothing but what the client knows.
+    pub fn holding(&self) -> Option<Holding> {
+        let wish = self.answer.wish();
+        if wish.format != Format::Text || self.refused.is_some() {
+            return None;
+        }
+        let Conversation { system, turns } = &self.conversation;
+        Some(Holding {
+            history: session::words(system, wish, turns, Some(self.answer.plain()?))?,
+            memo: self.spent.memo(),
+        })
     }
 
     /// Takes a line of the CLI's output.
@@ -232,7 +269,8 @@ impl Exchange {
         }
         let mut deltas = Vec::new();
         let step = self.answer.turn_end(line, &mut deltas);
-        self.take(step, deltas, line.total_cost_usd, effects);
+        self.spent.in_all(line.total_cost_usd);
+        self.take(step, deltas, self.spent.now(), effects);
     }
 
     fn system(&mut self, line: &Line, effects: &mut Vec<Effect>) {

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::contract::types::ApiError;
@@ -41,7 +42,7 @@ pub struct Functions {
 }
 
 /// A function of the client.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Serialize)]
 pub struct Function {
     /// As the client knows it.
     pub name: String,

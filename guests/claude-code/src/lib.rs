@@ -2,7 +2,8 @@
 //!
 //! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
 //! in one direction: [`task`] reads the client's request, with [`conversation`], [`functions`],
-//! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI;
+//! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI,
+//! and `session` what is left of it for the next one;
 //! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, [`text`] sifts them
 //! and [`tokens`] counts; [`input`] words what is written to it, and [`failure`] names what went wrong. All of it
 //! is pure; `component` is the thin glue that makes a WebAssembly component of it.
@@ -23,6 +24,7 @@ pub mod line;
 mod media;
 mod request;
 mod schema;
+mod session;
 pub mod task;
 pub mod text;
 pub mod tokens;

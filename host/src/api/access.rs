@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Door;
+use crate::admission::Caller;
 use crate::config::{Access, Listen};
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
@@ -19,10 +20,14 @@ use crate::service::Service;
 /// Names of this machine in a `Host` header; the last is what containers call it.
 const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "[::1]", "host.docker.internal"];
 
+/// Who calls, for whoever handles the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Calling(pub(super) Caller);
+
 /// Lets a request through, or answers it.
 pub(super) async fn check(
     State(service): State<Arc<Service>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let door = request
@@ -31,14 +36,13 @@ pub(super) async fn check(
         .copied()
         .unwrap_or(Door::Tcp);
     let open = request.uri().path() == "/health";
-    match judge(
-        &service.config.access,
-        &service.config.listen,
-        door,
-        open,
-        request.headers(),
-    ) {
-        Ok(()) => next.run(request).await,
+    let setup = service.setup();
+    let (access, listen) = (&setup.config.access, &setup.config.listen);
+    match judge(access, listen, door, open, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(Calling(caller));
+            next.run(request).await
+        }
         Err(failure) => failure.into_response(),
     }
 }
@@ -50,21 +54,20 @@ fn judge(
     door: Door,
     open: bool,
     headers: &HeaderMap,
-) -> Result<(), Failure> {
-    if door == Door::Unix {
-        return Ok(());
+) -> Result<Caller, Failure> {
+    if let Some(key) = bearer(headers).and_then(|key| access.accepted(key)) {
+        return Ok(Some(key));
     }
-    if let Some(key) = bearer(headers)
-        && access.accepts(key)
-    {
-        return Ok(());
+    if door == Door::Unix {
+        return Ok(None);
     }
     if access.keys.is_empty() {
         check_host(access, listen, headers)?;
-        return check_page(headers);
+        check_page(headers)?;
+        return Ok(None);
     }
     if open {
-        return Ok(());
+        return Ok(None);
     }
     Err(Failure::new(
         Kind::WrongKey,
@@ -142,7 +145,7 @@ mod tests {
         access: &Access,
         door: Door,
         list: &[(&'static str, &'static str)],
-    ) -> Result<(), Kind> {
+    ) -> Result<Caller, Kind> {
         let headers = list.iter().map(|(k, v)| {
             (
                 header::HeaderName::from_static(k),
@@ -164,13 +167,13 @@ mod tests {
         ] {
             assert_eq!(
                 judged(&Access::default(), Door::Tcp, &[("host", host)]),
-                Ok(()),
+                Ok(None),
                 "{host}"
             );
         }
         assert_eq!(
             judged(&Access::default(), Door::Unix, &[("host", "whatever")]),
-            Ok(())
+            Ok(None)
         );
     }
 
@@ -208,8 +211,8 @@ mod tests {
                 &[("host", "any.example"), ("authorization", key)],
             )
         };
-        assert_eq!(with("Bearer k1"), Ok(()));
-        assert_eq!(with("bearer k1"), Ok(()));
+        assert_eq!(with("Bearer k1"), Ok(Some(access.keys[0])));
+        assert_eq!(with("bearer k1"), Ok(Some(access.keys[0])));
         assert_eq!(with("Bearer k2"), Err(Kind::WrongKey));
         let local = judged(
             &access,

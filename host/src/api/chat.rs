@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::RequestId;
+use super::access::Calling;
 use super::aggregate::{Aggregate, completion};
 use super::choices::Choices;
 use super::error;
@@ -21,17 +22,19 @@ use super::observed::Record;
 use super::request::ChatRequest;
 use super::sse;
 use super::wire::Head;
-use crate::admission::Shed;
+use crate::admission::{Caller, Shed};
 use crate::ascii_json;
 use crate::backends::Backend;
 use crate::blocking;
 use crate::config::Http;
-use crate::exchange::{Event, Exchange, not_opened};
+use crate::exchange::{Event, Exchange, Order, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::types;
 use crate::models::Route;
+use crate::pool::Terms;
 use crate::service::Service;
+use crate::setup::Setup;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
 
@@ -43,13 +46,26 @@ const ANSWER_MAX: usize = 64 << 20;
 pub(super) async fn completions(
     State(service): State<Arc<Service>>,
     Extension(id): Extension<RequestId>,
+    Extension(Calling(caller)): Extension<Calling>,
     body: Body,
 ) -> Response {
     let mut record = Record::new(id);
-    match read(&service, body, &mut record).await {
-        Ok(begun) => respond(&service, begun, record).await,
-        Err(failure) => refuse(&service, failure, record),
+    let call = Call {
+        setup: service.setup(),
+        service: &service,
+        caller,
+    };
+    match call.read(body, &mut record).await {
+        Ok(begun) => respond(&call.setup.config.http, begun, record).await,
+        Err(failure) => refuse(&call.setup.config.http, failure, record),
     }
+}
+
+/// What a request is answered with.
+struct Call<'a> {
+    service: &'a Arc<Service>,
+    setup: Arc<Setup>,
+    caller: Caller,
 }
 
 /// A request with the exchanges that answer it, and what its answer is called.
@@ -59,81 +75,93 @@ struct Begun {
     head: Head,
 }
 
-/// From the body to running exchanges.
-async fn read(service: &Arc<Service>, body: Body, record: &mut Record) -> Result<Begun, Failure> {
-    if service.is_draining() {
-        let message = "the service is being shut down: try again in a moment";
-        return Err(Failure::new(Kind::ShuttingDown, message));
+impl Call<'_> {
+    /// From the body to running exchanges.
+    async fn read(&self, body: Body, record: &mut Record) -> Result<Begun, Failure> {
+        if self.service.is_draining() {
+            let message = "the service is being shut down: try again in a moment";
+            return Err(Failure::new(Kind::ShuttingDown, message));
+        }
+        let http = &self.setup.config.http;
+        let body = read_body(body, http).await?;
+        let request = blocking::run_on(body.len(), || ChatRequest::parse(&body))?;
+        drop(body);
+        if let Some(param) = request.ignored.first()
+            && http.refuse_ignored
+        {
+            let message = format!("`{param}` is not supported, and `refuse_ignored_params` is set");
+            return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(param));
+        }
+        self.begin(request, record).await
     }
-    let body = read_body(body, &service.config.http).await?;
-    let request = blocking::run_on(body.len(), || ChatRequest::parse(&body))?;
-    drop(body);
-    if let Some(param) = request.ignored.first()
-        && service.config.http.refuse_ignored
-    {
-        let message = format!("`{param}` is not supported, and `refuse_ignored_params` is set");
-        return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(param));
-    }
-    begin(service, request, record).await
-}
 
-/// From a request to the exchanges that answer it, in the order of what each step costs.
-async fn begin(
-    service: &Arc<Service>,
-    request: ChatRequest,
-    record: &mut Record,
-) -> Result<Begun, Failure> {
-    let route = service.models.route(&request.model);
-    let Route {
-        backend,
-        model,
-        label,
-    } = route.ok_or_else(|| list::unknown_model(&request.model))?;
-    record.routed(label, request.stream);
-    let count = count(&request, service.config.http.max_choices, &backend)?;
-    let mut permits = backend
-        .admission
-        .enter(count)
-        .await
-        .map_err(|shed| full(&shed))?;
-    let adapter = &backend.config.adapter;
-    let guest = service.guests.current().serving.get(adapter).cloned();
-    let guest = guest.ok_or_else(|| missing_guest(service, adapter))?;
-    record.pinned(guest.generation);
-    let head = Head {
-        id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
-        created: unix_now(),
-        model: request.model.clone(),
-        fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
-    };
-    let context = types::Context {
-        id: head.id.clone(),
-        created: head.created,
-        model: model.clone(),
-        extra: json!({
-            "fetch_urls": backend.config.fetch_urls,
-            "resolved_model": backend.status.offer(&model).and_then(|offer| offer.resolved),
+    /// From a request to the exchanges that answer it, in the order of what each step costs.
+    async fn begin(&self, request: ChatRequest, record: &mut Record) -> Result<Begun, Failure> {
+        let route = self.setup.models.route(&request.model);
+        let Route {
+            backend,
+            model,
+            label,
+        } = route.ok_or_else(|| list::unknown_model(&request.model))?;
+        record.routed(label, request.stream);
+        let count = count(&request, self.setup.config.http.max_choices, &backend)?;
+        let entered = backend.admission.enter(self.caller, count).await;
+        let mut permits = entered.map_err(|shed| full(&shed))?;
+        let adapter = &backend.config.adapter;
+        let guest = self.service.guests.current().serving.get(adapter).cloned();
+        let guest = guest.ok_or_else(|| self.missing_guest(adapter))?;
+        record.pinned(guest.generation);
+        let head = Head {
+            id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
+            created: unix_now(),
+            model: request.model.clone(),
+            fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
+        };
+        let context = types::Context {
+            id: head.id.clone(),
+            created: head.created,
+            model: model.clone(),
+            extra: json!({
+                "fetch_urls": backend.config.fetch_urls,
+                "resolved_model": backend.status.offer(&model).and_then(|offer| offer.resolved),
+            })
+            .to_string(),
+        };
+        let order = Order {
+            backend: backend.clone(),
+            model,
+            size: request.json.len(),
+            caller: self.caller,
+            terms: Terms::of(&backend.config),
+        };
+        let mut exchanges = Vec::with_capacity(count);
+        while let Some(permit) = permits.split() {
+            let opened = GuestExchange::open(guest.clone(), &context, &request.json)
+                .map_err(|reason| not_opened(adapter, reason))?;
+            let pool = &self.service.pool;
+            exchanges.push(Exchange::begin(order.clone(), opened, pool, permit).await?);
+        }
+        Ok(Begun {
+            request,
+            choices: Choices::new(exchanges),
+            head,
         })
-        .to_string(),
-    };
-    let size = request.json.len();
-    let mut exchanges = Vec::with_capacity(count as usize);
-    while let Some(permit) = permits.split(1) {
-        let opened = GuestExchange::open(guest.clone(), &context, &request.json)
-            .map_err(|reason| not_opened(adapter, reason))?;
-        let processes = &service.processes;
-        let exchange = Exchange::launch(backend.clone(), opened, size, &model, processes, permit)?;
-        exchanges.push(exchange);
     }
-    Ok(Begun {
-        request,
-        choices: Choices::new(exchanges),
-        head,
-    })
+
+    fn missing_guest(&self, adapter: &str) -> Failure {
+        let message = match self.service.guests.current().rejected.get(adapter) {
+            Some(reason) => format!("the adapter `{adapter}` is not loaded: {reason}"),
+            None => format!(
+                "the adapter `{adapter}` is not loaded: put it at {}",
+                self.setup.config.guest_file(adapter).display()
+            ),
+        };
+        Failure::new(Kind::Guest, message).logged()
+    }
 }
 
 /// How many exchanges a request needs, if it may have so many.
-fn count(request: &ChatRequest, max: u32, backend: &Backend) -> Result<u32, Failure> {
+fn count(request: &ChatRequest, max: u32, backend: &Backend) -> Result<usize, Failure> {
     let places = u32::try_from(backend.config.max_concurrent).unwrap_or(u32::MAX);
     let (limit, setting) = if places < max {
         (places, "max_concurrent")
@@ -141,14 +169,14 @@ fn count(request: &ChatRequest, max: u32, backend: &Backend) -> Result<u32, Fail
         (max, "max_choices")
     };
     if request.choices <= limit {
-        return Ok(request.choices);
+        return Ok(request.choices as usize);
     }
     let message = format!("`n` may be at most {limit} (`{setting}`)");
     Err(Failure::invalid("n", message))
 }
 
 /// From running exchanges to a response.
-async fn respond(service: &Arc<Service>, begun: Begun, mut record: Record) -> Response {
+async fn respond(http: &Http, begun: Begun, mut record: Record) -> Response {
     let Begun {
         request,
         mut choices,
@@ -156,17 +184,16 @@ async fn respond(service: &Arc<Service>, begun: Begun, mut record: Record) -> Re
     } = begun;
     let ignored = request.ignored;
     let mut response = if request.stream {
-        match first_event(service, &mut choices).await {
-            Err(failure) => return refuse(service, failure, record),
+        match first_event(http, &mut choices).await {
+            Err(failure) => return refuse(http, failure, record),
             Ok(first) => {
-                let http = &service.config.http;
                 let settings = sse::Settings::new(http, request.include_usage, request.expectation);
                 sse::response(head, settings, choices, first, record)
             }
         }
     } else {
         match fold(&mut choices, &request.expectation, &mut record).await {
-            Err(failure) => return refuse(service, failure, record),
+            Err(failure) => return refuse(http, failure, record),
             Ok(answers) => {
                 let json = [(
                     header::CONTENT_TYPE,
@@ -207,10 +234,10 @@ fn listed(names: &[String]) -> String {
 /// Holds the status line back until the first content or error, within bounds, so that a
 /// failure has its true status.
 async fn first_event(
-    service: &Service,
+    http: &Http,
     choices: &mut Choices,
 ) -> Result<Option<(usize, Event)>, Failure> {
-    match tokio::time::timeout(service.config.http.hold, choices.next()).await {
+    match tokio::time::timeout(http.hold, choices.next()).await {
         Ok(Some((_, Event::Fail(failure)))) => Err(failure),
         Ok(event) => Ok(event),
         Err(_) => Ok(None),
@@ -247,11 +274,9 @@ async fn fold(
     Ok(done)
 }
 
-fn refuse(service: &Service, failure: Failure, mut record: Record) -> Response {
-    record.failed(
-        &failure,
-        error::status(&failure, service.config.http.rate_limit_status),
-    );
+fn refuse(http: &Http, failure: Failure, mut record: Record) -> Response {
+    let status = error::status(&failure, http.rate_limit_status);
+    record.failed(&failure, status);
     failure.into_response()
 }
 
@@ -293,17 +318,8 @@ async fn read_body(mut body: Body, http: &Http) -> Result<Bytes, Failure> {
     Ok(read.freeze())
 }
 
-fn missing_guest(service: &Service, adapter: &str) -> Failure {
-    let message = match service.guests.current().rejected.get(adapter) {
-        Some(reason) => format!("the adapter `{adapter}` is not loaded: {reason}"),
-        None => format!(
-            "the adapter `{adapter}` is not loaded: put it at {}",
-            service.config.guest_file(adapter).display()
-        ),
-    };
-    Failure::new(Kind::Guest, message).logged()
-}
-
 fn full(shed: &Shed) -> Failure {
-    Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"))
+    let mut failure = Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"));
+    failure.retry_after = Some(shed.retry_after());
+    failure
 }

@@ -19,7 +19,8 @@ use crate::service::Service;
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
     service.monitor.known().await;
     let set = service.guests.current();
-    let real: Vec<_> = service
+    let setup = service.setup();
+    let real: Vec<_> = setup
         .backends
         .iter()
         .filter(|backend| backend.is_real())
@@ -36,11 +37,11 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
         }
         _ => (StatusCode::OK, "ok"),
     };
-    let backends: Map<String, Value> = service
-        .backends
-        .iter()
-        .map(|b| (b.config.name.clone(), backend_state(b, &set)))
-        .collect();
+    let state = |backend: &Arc<Backend>| {
+        let state = backend_state(backend, &set, service.pool.count(&backend.config.name));
+        (backend.config.name.clone(), state)
+    };
+    let backends: Map<String, Value> = setup.backends.iter().map(state).collect();
     let body = json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
@@ -67,7 +68,8 @@ fn health_of(backend: &Backend, set: &GuestSet) -> Health {
     Health::Failing(format!("its adapter `{adapter}` is not loaded"))
 }
 
-fn backend_state(backend: &Backend, set: &GuestSet) -> Value {
+/// `waiting` is how many processes are warm, and how many kept for a conversation.
+fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> Value {
     let health = health_of(backend, set);
     let word = match health {
         Health::Starting => "starting",
@@ -79,9 +81,11 @@ fn backend_state(backend: &Backend, set: &GuestSet) -> Value {
     let mut state = json!({
         "status": word,
         "adapter": backend.config.adapter,
-        "in_flight": backend.config.max_concurrent - backend.admission.free(),
+        "in_flight": backend.admission.in_flight(),
         "queued": backend.admission.queued(),
         "max_concurrent": backend.config.max_concurrent,
+        "warm": waiting.0,
+        "kept": waiting.1,
     });
     if health != Health::Ready {
         state["message"] = health.message().into();

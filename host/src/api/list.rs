@@ -14,6 +14,7 @@ use crate::service::Service;
 /// All models.
 pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
     let data: Vec<Value> = service
+        .setup()
         .models
         .list()
         .iter()
@@ -33,7 +34,7 @@ pub(super) async fn model(
             "the path is no valid UTF-8",
         ));
     };
-    match service.models.find(&id) {
+    match service.setup().models.find(&id) {
         Some(model) => Ok(Json(object(&service, &model))),
         None => Err(unknown_model(&id)),
     }

@@ -116,7 +116,7 @@ const CLAUDE_HOMES: [&str; 2] = [".local/bin", ".claude/local"];
 const MODEL_NAME_MAX: usize = 128;
 
 /// A command line ready to be launched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommandLine {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,

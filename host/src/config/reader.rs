@@ -110,9 +110,20 @@ impl Section {
         self.read(problems, key, wanted, |v| parse_duration(v.as_str()?))
     }
 
-    pub(super) fn size(&mut self, problems: &mut Problems, key: &'static str) -> Option<usize> {
-        let wanted = "a size such as \"64KiB\" or \"32MiB\", at most 1GiB";
-        self.read(problems, key, wanted, |v| parse_size(v.as_str()?))
+    /// A number of bytes, at most this many.
+    pub(super) fn size(
+        &mut self,
+        problems: &mut Problems,
+        key: &'static str,
+        most: usize,
+    ) -> Option<usize> {
+        let wanted = format!(
+            "a size such as \"64KiB\" or \"32MiB\", at most {}GiB",
+            most >> 30
+        );
+        self.read(problems, key, &wanted, |value| {
+            parse_size(value.as_str()?).filter(|size| *size <= most)
+        })
     }
 
     /// One of a few words, as the value that each stands for.
@@ -232,7 +243,7 @@ fn parse_size(text: &str) -> Option<usize> {
         "GiB" => 1 << 30,
         _ => return None,
     };
-    number.checked_mul(unit).filter(|size| *size <= 1 << 30)
+    number.checked_mul(unit)
 }
 
 /// The known word that differs from `typed` in at most two letters.
@@ -269,7 +280,7 @@ mod tests {
         for bad in ["", "5", "s", "-1s", "1 s", "9999999999h", "1.5s"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
-        for bad in ["", "5", "32MB", "2GiB"] {
+        for bad in ["", "5", "32MB", "99999999999GiB"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
     }

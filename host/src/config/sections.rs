@@ -9,6 +9,9 @@ use super::reader::{Problems, Section};
 use super::serving;
 use super::{Access, Config, Guest, GuestLimits, Http, KeepAliveForm, Listen, Overrides};
 
+/// The most memory that processes may hold while they wait, in bytes: more is a slip of the pen.
+const MEMORY_MOST: usize = 1 << 40;
+
 /// Where the service listens by default.
 const LISTEN: &str = "127.0.0.1:8013";
 
@@ -52,6 +55,10 @@ pub(super) fn read(
         access,
         http: http(root, problems),
         guest_limits: guest_limits(root, problems),
+        max_processes: root.count(problems, "max_processes", 1, 4096).unwrap_or(64) as usize,
+        warm_memory: root
+            .size(problems, "warm_memory", MEMORY_MOST)
+            .unwrap_or(1 << 30) as u64,
         backends,
         builtin_models,
         models,
@@ -128,7 +135,7 @@ fn http(root: &mut Section, problems: &mut Problems) -> Http {
         ("comment", KeepAliveForm::Comment),
     ];
     Http {
-        max_body: root.size(problems, "max_body").unwrap_or(32 << 20),
+        max_body: root.size(problems, "max_body", 1 << 30).unwrap_or(32 << 20),
         hold: root
             .duration(problems, "hold")
             .unwrap_or(Duration::from_secs(10)),
@@ -178,8 +185,12 @@ fn guest_limits(root: &mut Section, problems: &mut Problems) -> GuestLimits {
         call: root
             .duration(problems, "guest_call_timeout")
             .unwrap_or(Duration::from_millis(500)),
-        memory: root.size(problems, "guest_memory").unwrap_or(512 << 20),
-        output: root.size(problems, "guest_output").unwrap_or(1 << 20),
+        memory: root
+            .size(problems, "guest_memory", 1 << 30)
+            .unwrap_or(512 << 20),
+        output: root
+            .size(problems, "guest_output", 1 << 30)
+            .unwrap_or(1 << 20),
     }
 }
 

@@ -73,7 +73,11 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
         }
     }
     let seconds = Duration::from_secs;
-    let _reserved = section.count(problems, "warm", 0, 64);
+    // The demonstration starts in a moment.
+    let (warm, continue_for) = match profile {
+        Profile::ClaudeCode => (1, seconds(60)),
+        Profile::Demo => (0, seconds(0)),
+    };
     Backend {
         adapter: section
             .text(problems, "adapter")
@@ -96,9 +100,21 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
             .duration(problems, "queue_timeout")
             .unwrap_or(seconds(60)),
         max_retries: section.count(problems, "max_retries", 0, 10).unwrap_or(0),
+        warm: section
+            .count(problems, "warm", 0, 64)
+            .map_or(warm, |count| count as usize),
+        warm_max_age: section
+            .duration(problems, "warm_max_age")
+            .unwrap_or(seconds(1800)),
+        continue_for: section
+            .duration(problems, "continue_for")
+            .unwrap_or(continue_for),
+        start_timeout: section
+            .duration(problems, "start_timeout")
+            .unwrap_or(seconds(30)),
         first_output_timeout: section
             .duration(problems, "first_output_timeout")
-            .unwrap_or(seconds(60)),
+            .unwrap_or(seconds(600)),
         silence_timeout: section
             .duration(problems, "silence_timeout")
             .unwrap_or(seconds(300)),
@@ -109,7 +125,9 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
             .duration(problems, "login_warning")
             .unwrap_or(seconds(7 * 24 * 3600)),
         fetch_urls: section.flag(problems, "fetch_urls").unwrap_or(false),
-        max_line: section.size(problems, "max_line").unwrap_or(16 << 20),
+        max_line: section
+            .size(problems, "max_line", 1 << 30)
+            .unwrap_or(16 << 20),
         profile,
         name,
     }
@@ -180,6 +198,7 @@ fn model(
             backend,
             model,
             context_length: context_length.map(u64::from),
+            is_named: true,
         }),
     }
 }
@@ -194,6 +213,7 @@ fn default_models(backends: &[Backend]) -> Vec<Model> {
             backend: claude.name.clone(),
             model: model.into(),
             context_length: None,
+            is_named: false,
         }));
     }
     if let Some(demo) = first(Profile::Demo) {
@@ -202,6 +222,7 @@ fn default_models(backends: &[Backend]) -> Vec<Model> {
             backend: demo.name.clone(),
             model: "demo".into(),
             context_length: None,
+            is_named: false,
         });
     }
     models

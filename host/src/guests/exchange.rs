@@ -106,6 +106,16 @@ impl GuestExchange {
             .call(&mut self.store, Effort::Request(0), call)
     }
 
+    /// What a process must hold to go on with this request of `request_size` bytes.
+    pub(crate) fn history(&mut self, request_size: usize) -> Result<Option<Vec<u8>>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_history(store, exchange);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(request_size), call)
+    }
+
     /// The process is there. `request_size` is how many bytes there may be to write.
     pub(crate) fn start(
         &mut self,
@@ -114,6 +124,20 @@ impl GuestExchange {
         let adapter = self.instance.claude_harness_guest_adapter().exchange();
         let exchange = self.exchange;
         let call = |store: &mut Store<State>| adapter.call_start(store, exchange);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(request_size), call)
+    }
+
+    /// The process is there, and holds the history. `memo` is from the exchange before.
+    pub(crate) fn resume(
+        &mut self,
+        memo: &str,
+        request_size: usize,
+    ) -> Result<Vec<adapter::Effect>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_resume(store, exchange, memo);
         self.guest
             .engine
             .call(&mut self.store, Effort::Request(request_size), call)
@@ -145,6 +169,16 @@ impl GuestExchange {
         self.guest
             .engine
             .call(&mut self.store, Effort::Request(stderr.len()), call)
+    }
+
+    /// What the process holds now. `size` is how many bytes were asked and answered.
+    pub(crate) fn holding(&mut self, size: usize) -> Result<Option<adapter::Holding>, GuestError> {
+        let adapter = self.instance.claude_harness_guest_adapter().exchange();
+        let exchange = self.exchange;
+        let call = |store: &mut Store<State>| adapter.call_holding(store, exchange);
+        self.guest
+            .engine
+            .call(&mut self.store, Effort::Request(size), call)
     }
 }
 

@@ -36,6 +36,12 @@ const FOLDER: &str = "(guests_dir)";
 /// minute.
 const RELOAD: Duration = Duration::from_secs(120);
 
+/// Exchanges at once that there is always room for.
+const PLACES_LEAST: usize = 128;
+
+/// What is done with a changed configuration.
+pub(crate) type OnChange = Box<dyn Fn(&Config) + Send>;
+
 /// The guests that serve, and the way to have them loaded again.
 #[derive(Clone)]
 pub(crate) struct Guests {
@@ -78,12 +84,15 @@ pub(crate) enum StartError {
 
 impl Guests {
     /// Admits the embedded guests and those of the folder, and goes on looking for changes.
-    pub(crate) fn start(config: &Config) -> Result<Self, StartError> {
+    /// `on_change` is told of each sound change of the configuration, on the loader's thread.
+    pub(crate) fn start(config: &Config, on_change: OnChange) -> Result<Self, StartError> {
         let places: usize = config.backends.iter().map(|b| b.max_concurrent).sum();
+        // Later configurations may have more of them.
+        let places = places.max(PLACES_LEAST);
         let instances = u32::try_from(places).unwrap_or(u32::MAX).saturating_add(32);
         let engine =
             Engine::new(config.guest_limits.clone(), instances).map_err(StartError::Engine)?;
-        let mut loader = Loader::new(engine, config);
+        let mut loader = Loader::new(engine, config, on_change);
         loader.admit_embedded()?;
         let current = loader.current.clone();
         loader.visit(true);
@@ -121,9 +130,10 @@ struct Loader {
     /// What each file looked like when it was last read.
     handled: BTreeMap<String, Looks>,
     settings: Settings,
+    on_change: OnChange,
 }
 
-/// The configuration's `[guests]` sections, and the file they are in.
+/// The configuration, and the file it is in.
 struct Settings {
     path: Option<PathBuf>,
     seen: Option<Looks>,
@@ -132,7 +142,7 @@ struct Settings {
 }
 
 impl Loader {
-    fn new(engine: Engine, config: &Config) -> Self {
+    fn new(engine: Engine, config: &Config, on_change: OnChange) -> Self {
         let looks = config.source.as_deref().and_then(Looks::of);
         Loader {
             engine,
@@ -147,6 +157,7 @@ impl Loader {
                 handled: looks,
                 config: config.clone(),
             },
+            on_change,
         }
     }
 
@@ -310,6 +321,8 @@ impl Loader {
         };
         next.set.rejected.remove(CONFIGURATION);
         let before = std::mem::replace(&mut self.settings.config, config);
+        self.folder.clone_from(&self.settings.config.guests_dir);
+        (self.on_change)(&self.settings.config);
         let known: BTreeSet<String> = self
             .handled
             .keys()

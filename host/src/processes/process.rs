@@ -16,7 +16,8 @@ use tokio_util::task::TaskTracker;
 
 use super::lines::{Piece, Pieces};
 use super::warden::{Registration, Warden};
-use super::{Reading, TERM_GRACE};
+use super::{Reading, TERM_GRACE, usage};
+use crate::admission::Permit;
 use crate::readiness;
 
 /// How much of the end of stderr is kept, in bytes.
@@ -51,8 +52,10 @@ struct Remains {
     child: Child,
     registration: Registration,
     endings: TaskTracker,
-    /// Whatever lives as long as the process does: its working directory, its permit.
+    /// Whatever lives as long as the process does: its working directory, its place among all.
     keep: Box<dyn Send>,
+    /// The place of the request that it serves.
+    permit: Option<Permit>,
 }
 
 /// What a process did.
@@ -99,8 +102,31 @@ impl Process {
                 registration,
                 endings: endings.clone(),
                 keep,
+                permit: None,
             }),
         })
+    }
+
+    /// It serves a request, whose place is not free before nothing is left of the process.
+    pub(crate) fn serve(&mut self, permit: Option<Permit>) {
+        if let Some(remains) = &mut self.remains {
+            remains.permit = permit;
+        }
+    }
+
+    /// It serves no request any more; the place of the one that it served.
+    pub(crate) fn rest(&mut self) -> Option<Permit> {
+        self.remains.as_mut()?.permit.take()
+    }
+
+    /// Whether it runs, and has taken all that was written to it.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.to_write.is_empty() && self.stdin.is_some() && !has_ended(self.pid)
+    }
+
+    /// Memory that it holds, in bytes.
+    pub(crate) fn resident(&self) -> Option<u64> {
+        usage::resident(self.id())
     }
 
     /// The process's id, for the log.
@@ -214,6 +240,7 @@ impl Remains {
         }
         self.registration.release();
         drop(self.keep);
+        drop(self.permit);
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::{strays, workdirs};
+
 /// The hidden subcommand that runs a warden.
 pub const SUBCOMMAND: &str = "warden";
 
@@ -30,6 +32,8 @@ struct Post {
     groups: BTreeSet<i32>,
     /// Removed at the end: what lies in it is of no use to anybody else.
     folder: PathBuf,
+    /// The service that the marks of all processes name.
+    service: String,
 }
 
 /// A process group that the warden watches, until it is told that nothing is left of it.
@@ -39,17 +43,20 @@ pub(super) struct Registration {
 }
 
 impl Warden {
-    /// Starts a warden that also removes `folder` at the end.
-    pub(super) fn start(folder: &Path) -> io::Result<Self> {
-        let (child, mut pipe) = launch()?;
-        writeln!(pipe, "{}", folder.display())?;
-        let groups = BTreeSet::new();
-        Ok(Warden(Arc::new(Mutex::new(Post {
+    /// Starts a warden that at the end also ends what bears a mark of `service`, and removes
+    /// `folder`.
+    pub(super) fn start(folder: &Path, service: &str) -> io::Result<Self> {
+        let (child, pipe) = launch()?;
+        let mut post = Post {
             child,
             pipe,
-            groups,
+            groups: BTreeSet::new(),
             folder: folder.to_owned(),
-        }))))
+            service: service.to_owned(),
+        };
+        let all = post.all();
+        post.pipe.write_all(all.as_bytes())?;
+        Ok(Warden(Arc::new(Mutex::new(post))))
     }
 
     /// Replaces the warden if it is gone.
@@ -92,15 +99,19 @@ impl Post {
         match launch() {
             Ok((child, pipe)) => {
                 (self.child, self.pipe) = (child, pipe);
-                let groups = self.groups.iter().map(|group| format!("+{group}\n"));
-                let all: String = groups
-                    .chain([format!("{}\n", self.folder.display())])
-                    .collect();
-                let _ = self.pipe.write_all(all.as_bytes());
+                let _ = self.pipe.write_all(self.all().as_bytes());
                 tracing::warn!("the warden was gone, started another one");
             }
             Err(error) => tracing::error!(%error, "cannot start a warden"),
         }
+    }
+
+    /// Everything that a warden must know.
+    fn all(&self) -> String {
+        let groups = self.groups.iter().map(|group| format!("+{group}\n"));
+        let folder = format!("{}\n", self.folder.display());
+        let service = format!("#{}\n", self.service);
+        groups.chain([folder, service]).collect()
     }
 }
 
@@ -124,21 +135,26 @@ fn launch() -> io::Result<(Child, ChildStdin)> {
 /// The warden's own life: watches until standard input closes, and then ends what is left.
 pub fn run() {
     let mut groups = BTreeSet::new();
-    let mut folder = None;
+    let (mut folder, mut service) = (None, None);
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let number = line.get(1..).unwrap_or_default().parse::<i32>();
         match (line.as_bytes().first(), number) {
             (Some(b'/'), _) => folder = Some(PathBuf::from(line)),
+            (Some(b'#'), _) => service = line.get(1..).map(str::to_owned),
             (Some(b'+'), Ok(group)) => drop(groups.insert(group)),
             (Some(b'-'), Ok(group)) => drop(groups.remove(&group)),
             _ => {}
         }
     }
     end(groups.into_iter().filter_map(Pid::from_raw).collect());
+    if let Some(service) = service {
+        // What left its group.
+        strays::end_all(&service);
+    }
     if let Some(folder) = folder {
         // The service removes it itself where it ends in peace.
-        let _ = std::fs::remove_dir_all(folder);
+        workdirs::remove_abandoned(&folder);
     }
 }
 

@@ -2,23 +2,37 @@
 //!
 //! The CLI may tell the model the name of its working directory, and a prompt that differs in
 //! it misses the API's cache: so the names are few, say nothing, and are used again, the lowest
-//! first. A directory belongs to one process at a time and is made anew for it.
+//! first, by one service after the other. A directory belongs to one process at a time and is made
+//! anew for it.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tempfile::TempDir;
+use rustix::process::geteuid;
+
+/// The most services of one machine that have folders.
+const FOLDERS_MAX: u32 = 1000;
+
+/// The file in a folder that the service to which it belongs has locked. The lock goes with the
+/// service, however that ends.
+const LOCK: &str = ".lock";
 
 /// The folder in which working directories lie.
 pub(super) struct Workdirs(Arc<Shared>);
 
 struct Shared {
-    root: TempDir,
+    root: Root,
     taken: Mutex<BTreeSet<u32>>,
+}
+
+/// A folder that belongs to this service; it goes when this is dropped.
+struct Root {
+    path: PathBuf,
+    _lock: File,
 }
 
 /// A directory that belongs to one process.
@@ -28,19 +42,96 @@ pub(super) struct Workdir {
     path: PathBuf,
 }
 
+impl Root {
+    /// The first folder below `base` that no running service has.
+    fn take(base: &Path) -> io::Result<Self> {
+        for number in 0..FOLDERS_MAX {
+            let path = base.join(format!("harness-{number}"));
+            if let Some(lock) = make(&path).and_then(|()| lock(&path))? {
+                clear(&path)?;
+                return Ok(Root { path, _lock: lock });
+            }
+        }
+        let message = format!("no folder can be had in {}: set TMPDIR", base.display());
+        Err(io::Error::other(message))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Makes a folder, if it is not there.
+fn make(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Locks a folder. None if it is another service's, or another user's.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let looks = fs::symlink_metadata(path)?;
+    let is_private = looks.permissions().mode() & 0o077 == 0;
+    if !looks.is_dir() || looks.uid() != geteuid().as_raw() || !is_private {
+        return Ok(None);
+    }
+    let file = path.join(LOCK);
+    let lock = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&file)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Its last owner may have removed it before it was locked here.
+    let same = fs::metadata(&file).is_ok_and(|there| {
+        lock.metadata()
+            .is_ok_and(|this| (this.dev(), this.ino()) == (there.dev(), there.ino()))
+    });
+    Ok(same.then_some(lock))
+}
+
+/// Removes all that is in a folder but its lock.
+fn clear(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder, if the service that had it is gone and no other one has taken it over.
+pub(super) fn remove_abandoned(folder: &Path) {
+    if let Ok(Some(_lock)) = lock(folder) {
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
 impl Workdirs {
-    /// Makes the folder; it goes when the last directory in it does.
+    /// Takes a folder; it goes when the last directory in it does.
     pub(super) fn new() -> io::Result<Self> {
-        let root = tempfile::Builder::new().prefix("harness-").tempdir()?;
         Ok(Workdirs(Arc::new(Shared {
-            root,
+            root: Root::take(&std::env::temp_dir())?,
             taken: Mutex::default(),
         })))
     }
 
     /// The folder in which all of them lie.
     pub(super) fn root(&self) -> &Path {
-        self.0.root.path()
+        &self.0.root.path
     }
 
     pub(super) fn lease(&self) -> io::Result<Workdir> {
@@ -50,7 +141,7 @@ impl Workdirs {
             taken.insert(lowest);
             lowest
         };
-        let path = self.0.root.path().join(number.to_string());
+        let path = self.0.root.path.join(number.to_string());
         let workdir = Workdir {
             shared: self.0.clone(),
             number,
@@ -94,6 +185,40 @@ impl Drop for Workdir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_one_services_and_then_the_next_ones() {
+        let base = tempfile::tempdir().unwrap();
+        let first = Root::take(base.path()).unwrap();
+        let second = Root::take(base.path()).unwrap();
+        let names = [&first, &second].map(|root| root.path.file_name().unwrap().to_owned());
+        assert_eq!(names, ["harness-0", "harness-1"]);
+        remove_abandoned(&first.path);
+        assert!(first.path.exists(), "it is not abandoned");
+        fs::write(first.path.join("left"), "x").unwrap();
+        // As if it had been killed: nothing is removed, and the lock is gone.
+        let path = first.path.clone();
+        let Root { _lock, .. } = &first;
+        _lock.unlock().unwrap();
+        std::mem::forget(first);
+        let third = Root::take(base.path()).unwrap();
+        assert_eq!(third.path, path);
+        assert!(!path.join("left").exists());
+        drop(third);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let open = base.path().join("harness-0");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink("/", base.path().join("harness-1")).unwrap();
+        fs::write(base.path().join("harness-2"), "").unwrap();
+        let root = Root::take(base.path()).unwrap();
+        assert!(root.path.ends_with("harness-3"));
+    }
 
     #[test]
     fn directories_are_private_empty_and_used_again() {

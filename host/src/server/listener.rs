@@ -9,12 +9,21 @@ use std::task::{Context, Poll};
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::inherited::{self, Inherited};
 use crate::config::Listen;
 
 /// A socket that is listened on.
-pub(super) enum Listener {
+pub(super) struct Listener {
+    address: Listen,
+    socket: Bound,
+    /// It was given to this service, and is there for the next one too.
+    is_inherited: bool,
+    _file: Option<SocketFile>,
+}
+
+enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener),
 }
 
 /// A connection.
@@ -24,108 +33,182 @@ pub(super) enum Socket {
 }
 
 /// The file of a Unix socket; it goes with its listener.
-pub(super) struct SocketFile(PathBuf);
+struct SocketFile(PathBuf);
 
-/// Binds all addresses. One that this machine does not have, such as the bridge of a container
-/// engine that starts later, is returned for another attempt, if there is one that it has.
-///
-/// # Errors
-///
-/// Names the first address that cannot be listened on for any other reason.
-pub(super) async fn bind_all(addresses: &[Listen]) -> anyhow::Result<(Vec<Listener>, Vec<Listen>)> {
-    let (mut listeners, mut absent) = (Vec::new(), Vec::new());
-    for address in addresses {
-        match Listener::bind(address).await {
-            Ok(listener) => listeners.push(listener),
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrNotAvailable && addresses.len() > 1 =>
-            {
-                tracing::warn!(%address, "this machine does not have this address yet; trying again later");
-                absent.push(address.clone());
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
-        }
-    }
-    if listeners.is_empty() {
-        anyhow::bail!("cannot listen: this machine has none of the addresses in `listen`");
-    }
-    Ok((listeners, absent))
+/// The sockets that are listened on, and the addresses that could not be had yet.
+pub(super) struct Listeners {
+    bound: Vec<Listener>,
+    absent: Vec<Listen>,
 }
 
-/// Tries those again that were absent.
-pub(super) async fn bind_absent(listeners: &mut Vec<Listener>, absent: &mut Vec<Listen>) {
-    for address in std::mem::take(absent) {
-        match Listener::bind(&address).await {
-            Ok(listener) => {
-                eprintln!("listening on {}", listener.url());
-                listeners.push(listener);
+impl Listeners {
+    /// Listens on all addresses, with the sockets that were given where there are any. One that this
+    /// machine does not have, such as the bridge of a container engine that starts later, is tried
+    /// again, if there is one that it has.
+    ///
+    /// # Errors
+    ///
+    /// Names the first address that cannot be listened on for any other reason.
+    pub(super) async fn bind(
+        addresses: &[Listen],
+        mut inherited: Inherited,
+    ) -> anyhow::Result<Self> {
+        let (mut bound, mut absent) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let listener = match inherited.claim(address) {
+                Some(socket) => Listener::inherited(address, socket),
+                None => Listener::bind(address).await,
+            };
+            match listener {
+                Ok(listener) => bound.push(listener),
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrNotAvailable && addresses.len() > 1 =>
+                {
+                    tracing::warn!(%address, "this machine does not have this address yet; trying again later");
+                    absent.push(address.clone());
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot listen on {address}"));
+                }
             }
-            Err(_) => absent.push(address),
+        }
+        if bound.is_empty() {
+            anyhow::bail!("cannot listen: this machine has none of the addresses in `listen`");
+        }
+        Ok(Listeners { bound, absent })
+    }
+
+    /// What to call each of them.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.bound.iter().map(Listener::url).collect()
+    }
+
+    /// Whether some address could not be had yet.
+    pub(super) fn lack_some(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    /// Tries those again that could not be had.
+    pub(super) async fn bind_absent(&mut self) {
+        for address in std::mem::take(&mut self.absent) {
+            match Listener::bind(&address).await {
+                Ok(listener) => {
+                    eprintln!("listening on {}", listener.url());
+                    self.bound.push(listener);
+                }
+                Err(_) => self.absent.push(address),
+            }
+        }
+    }
+
+    /// Listens on these addresses from now on, and on no others. Connections that are there go on.
+    pub(super) async fn change(&mut self, addresses: &[Listen]) {
+        self.bound
+            .retain(|listener| addresses.contains(&listener.address));
+        let known = |address: &&Listen| self.bound.iter().any(|l| l.address == **address);
+        let missing: Vec<Listen> = addresses.iter().filter(|a| !known(a)).cloned().collect();
+        for address in missing.iter().filter(|a| !self.absent.contains(a)) {
+            tracing::info!(%address, "another address to listen on");
+        }
+        self.absent = missing;
+        self.bind_absent().await;
+        for address in &self.absent {
+            tracing::warn!(%address, "cannot listen on this address; trying again later");
+        }
+    }
+
+    /// Leaves those alone that were given: who connects to them now waits for the next service.
+    pub(super) fn leave_inherited(&mut self) {
+        self.bound.retain(|listener| !listener.is_inherited);
+    }
+
+    /// The next connection to any of them; none ever, if there is none to listen on.
+    pub(super) async fn accept(&self) -> Socket {
+        loop {
+            let accepted = poll_fn(|context| {
+                let mut all = self.bound.iter();
+                let ready = all.find_map(|listener| match listener.poll_accept(context) {
+                    Poll::Ready(accepted) => Some(accepted),
+                    Poll::Pending => None,
+                });
+                ready.map_or(Poll::Pending, Poll::Ready)
+            });
+            match accepted.await {
+                Ok(Socket::Tcp(stream)) => {
+                    // Without it a short stream waits 40 ms for an acknowledgement (Nagle).
+                    let _ = stream.set_nodelay(true);
+                    return Socket::Tcp(stream);
+                }
+                Ok(socket) => return socket,
+                // Out of descriptors, most likely: others will be closed.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
         }
     }
 }
 
 impl Listener {
     async fn bind(address: &Listen) -> io::Result<Self> {
-        match address {
-            Listen::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+        let (socket, file) = match address {
+            Listen::Tcp(tcp) => (Bound::Tcp(TcpListener::bind(tcp).await?), None),
             Listen::Unix(path) => {
                 remove_stale(path).await?;
                 let listener = UnixListener::bind(path)?;
+                let file = SocketFile(path.clone());
                 // Who may connect is who may write the file: its owner.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                Ok(Listener::Unix(listener, SocketFile(path.clone())))
+                (Bound::Unix(listener), Some(file))
             }
-        }
+        };
+        Ok(Listener {
+            address: address.clone(),
+            socket,
+            is_inherited: false,
+            _file: file,
+        })
+    }
+
+    fn inherited(address: &Listen, socket: inherited::Socket) -> io::Result<Self> {
+        let socket = match socket {
+            inherited::Socket::Tcp(tcp) => {
+                tcp.set_nonblocking(true)?;
+                Bound::Tcp(TcpListener::from_std(tcp)?)
+            }
+            inherited::Socket::Unix(unix) => {
+                unix.set_nonblocking(true)?;
+                Bound::Unix(UnixListener::from_std(unix)?)
+            }
+        };
+        Ok(Listener {
+            address: address.clone(),
+            socket,
+            is_inherited: true,
+            _file: None,
+        })
     }
 
     /// What to call it, with the port that the system chose if it was left to it.
-    pub(super) fn url(&self) -> String {
-        match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
+    fn url(&self) -> String {
+        match &self.socket {
+            Bound::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => format!("http://{address}"),
                 Err(error) => format!("an address that is not known: {error}"),
             },
-            Listener::Unix(_, file) => format!("unix:{}", file.0.display()),
+            Bound::Unix(_) => self.address.to_string(),
         }
     }
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Socket>> {
-        match self {
-            Listener::Tcp(listener) => listener
+        match &self.socket {
+            Bound::Tcp(listener) => listener
                 .poll_accept(context)
                 .map_ok(|(stream, _)| Socket::Tcp(stream)),
-            Listener::Unix(listener, _) => listener
+            Bound::Unix(listener) => listener
                 .poll_accept(context)
                 .map_ok(|(stream, _)| Socket::Unix(stream)),
-        }
-    }
-}
-
-/// The next connection to any of the listeners.
-pub(super) async fn accept(listeners: &mut [Listener]) -> Socket {
-    loop {
-        let accepted = poll_fn(|context| {
-            let ready = listeners
-                .iter()
-                .find_map(|listener| match listener.poll_accept(context) {
-                    Poll::Ready(accepted) => Some(accepted),
-                    Poll::Pending => None,
-                });
-            ready.map_or(Poll::Pending, Poll::Ready)
-        });
-        match accepted.await {
-            Ok(Socket::Tcp(stream)) => {
-                // Without it a short stream waits 40 ms for an acknowledgement (Nagle).
-                let _ = stream.set_nodelay(true);
-                return Socket::Tcp(stream);
-            }
-            Ok(socket) => return socket,
-            // Out of descriptors, most likely: others will be closed.
-            Err(error) => {
-                tracing::warn!(%error, "cannot take a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! #read           reads a line of standard input
 //! #text WORDS     prints a text delta
 //! #deltas N MS    prints N text deltas, MS milliseconds apart
+//! #whole WORDS    prints an answer as the real one does, from its start to the result
 //! #stamp          prints a text delta with the time of day in nanoseconds
 //! #big N          prints a text delta of N letters
 //! #flood N        prints N letters without a newline
@@ -19,6 +20,7 @@
 //! #exit N         ends with a status
 //! #abort          ends by a signal
 //! #child          starts a child in the same group that outlives this process if it can
+//! #stray          starts a child in a session of its own that outlives this process if it can
 //! #stderr TEXT    prints to standard error
 //! #ignore-term    (first line) ignores SIGTERM
 //! #logged-out     (first line) `auth status` says so
@@ -82,6 +84,7 @@ fn play(line: &str) -> io::Result<()> {
         "init" => initialized(&read()?),
         "read" => read().map(drop),
         "text" => delta(rest),
+        "whole" => whole(rest),
         "deltas" => {
             let (count, pause) = rest.split_once(' ').unwrap_or((rest, "0"));
             let pause = Duration::from_millis(number(pause)?);
@@ -124,6 +127,13 @@ fn play(line: &str) -> io::Result<()> {
                 .spawn()?
                 .id(),
         ),
+        "stray" => note(
+            Command::new("/usr/bin/setsid")
+                .args(["/bin/sleep", "1000"])
+                .stdin(Stdio::null())
+                .spawn()?
+                .id(),
+        ),
         "stderr" => writeln!(io::stderr(), "{rest}"),
         "ignore-term" | "logged-out" | "login-ends" => Ok(()),
         other => Err(io::Error::other(format!("no directive `{other}`"))),
@@ -155,6 +165,17 @@ fn delta(text: &str) -> io::Result<()> {
     let delta = json!({"type": "text_delta", "text": text});
     let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
     print(&json!({"type": "stream_event", "event": event}).to_string())
+}
+
+/// An answer of one text block, with all that belongs to it.
+fn whole(text: &str) -> io::Result<()> {
+    let event = |event: Value| print(&json!({"type": "stream_event", "event": event}).to_string());
+    event(json!({"type": "message_start", "message": {"id": "msg_1", "model": "fake"}}))?;
+    event(json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text"}}))?;
+    delta(text)?;
+    event(json!({"type": "content_block_stop", "index": 0}))?;
+    event(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))?;
+    print(&done().to_string())
 }
 
 fn done() -> Value {

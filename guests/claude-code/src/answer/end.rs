@@ -35,6 +35,7 @@ impl Answer {
                 if !self.shown && self.messages == 0 {
                     self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);
                 }
+                self.said.done = line.stop_reason.as_deref() == Some("end_turn");
                 Step::Finish(finish_reason(line.stop_reason.as_deref()))
             }
         }

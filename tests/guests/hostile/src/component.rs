@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 
 use crate::Behaviour;
-use crate::contract::adapter::{Description, Effect, Exchange, Guest, GuestExchange, Placeholder};
+use crate::contract::adapter::{
+    Description, Effect, Exchange, Guest, GuestExchange, Holding, Placeholder,
+};
 use crate::contract::log;
 use crate::contract::types::{ApiError, Context, Delta, FinishReason, Outcome};
 
@@ -113,6 +115,19 @@ impl GuestExchange for Nothing {
             }],
             false => Vec::new(),
         }
+    }
+
+    fn history(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn resume(&self, _memo: String) -> Vec<Effect> {
+        Vec::new()
+    }
+
+    fn holding(&self) -> Option<Holding> {
+        behave("holding");
+        None
     }
 
     fn start(&self) -> Vec<Effect> {

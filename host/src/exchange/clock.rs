@@ -1,0 +1,96 @@
+//! How long a backend may take for what.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config;
+use crate::failure::{Failure, Kind};
+
+/// The time that an exchange takes.
+pub(super) struct Clock {
+    begun: Instant,
+    /// When the process was given the request: later than `begun` if another one took its place.
+    started: Instant,
+    heard: Option<Instant>,
+    start: Duration,
+    first_output: Duration,
+    silence: Duration,
+    request: Duration,
+}
+
+/// When to give up.
+pub(super) struct Limit {
+    pub(super) at: Instant,
+    /// The setting that says so, and its value.
+    setting: &'static str,
+    value: Duration,
+    what: &'static str,
+}
+
+impl Clock {
+    pub(super) fn new(config: &config::Backend) -> Self {
+        let now = Instant::now();
+        Clock {
+            begun: now,
+            started: now,
+            heard: None,
+            start: config.start_timeout,
+            first_output: config.first_output_timeout,
+            silence: config.silence_timeout,
+            request: config.request_timeout,
+        }
+    }
+
+    /// Another process begins.
+    pub(super) fn restart(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// The process printed something.
+    pub(super) fn heard(&mut self) {
+        self.heard = Some(Instant::now());
+    }
+
+    /// The first of the limits that hold now. `answering` is whether a piece of the answer is there.
+    pub(super) fn next(&self, answering: bool) -> Limit {
+        let limit = |from: Instant, value, setting, what| Limit {
+            at: from + value,
+            setting,
+            value,
+            what,
+        };
+        let output = match self.heard {
+            None => limit(self.started, self.start, "start_timeout", "say anything"),
+            Some(last) => limit(last, self.silence, "silence_timeout", "go on"),
+        };
+        let first = limit(
+            self.started,
+            self.first_output,
+            "first_output_timeout",
+            "begin its answer",
+        );
+        let whole = limit(self.begun, self.request, "request_timeout", "answer");
+        let first = (!answering).then_some(first);
+        let mut soonest = output;
+        for other in first.into_iter().chain([whole]) {
+            if other.at < soonest.at {
+                soonest = other;
+            }
+        }
+        soonest
+    }
+}
+
+impl Limit {
+    /// The request's failure once the time is over.
+    pub(super) fn failure(&self, stderr: String) -> Failure {
+        let message = format!(
+            "the backend took too long to {}: `{}` is {:?}",
+            self.what, self.setting, self.value
+        );
+        Failure::new(Kind::Timeout, message)
+            .with_detail(stderr)
+            .logged()
+    }
+}

@@ -1,0 +1,49 @@
+//! What went wrong on the other side, as a request's failure.
+
+use std::time::Duration;
+
+use crate::failure::{Failure, Kind, unix_now};
+use crate::guests::exchange::NotOpened;
+use crate::guests::{GuestError, types};
+
+/// An adapter that did not open an exchange, as the request's failure.
+pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
+    match reason {
+        NotOpened::Refused(error) => api_failure(error),
+        NotOpened::Broken(error) => guest_failure(guest, &error),
+    }
+}
+
+pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
+    let kind = if matches!(error, GuestError::Saturated) {
+        Kind::Overloaded
+    } else {
+        Kind::Guest
+    };
+    Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
+}
+
+pub(super) fn api_failure(error: types::ApiError) -> Failure {
+    let kind = match error.kind {
+        types::ErrorKind::InvalidRequest => Kind::InvalidRequest,
+        types::ErrorKind::Authentication => Kind::Authentication,
+        types::ErrorKind::Permission => Kind::Permission,
+        types::ErrorKind::NotFound => Kind::UnknownModel,
+        types::ErrorKind::RateLimit => Kind::RateLimit,
+        types::ErrorKind::ContextLength => Kind::ContextLength,
+        types::ErrorKind::Overloaded => Kind::Overloaded,
+        types::ErrorKind::Timeout => Kind::Timeout,
+        types::ErrorKind::Backend => Kind::Backend,
+    };
+    let wait = error
+        .retry_at
+        .map(|at| Duration::from_secs(at.saturating_sub(unix_now()).max(1)));
+    Failure {
+        kind,
+        message: error.message,
+        param: error.param,
+        code: error.code,
+        retry_after: wait,
+        detail: None,
+    }
+}

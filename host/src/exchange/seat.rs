@@ -1,0 +1,253 @@
+//! The process that a request sits on: taken from the pool, replaced if it turns out to be dead,
+//! and left to the pool if the conversation may go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::Order;
+use super::failures::guest_failure;
+use crate::admission::{Caller, Permit};
+use crate::backends::{Backend, profile};
+use crate::blocking;
+use crate::failure::{Failure, Kind};
+use crate::guests::GuestError;
+use crate::guests::exchange::GuestExchange;
+use crate::pool::{Claimed, Conversation, Held, Hurry, Launch, NoProcess, Origin, Pool, Terms};
+use crate::processes::{Output, Process, Reading};
+use crate::telemetry::names;
+
+/// A request's process.
+pub(super) struct Seat {
+    backend: Arc<Backend>,
+    pool: Arc<Pool>,
+    launch: Arc<Launch>,
+    terms: Terms,
+    patience: Duration,
+    /// None once it was left to the pool.
+    process: Option<Process>,
+    trust: Trust,
+    hurry: Option<Hurry>,
+}
+
+/// What becomes of a request whose process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// The process had waited, and has not said anything yet: if it ends, it is replaced.
+    Unproved,
+    /// It ended, and is to be replaced.
+    Broken,
+    /// If it ends, the request has failed.
+    Proved,
+}
+
+/// What happens on a seat.
+pub(super) enum Next {
+    Output(Output),
+    /// The process had waited and ended before it said anything. Another one took its place, and
+    /// must be told everything.
+    Replaced,
+}
+
+impl Seat {
+    /// Takes a process. If it holds the conversation, there is a memo for the adapter.
+    pub(super) async fn take(
+        order: &Order,
+        guest: &mut GuestExchange,
+        pool: &Arc<Pool>,
+        permit: Permit,
+    ) -> Result<(Self, Option<String>), Failure> {
+        let broken = |guest: &GuestExchange, error| guest_failure(&guest.guest().name, &error);
+        let launch = launch(order, guest).map_err(|error| broken(guest, error))?;
+        let config = &order.backend.config;
+        let terms = order.terms;
+        let conversation = match !terms.continue_for.is_zero() && pool.holds_any(&launch) {
+            true => {
+                let history = guest.history(order.size);
+                let history = history.map_err(|error| broken(guest, error))?;
+                history.map(|history| name(guest, &order.caller, &history))
+            }
+            false => None,
+        };
+        let hurry = pool.hurry();
+        let patience = config.queue_timeout;
+        let claimed = pool
+            .claim(&launch, terms, conversation.as_ref(), patience)
+            .await;
+        let Claimed {
+            mut process,
+            origin,
+            memo,
+        } = claimed.map_err(|error| no_process(&order.backend, error))?;
+        tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
+        metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
+        process.serve(Some(permit));
+        let seat = Seat {
+            backend: order.backend.clone(),
+            pool: pool.clone(),
+            launch,
+            terms,
+            patience,
+            process: Some(process),
+            trust: match origin {
+                Origin::New => Trust::Proved,
+                Origin::Warm | Origin::Kept => Trust::Unproved,
+            },
+            hurry: Some(hurry),
+        };
+        Ok((seat, memo))
+    }
+
+    /// What comes next; cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Next, Failure> {
+        loop {
+            if self.trust == Trust::Broken {
+                return self.replace().await;
+            }
+            let Some(process) = &mut self.process else {
+                return std::future::pending().await;
+            };
+            let output = process.next().await;
+            match (self.trust, &output) {
+                (Trust::Unproved, Output::Exited(_)) => {
+                    self.pool.failed(&self.launch);
+                    self.trust = Trust::Broken;
+                    continue;
+                }
+                (Trust::Unproved, _) => self.pool.proved(&self.launch),
+                _ => {}
+            }
+            self.trust = Trust::Proved;
+            return Ok(Next::Output(output));
+        }
+    }
+
+    /// Puts a new process in the place of the one that ended.
+    async fn replace(&mut self) -> Result<Next, Failure> {
+        let started = self.pool.start(&self.launch, self.patience).await;
+        let mut process = started.map_err(|error| no_process(&self.backend, error))?;
+        tracing::debug!(
+            backend = self.launch.backend,
+            pid = process.id(),
+            "a process ended while it waited, and was replaced"
+        );
+        process.serve(self.process.as_mut().and_then(Process::rest));
+        self.process = Some(process);
+        self.trust = Trust::Proved;
+        Ok(Next::Replaced)
+    }
+
+    pub(super) fn write(&mut self, line: Vec<u8>) {
+        if let Some(process) = &mut self.process {
+            process.write(line);
+        }
+    }
+
+    pub(super) fn close_input(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.close_input();
+        }
+    }
+
+    pub(super) fn stderr_tail(&self) -> String {
+        self.process
+            .as_ref()
+            .map(Process::stderr_tail)
+            .unwrap_or_default()
+    }
+
+    /// A piece of the answer is there.
+    pub(super) fn answers(&mut self) {
+        self.hurry = None;
+    }
+
+    /// Kills it: what it would do now nobody wants.
+    pub(super) fn end_at_once(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.end_at_once();
+        }
+    }
+
+    /// The request failed. What waits is not trusted any more if its login is not.
+    pub(super) fn failed(&mut self, kind: Kind) {
+        self.hurry = None;
+        if kind == Kind::Authentication {
+            self.pool.forget(&self.launch.backend);
+        }
+    }
+
+    /// Leaves the process to the pool, if the adapter says that a conversation can go on in it.
+    /// `size` is how many bytes were asked and answered.
+    pub(super) fn keep(
+        &mut self,
+        guest: &mut GuestExchange,
+        size: usize,
+        caller: Caller,
+    ) -> Result<(), GuestError> {
+        self.hurry = None;
+        if self.terms.continue_for.is_zero() {
+            return Ok(());
+        }
+        let Some(holding) = guest.holding(size)? else {
+            return Ok(());
+        };
+        let held = Held {
+            conversation: name(guest, &caller, &holding.history),
+            memo: holding.memo,
+        };
+        if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
+            drop(process.rest());
+            self.pool
+                .keep(self.launch.clone(), process, held, self.terms);
+        }
+        Ok(())
+    }
+}
+
+/// How the process for this request is started.
+fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, GuestError> {
+    let config = &order.backend.config;
+    let placeholders: Vec<_> = guest
+        .placeholders()?
+        .into_iter()
+        .map(|p| (p.name, p.value))
+        .collect();
+    let line = profile::exchange(config, &order.model, &placeholders)
+        .map_err(|error| GuestError::Contract(error.to_string()))?;
+    Ok(Arc::new(Launch {
+        backend: config.name.clone(),
+        line,
+        reading: Reading::of(config),
+    }))
+}
+
+/// The name of a conversation that only this caller, with this state of the guest, can know.
+fn name(guest: &GuestExchange, caller: &Caller, history: &[u8]) -> Conversation {
+    let guest = guest.guest();
+    let mut digest = Sha256::new();
+    for part in [guest.digest.as_bytes(), guest.config.as_bytes()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.update([u8::from(caller.is_some())]);
+    digest.update(caller.unwrap_or_default());
+    blocking::run_on(history.len(), || digest.update(history));
+    digest.finalize().into()
+}
+
+fn no_process(backend: &Backend, error: NoProcess) -> Failure {
+    let NoProcess::Spawn(error) = error else {
+        let retry = Duration::from_secs(1);
+        let mut failure = Failure::new(Kind::QueueFull, format!("the service is busy: {error}"));
+        failure.retry_after = Some(retry);
+        return failure;
+    };
+    backend.status.not_started(&error);
+    let health = backend.status.health();
+    let way_out = match health.remedy() {
+        [] => String::new(),
+        commands => format!("; to mend it: `{}`", commands.join("`, then `")),
+    };
+    Failure::new(Kind::Backend, health.message() + &way_out).logged()
+}

@@ -1,0 +1,278 @@
+//! Processes that wait for a request: started ahead of it, or left by a conversation that may go on.
+//!
+//! ```text
+//! request ──► claim ──► kept, if it holds just this conversation
+//!                 ├───► warm, if one waits behind the same launch line
+//!                 └───► new
+//! answer  ──► keep, for a while          tend ──► starts warm ones, ends the old and the dead
+//! ```
+//!
+//! A process serves one request, or requests of one caller that each go on where the last one
+//! ended. All processes together are never more than `max_processes`; those that wait never hold
+//! more than `warm_memory`. What a request needs goes before what waits.
+
+mod tend;
+mod waiting;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::backends::profile::CommandLine;
+use crate::config;
+use crate::processes::{Process, Processes, Reading, Slot, SpawnError};
+use waiting::Waiting;
+
+/// How a process is started: two that are started alike can stand for one another.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// The backend's name.
+    pub(crate) backend: String,
+    pub(crate) line: CommandLine,
+    pub(crate) reading: Reading,
+}
+
+/// How many processes wait behind a launch line, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Processes that are kept warm.
+    pub(crate) warm: usize,
+    /// How long one of them may wait.
+    pub(crate) max_age: Duration,
+    /// How long a process is kept after an answer, for its conversation to go on.
+    pub(crate) continue_for: Duration,
+}
+
+impl Terms {
+    /// No process waits, before or after.
+    pub(crate) const NONE: Terms = Terms {
+        warm: 0,
+        max_age: Duration::ZERO,
+        continue_for: Duration::ZERO,
+    };
+
+    /// What the operator wants for a backend.
+    pub(crate) fn of(backend: &config::Backend) -> Self {
+        Terms {
+            warm: backend.warm,
+            max_age: backend.warm_max_age,
+            continue_for: backend.continue_for,
+        }
+    }
+}
+
+/// Names a conversation that a process holds: a digest of all of it, and of who may go on with it.
+pub(crate) type Conversation = [u8; 32];
+
+/// A conversation in a process that waits.
+pub(crate) struct Held {
+    pub(crate) conversation: Conversation,
+    /// What the adapter wants to know when it goes on.
+    pub(crate) memo: String,
+}
+
+/// A process for a request.
+pub(crate) struct Claimed {
+    pub(crate) process: Process,
+    pub(crate) origin: Origin,
+    /// What the adapter left for whoever goes on with the conversation.
+    pub(crate) memo: Option<String>,
+}
+
+/// Where a request's process came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Started for the request.
+    New,
+    /// Started ahead.
+    Warm,
+    /// It holds the conversation.
+    Kept,
+}
+
+impl Origin {
+    /// Its name in the metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Origin::New => "new",
+            Origin::Warm => "warm",
+            Origin::Kept => "kept",
+        }
+    }
+}
+
+/// A request for which no process can be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoProcess {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("as many processes run as may (`max_processes`)")]
+    Full,
+}
+
+/// The processes that wait, and the way to have others.
+pub(crate) struct Pool {
+    processes: Arc<Processes>,
+    waiting: Mutex<Waiting>,
+    /// Something changed for whoever tends it.
+    changed: Notify,
+    /// Requests that wait for the first piece of their answer.
+    hurried: AtomicUsize,
+}
+
+/// A request that waits for the first piece of its answer: nothing is started ahead meanwhile.
+pub(crate) struct Hurry(Arc<Pool>);
+
+impl Pool {
+    /// An empty pool, to be tended by [`Pool::tend`].
+    pub(crate) fn new(processes: Arc<Processes>, memory: u64) -> Arc<Self> {
+        Arc::new(Pool {
+            processes,
+            waiting: Mutex::new(Waiting::new(memory)),
+            changed: Notify::new(),
+            hurried: AtomicUsize::new(0),
+        })
+    }
+
+    /// A process for a request: the one that holds its conversation, or a warm one, or a new one.
+    pub(crate) async fn claim(
+        &self,
+        launch: &Arc<Launch>,
+        terms: Terms,
+        conversation: Option<&Conversation>,
+        patience: Duration,
+    ) -> Result<Claimed, NoProcess> {
+        let found = self.waiting().take(launch, terms, conversation);
+        self.changed.notify_one();
+        if let Some(claimed) = found {
+            return Ok(claimed);
+        }
+        Ok(Claimed {
+            process: self.start(launch, patience).await?,
+            origin: Origin::New,
+            memo: None,
+        })
+    }
+
+    /// A new process, for which another one that waits has to go if there are too many.
+    pub(crate) async fn start(
+        &self,
+        launch: &Launch,
+        patience: Duration,
+    ) -> Result<Process, NoProcess> {
+        let slot = self.slot(patience).await.ok_or(NoProcess::Full)?;
+        Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
+    }
+
+    async fn slot(&self, patience: Duration) -> Option<Slot> {
+        if let Some(slot) = self.processes.try_slot() {
+            return Some(slot);
+        }
+        let given_up = self.waiting().give_up();
+        drop(given_up);
+        let slot = self.processes.slot();
+        tokio::time::timeout(patience, slot).await.ok().flatten()
+    }
+
+    /// Whether some process holds a conversation behind this launch line.
+    pub(crate) fn holds_any(&self, launch: &Launch) -> bool {
+        self.waiting().holds_any(launch)
+    }
+
+    /// Keeps a process whose answer is complete, as long as there is room and time.
+    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, held: Held, terms: Terms) {
+        let surplus = self
+            .waiting()
+            .keep(launch, process, held, terms.continue_for);
+        drop(surplus);
+    }
+
+    /// A process that had waited ended when it was wanted.
+    pub(crate) fn failed(&self, launch: &Launch) {
+        self.waiting().failed(launch);
+    }
+
+    /// A process that had waited answered.
+    pub(crate) fn proved(&self, launch: &Launch) {
+        self.waiting().proved(launch);
+    }
+
+    /// Ends all that waits for a backend: what it knows is out of date.
+    pub(crate) fn forget(&self, backend: &str) {
+        let ended = self.waiting().forget(backend);
+        drop(ended);
+    }
+
+    /// The launch lines that are kept warm whether or not they are used, and the memory that
+    /// processes may hold while they wait, in bytes.
+    pub(crate) fn configure(&self, lines: Vec<(Arc<Launch>, Terms)>, memory: u64) {
+        self.waiting().configure(lines, memory);
+        self.changed.notify_one();
+    }
+
+    /// Ends all that waits, and starts nothing ahead any more.
+    pub(crate) fn close(&self) {
+        let ended = self.waiting().close();
+        drop(ended);
+    }
+
+    /// How many processes wait for a backend's requests: warm, and kept for a conversation.
+    pub(crate) fn count(&self, backend: &str) -> (usize, usize) {
+        self.waiting().count(backend)
+    }
+
+    /// A request waits for the first piece of its answer, until this is dropped.
+    pub(crate) fn hurry(self: &Arc<Self>) -> Hurry {
+        self.hurried.fetch_add(1, Ordering::Relaxed);
+        Hurry(self.clone())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a process ahead, if there is room for it and it does not fail. True if it started.
+    fn start_ahead(&self, launch: &Arc<Launch>) -> bool {
+        let Some(slot) = self.processes.try_slot() else {
+            return false;
+        };
+        match self.processes.spawn(&launch.line, launch.reading, slot) {
+            Ok(process) => {
+                tracing::debug!(
+                    backend = launch.backend,
+                    pid = process.id(),
+                    "a process was started ahead"
+                );
+                let surplus = self.waiting().add(launch, process);
+                drop(surplus);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(backend = launch.backend, %error, "no process was started ahead");
+                self.failed(launch);
+                false
+            }
+        }
+    }
+
+    /// Whether another process may wait behind this launch line; makes room for it.
+    fn make_room(&self, launch: &Launch) -> bool {
+        while !self.waiting().has_room(launch) {
+            let less_useful = self.waiting().less_useful(launch);
+            if less_useful.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        if self.0.hurried.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.changed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Finds processes by a mark in their environment, which their children inherit: what left its
+//! process group, and what a service left behind that was killed together with its warden.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+/// The variable that marks every process of a service and its children.
+pub(super) const VARIABLE: &str = "CLAUDE_HARNESS_PROCESS";
+
+/// What stands between the parts of a mark.
+const BETWEEN: char = '#';
+
+/// How long strays have after SIGTERM before they are killed.
+const TERM_GRACE: Duration = Duration::from_millis(400);
+
+/// What marks the processes of one service.
+#[derive(Clone)]
+pub(super) struct Marks(Arc<Shared>);
+
+struct Shared {
+    /// The service, as [`name_of`] has it.
+    service: String,
+    next: AtomicU64,
+    /// The numbers of processes that are there.
+    live: Mutex<BTreeSet<u64>>,
+}
+
+/// A process's mark; once it is dropped, whatever still bears it is a stray.
+pub(super) struct Mark {
+    marks: Marks,
+    number: u64,
+}
+
+/// A mark as it was found.
+struct Found {
+    pid: Pid,
+    service: String,
+    number: u64,
+}
+
+impl Marks {
+    pub(super) fn new() -> Self {
+        let this = std::process::id().cast_signed();
+        Marks(Arc::new(Shared {
+            service: name_of(this).unwrap_or_else(|| format!("{this}.0")),
+            next: AtomicU64::new(1),
+            live: Mutex::default(),
+        }))
+    }
+
+    /// The service that all of them name.
+    pub(super) fn service(&self) -> &str {
+        &self.0.service
+    }
+
+    /// A mark for another process.
+    pub(super) fn another(&self) -> Mark {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.live(|live| live.insert(number));
+        Mark {
+            marks: self.clone(),
+            number,
+        }
+    }
+
+    fn live<T>(&self, look: impl FnOnce(&mut BTreeSet<u64>) -> T) -> T {
+        look(&mut self.0.live.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends what this service's processes left behind when they ended, and what services left
+    /// behind that are gone. May take half a second.
+    pub(super) fn end_strays(&self) {
+        end(|found| match found.service == self.0.service {
+            true => !self.live(|live| live.contains(&found.number)),
+            false => !is_running(&found.service),
+        });
+    }
+}
+
+impl Mark {
+    /// What to set [`VARIABLE`] to.
+    pub(super) fn value(&self) -> String {
+        format!("{}{BETWEEN}{}", self.marks.0.service, self.number)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.marks.live(|live| live.remove(&self.number));
+    }
+}
+
+/// Ends every process that bears a mark of this service.
+pub(super) fn end_all(service: &str) {
+    end(|found| found.service == service);
+}
+
+/// Ends the marked processes that are `unwanted`: SIGTERM first, then SIGKILL.
+fn end(unwanted: impl Fn(&Found) -> bool) {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut found = marked();
+        found.retain(&unwanted);
+        if found.is_empty() {
+            return;
+        }
+        for stray in &found {
+            tracing::info!(
+                pid = stray.pid.as_raw_nonzero(),
+                ?signal,
+                "a process was left behind"
+            );
+            let _ = kill_process(stray.pid, signal);
+        }
+        if signal == Signal::TERM {
+            thread::sleep(TERM_GRACE);
+        }
+    }
+}
+
+/// All processes of this user that bear a mark. Those of a container name their service by a number
+/// that means another process here, so they are left to it.
+fn marked() -> Vec<Found> {
+    let Ok(all) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let user = geteuid().as_raw();
+    let namespace = fs::read_link("/proc/self/ns/pid").ok();
+    let found = all.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        (entry.metadata().ok()?.uid() == user).then_some(())?;
+        let environment = fs::read(entry.path().join("environ")).ok()?;
+        let value = environment.split(|byte| *byte == 0).find_map(|variable| {
+            let value = variable.strip_prefix(VARIABLE.as_bytes())?;
+            value.strip_prefix(b"=")
+        })?;
+        let there = fs::read_link(entry.path().join("ns/pid")).ok();
+        (there == namespace).then_some(())?;
+        let (service, number) = std::str::from_utf8(value).ok()?.rsplit_once(BETWEEN)?;
+        Some(Found {
+            pid: Pid::from_raw(pid)?,
+            service: service.to_owned(),
+            number: number.parse().ok()?,
+        })
+    });
+    found.collect()
+}
+
+/// A name for a process that no other one has until the machine starts anew: its id, and when it
+/// began. None if it has ended.
+fn name_of(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, even a parenthesis.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let began = fields.nth(18)?;
+    (!["Z", "X"].contains(&state)).then(|| format!("{pid}.{began}"))
+}
+
+/// Whether the service of this name is there.
+fn is_running(service: &str) -> bool {
+    let pid = service
+        .split_once('.')
+        .and_then(|(pid, _)| pid.parse().ok());
+    pid.and_then(name_of).is_some_and(|name| name == service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_known_by_its_id_and_its_beginning() {
+        let marks = Marks::new();
+        assert!(is_running(marks.service()));
+        let (pid, began) = marks.service().split_once('.').unwrap();
+        assert!(began.parse::<u64>().unwrap() > 0);
+        assert!(!is_running(&format!("{pid}.1")) && !is_running("x"));
+    }
+
+    #[test]
+    fn a_mark_is_live_until_it_is_dropped() {
+        let marks = Marks::new();
+        let (first, second) = (marks.another(), marks.another());
+        assert_ne!(first.value(), second.value());
+        drop(first);
+        assert_eq!(marks.live(|live| live.clone()), BTreeSet::from([2]));
+    }
+}

@@ -1,0 +1,113 @@
+//! What is configured, put to work: it changes as a whole when the configuration does.
+//!
+//! A request keeps the setup it began with. What outlives a change, such as the door of a backend
+//! with those who wait at it, is handed on from one setup to the next.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::backends::Backend;
+use crate::config::{Config, Profile};
+use crate::models::Models;
+use crate::pool::{Launch, Pool, Terms};
+use crate::processes::Processes;
+
+/// What one configuration comes to.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) backends: Vec<Arc<Backend>>,
+    pub(crate) models: Models,
+}
+
+/// The setup that holds now, and the way to the next one.
+pub(crate) struct Setups {
+    current: ArcSwap<Setup>,
+    changed: watch::Sender<()>,
+    processes: Arc<Processes>,
+    pool: Arc<Pool>,
+}
+
+impl Setup {
+    fn new(config: Config, before: &[Arc<Backend>]) -> anyhow::Result<Self> {
+        let backends = Backend::all(&config.backends, before)?;
+        Ok(Setup {
+            models: Models::new(&config, backends.clone()),
+            backends,
+            config,
+        })
+    }
+
+    /// The launch lines of the models that stand in the configuration.
+    fn warm_lines(&self) -> Vec<(Arc<Launch>, Terms)> {
+        let mut lines: Vec<(Arc<Launch>, Terms)> = Vec::new();
+        for model in self.config.models.iter().filter(|model| model.is_named) {
+            let mut backends = self.backends.iter();
+            let backend = backends.find(|b| b.config.name == model.backend);
+            let Some(backend) = backend.filter(|b| b.config.profile != Profile::Demo) else {
+                continue;
+            };
+            if let Some(launch) = backend.plain_launch(&model.model)
+                && !lines.iter().any(|(known, _)| *known == launch)
+            {
+                lines.push((launch, Terms::of(&backend.config)));
+            }
+        }
+        lines
+    }
+}
+
+impl Setups {
+    pub(crate) fn start(
+        config: Config,
+        processes: Arc<Processes>,
+        pool: Arc<Pool>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let setup = Setup::new(config, &[])?;
+        pool.configure(setup.warm_lines(), setup.config.warm_memory);
+        Ok(Arc::new(Setups {
+            current: ArcSwap::from_pointee(setup),
+            changed: watch::Sender::new(()),
+            processes,
+            pool,
+        }))
+    }
+
+    /// The setup that holds now.
+    pub(crate) fn current(&self) -> Arc<Setup> {
+        self.current.load_full()
+    }
+
+    /// Tells of each change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Has another configuration hold for all requests from now on.
+    pub(crate) fn change(&self, config: &Config) {
+        let before = self.current();
+        let next = match Setup::new(config.clone(), &before.backends) {
+            Ok(next) => next,
+            Err(error) => return tracing::error!(%error, "the configuration cannot be used"),
+        };
+        for key in before.config.fixed_keys(config) {
+            tracing::warn!(
+                key,
+                "this setting changes with the next start of the service"
+            );
+        }
+        for backend in &before.backends {
+            let mut others = config.backends.iter();
+            let same = others.find(|other| other.name == backend.config.name);
+            if !same.is_some_and(|same| backend.is_started_like(same)) {
+                self.pool.forget(&backend.config.name);
+            }
+        }
+        self.processes.limit(config.max_processes);
+        self.pool.configure(next.warm_lines(), config.warm_memory);
+        self.current.store(Arc::new(next));
+        tracing::info!("the configuration was read again");
+        self.changed.send_replace(());
+    }
+}

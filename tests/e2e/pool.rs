@@ -1,0 +1,303 @@
+//! Processes that wait for a request: warm ones, and those that a conversation may go on in.
+
+use std::time::{Duration, Instant};
+
+use harness_tests::poll;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::fake::{ANSWER, Fake};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn hello() -> Value {
+    json!({"model": "fake", "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+/// Waits until so many processes wait for requests, warm and kept.
+async fn waiting(fake: &Fake, warm: u64, kept: u64) {
+    let what = format!("{warm} warm and {kept} kept processes");
+    poll::until(&what, SOON, async || {
+        let (_, health) = fake.host.get("/health").await;
+        let backend = &health["backends"]["fake"];
+        (backend["warm"] == warm && backend["kept"] == kept).then_some(())
+    })
+    .await;
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn processes_of_configured_models_are_warm_from_the_start_and_used_once() {
+    let fake = Fake::start_with(ANSWER, "warm = 2", "");
+    waiting(&fake, 2, 0).await;
+    let first = fake.started(2).await;
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+    // Both that were warm, and the one that took the place of the one that was taken.
+    let all = fake.started(3).await;
+    waiting(&fake, 2, 0).await;
+    assert_eq!(all[..2], first);
+    poll::until("the end of the one that answered", SOON, async || {
+        (!poll::is_alive(all[0])).then_some(())
+    })
+    .await;
+    assert!(all[1..].iter().all(|pid| poll::is_alive(*pid)));
+    let (_, metrics) = fake.host.text("/metrics").await;
+    assert!(
+        metrics.contains("claude_harness_processes_total{origin=\"warm\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn other_launch_lines_are_warm_after_their_first_use() {
+    let fake = Fake::start_with(ANSWER, "warm = 1", "");
+    waiting(&fake, 1, 0).await;
+    let mut body = hello();
+    body["reasoning_effort"] = "high".into();
+    assert_eq!(fake.host.post(&body).await.0, 200);
+    waiting(&fake, 2, 0).await;
+    let before = fake.pids().len();
+    assert_eq!(fake.host.post(&body).await.0, 200);
+    waiting(&fake, 2, 0).await;
+    assert_eq!(
+        fake.pids().len(),
+        before + 1,
+        "one to refill, none to serve"
+    );
+}
+
+#[tokio::test]
+async fn a_warm_process_that_died_is_replaced_unseen() {
+    let fake = Fake::start_with("", "warm = 1", "");
+    // It ends as soon as it is spoken to.
+    fake.play("#read\n#exit 1\n");
+    let first = fake.started(1).await;
+    waiting(&fake, 1, 0).await;
+    kill(first[0]);
+    fake.play(ANSWER);
+    let second = fake.started(2).await;
+    waiting(&fake, 1, 0).await;
+    kill(second[1]);
+    for stream in [false, true] {
+        let mut body = hello();
+        body["stream"] = stream.into();
+        assert_eq!(fake.host.post(&body).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_dies_before_it_says_anything_is_replaced_once() {
+    let fake = Fake::start_with("#read\n#exit 1\n", "warm = 1", "");
+    waiting(&fake, 1, 0).await;
+    fake.play(ANSWER);
+    assert_eq!(fake.host.post(&hello()).await.0, 200, "by another one");
+    fake.host.logged("was replaced").await;
+    // The other one fails too: that is the answer.
+    let fake = Fake::start_with("#read\n#exit 1\n", "warm = 1", "");
+    waiting(&fake, 1, 0).await;
+    let (status, answer) = fake.host.post(&hello()).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("backend_error"))
+    );
+}
+
+#[tokio::test]
+async fn a_command_line_that_does_not_live_costs_no_busy_loop() {
+    let fake = Fake::start_with("#exit 1\n", "warm = 4", "");
+    let started = Instant::now();
+    fake.started(3).await;
+    fake.host.logged("fewer are started ahead").await;
+    let seconds = started.elapsed().as_secs_f64();
+    let (count, most) = (fake.pids().len(), 8.0 + 4.0 * seconds);
+    assert!((count as f64) < most, "{count} processes in {seconds} s");
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_in_age_number_and_memory() {
+    let fake = Fake::start_with(ANSWER, "warm = 1\nwarm_max_age = \"300ms\"", "");
+    fake.started(3).await;
+    waiting(&fake, 1, 0).await;
+
+    let fake = Fake::start_with(ANSWER, "warm = 8\nmax_concurrent = 2", "max_processes = 3");
+    waiting(&fake, 3, 0).await;
+    // A request of another launch line has a place all the same.
+    let mut body = hello();
+    body["max_tokens"] = 5.into();
+    assert_eq!(fake.host.post(&body).await.0, 200);
+
+    let fake = Fake::start_with(ANSWER, "warm = 8", "warm_memory = \"330MiB\"");
+    waiting(&fake, 2, 0).await;
+}
+
+#[tokio::test]
+async fn more_requests_than_processes_wait_for_one() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#text a\n#sleep 200\n#done\n",
+        "max_concurrent = 4",
+        "max_processes = 1",
+    );
+    let body = hello();
+    let all = [(); 4].map(|()| fake.host.post(&body));
+    for (status, answer) in futures_util::future::join_all(all).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+/// Two answers, if the conversation goes on.
+const CHAT: &str = "#init\n#read\n#whole One\n#read\n#whole Two\n#read\n#whole Three\n";
+
+fn chat(messages: &[(&str, &str)]) -> Value {
+    let messages: Vec<Value> = messages
+        .iter()
+        .map(|(role, content)| json!({"role": role, "content": content}))
+        .collect();
+    json!({"model": "fake", "messages": messages})
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_in_the_process_that_holds_it() {
+    let fake = Fake::start_with(CHAT, "continue_for = \"30s\"", "");
+    let first = chat(&[("system", "Be brief"), ("user", "a")]);
+    let (_, answer) = fake.host.post(&first).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "One");
+    waiting(&fake, 0, 1).await;
+    let second = [
+        ("system", "Be brief"),
+        ("user", "a"),
+        ("assistant", "One"),
+        ("user", "b"),
+    ];
+    let (_, stream) = fake.host.stream(&chat(&second)).await;
+    assert_eq!(harness_tests::host::streamed_text(&stream), "Two");
+    let third = [&second[..], &[("assistant", "Two"), ("user", "c")]].concat();
+    let (_, answer) = fake.host.post(&chat(&third)).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "Three");
+    assert_eq!(fake.pids().len(), 1, "one process served all of it");
+    let read = std::fs::read_to_string(fake.stdin()).unwrap();
+    assert_eq!(read.lines().count(), 4, "nothing was said twice: {read}");
+}
+
+#[tokio::test]
+async fn anything_else_is_a_conversation_of_its_own() {
+    let fake = Fake::start_with(CHAT, "continue_for = \"30s\"", "");
+    let history = [
+        ("system", "Be brief"),
+        ("user", "a"),
+        ("assistant", "One"),
+        ("user", "b"),
+    ];
+    let others = [
+        chat(&[
+            ("system", "Be long"),
+            ("user", "a"),
+            ("assistant", "One"),
+            ("user", "b"),
+        ]),
+        chat(&[("user", "a"), ("assistant", "One"), ("user", "b")]),
+        chat(&[
+            ("system", "Be brief"),
+            ("user", "A"),
+            ("assistant", "One"),
+            ("user", "b"),
+        ]),
+        chat(&[
+            ("system", "Be brief"),
+            ("user", "a"),
+            ("assistant", "One."),
+            ("user", "b"),
+        ]),
+        chat(&[
+            ("system", "Be brief"),
+            ("user", "a"),
+            ("assistant", "One"),
+            ("user", "b"),
+            ("assistant", "?"),
+            ("user", "c"),
+        ]),
+        chat(&[("system", "Be brief"), ("user", "a"), ("user", "b")]),
+        {
+            let mut body = chat(&history);
+            body["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+            body
+        },
+        {
+            let mut body = chat(&history);
+            body["max_tokens"] = 5000.into();
+            body
+        },
+        {
+            let mut body = chat(&history);
+            body["response_format"] = json!({"type": "json_object"});
+            body
+        },
+    ];
+    let (_, answer) = fake.host.post(&chat(&history[..2])).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "One");
+    waiting(&fake, 0, 1).await;
+    let kept = fake.pids()[0];
+    for other in others {
+        let replay = "#init\n#read\n{\"type\":\"result\",\"is_error\":false}\n#read\n";
+        fake.play(&format!("{replay}#whole x\n"));
+        let before = fake.pids().len();
+        fake.host.post(&other).await;
+        assert!(fake.pids().len() > before, "{other}");
+        assert!(poll::is_alive(kept));
+    }
+    let (_, answer) = fake.host.post(&chat(&history)).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "Two");
+}
+
+#[tokio::test]
+async fn nobody_goes_on_with_the_conversation_of_another_key() {
+    let fake = Fake::start_with(
+        CHAT,
+        "continue_for = \"30s\"",
+        "api_keys = [\"k1\", \"k2\"]",
+    );
+    let ask = async |key: &str, messages: &[(&str, &str)]| {
+        let request = fake
+            .host
+            .client()
+            .post(fake.host.url("/v1/chat/completions"));
+        let request = request.bearer_auth(key).json(&chat(messages));
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
+        answer["choices"][0]["message"]["content"].clone()
+    };
+    assert_eq!(ask("k1", &[("user", "a")]).await, "One");
+    waiting(&fake, 0, 1).await;
+    fake.play("#init\n#read\n{\"type\":\"result\",\"is_error\":false}\n#read\n#whole New\n");
+    let goes_on = [("user", "a"), ("assistant", "One"), ("user", "b")];
+    assert_eq!(ask("k2", &goes_on).await, "New");
+    assert_eq!(ask("k1", &goes_on).await, "Two");
+}
+
+#[tokio::test]
+async fn a_kept_process_goes_after_its_time_and_may_be_dead_when_it_is_wanted() {
+    let fake = Fake::start_with(CHAT, "continue_for = \"300ms\"", "");
+    fake.host.post(&chat(&[("user", "a")])).await;
+    fake.all_gone(SOON).await;
+
+    let fake = Fake::start_with(CHAT, "continue_for = \"30s\"", "");
+    fake.host.post(&chat(&[("user", "a")])).await;
+    waiting(&fake, 0, 1).await;
+    fake.play("#init\n#read\n{\"type\":\"result\",\"is_error\":false}\n#read\n#whole New\n");
+    kill(fake.pids()[0]);
+    let goes_on = chat(&[("user", "a"), ("assistant", "One"), ("user", "b")]);
+    let (_, answer) = fake.host.post(&goes_on).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "New");
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_or_is_no_plain_text_leaves_nothing_behind() {
+    let fake = Fake::start_with(CHAT, "continue_for = \"30s\"", "");
+    let mut body = chat(&[("user", "a")]);
+    body["stop"] = "n".into();
+    let (_, answer) = fake.host.post(&body).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "O");
+    fake.all_gone(SOON).await;
+    waiting(&fake, 0, 0).await;
+}
