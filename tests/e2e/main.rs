@@ -17,6 +17,7 @@ mod input;
 mod leaving;
 mod pool;
 mod real;
+mod real_pool;
 mod restart;
 mod transcripts;
 mod warnings;
