@@ -138,6 +138,16 @@ impl Admission {
         }
     }
 
+    /// A place, if there is one and nobody waits for it.
+    pub(crate) fn try_enter(&self) -> Option<Permit> {
+        let mut state = self.0.state();
+        if !state.lines.is_empty() || !state.has_room(1) {
+            return None;
+        }
+        state.taken += 1;
+        Some(Permit::new(&self.0, 1))
+    }
+
     /// Places that are taken.
     pub(crate) fn in_flight(&self) -> usize {
         self.0.state().taken

@@ -120,7 +120,8 @@ impl Rounds {
         let Some(guest) = set.serving.get(&backend.config.adapter).cloned() else {
             return Ok(());
         };
-        let Ok(permit) = backend.admission.enter(None, 1).await else {
+        // Where requests are served, they tell the same.
+        let Some(permit) = backend.admission.try_enter() else {
             return Ok(());
         };
         /// The model that every version of the CLI knows.

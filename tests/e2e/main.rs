@@ -8,6 +8,7 @@
 
 mod access;
 mod cli;
+mod crowds;
 mod fake;
 mod faults;
 mod features;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
-    Config, Engine as Wasmtime, EngineWeak, InstanceAllocationStrategy, PoolConcurrencyLimitError,
-    PoolingAllocationConfig, ResourceLimiter, Store, Trap,
+    Config, Enabled, Engine as Wasmtime, EngineWeak, InstanceAllocationStrategy,
+    PoolConcurrencyLimitError, PoolingAllocationConfig, ResourceLimiter, Store, Trap,
 };
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
@@ -82,7 +82,11 @@ impl Engine {
             .max_memories_per_component(4)
             .max_tables_per_component(64)
             .max_memory_size(limits.memory)
-            .linear_memory_keep_resident(64 << 10)
+            // An instance's memory is written back to what it was, page by page as the kernel knows
+            // them to be dirty: a third faster than to unmap it.
+            .linear_memory_keep_resident(2 << 20)
+            .table_keep_resident(64 << 10)
+            .pagemap_scan(Enabled::Auto)
             .max_unused_warm_slots(16);
         let mut config = Config::new();
         config

@@ -10,6 +10,8 @@
 //! #deltas N MS    prints N text deltas, MS milliseconds apart
 //! #whole WORDS    prints an answer as the real one does, from its start to the result
 //! #stamp          prints a text delta with the time of day in nanoseconds
+//! #stamps N MS    prints N of these, MS milliseconds apart
+//! #burst N        prints N text deltas as fast as it can
 //! #big N          prints a text delta of N letters
 //! #flood N        prints N letters without a newline
 //! #bytes HEX      prints bytes
@@ -85,23 +87,10 @@ fn play(line: &str) -> io::Result<()> {
         "read" => read().map(drop),
         "text" => delta(rest),
         "whole" => whole(rest),
-        "deltas" => {
-            let (count, pause) = rest.split_once(' ').unwrap_or((rest, "0"));
-            let pause = Duration::from_millis(number(pause)?);
-            (0..number(count)?).try_for_each(|_| {
-                if !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
-                delta("word ")
-            })
-        }
-        "stamp" => delta(
-            &SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_err(io::Error::other)?
-                .as_nanos()
-                .to_string(),
-        ),
+        "deltas" => repeat(rest, || delta("word ")),
+        "stamp" => stamp(),
+        "stamps" => repeat(rest, stamp),
+        "burst" => burst(number(rest)?),
         "big" => delta(&"x".repeat(number(rest)? as usize)),
         "flood" => flood(number(rest)?),
         "bytes" => raw(&(0..rest.len() / 2)
@@ -140,6 +129,37 @@ fn play(line: &str) -> io::Result<()> {
     }
 }
 
+/// Does something so many times, so many milliseconds apart.
+fn repeat(numbers: &str, what: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let (count, pause) = numbers.split_once(' ').unwrap_or((numbers, "0"));
+    let number = |text: &str| text.parse::<u64>().map_err(io::Error::other);
+    let pause = Duration::from_millis(number(pause)?);
+    for _ in 0..number(count)? {
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+        what()?;
+    }
+    Ok(())
+}
+
+/// A delta with the time of day in nanoseconds.
+fn stamp() -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    delta(&now.map_err(io::Error::other)?.as_nanos().to_string())
+}
+
+/// Deltas as fast as they can be written, many at once.
+fn burst(count: u64) -> io::Result<()> {
+    const AT_ONCE: u64 = 200;
+    let line = format!("{}\n", text_delta("word "));
+    let piece = line.repeat(AT_ONCE as usize);
+    for _ in 0..count / AT_ONCE {
+        raw(piece.as_bytes())?;
+    }
+    raw(line.repeat((count % AT_ONCE) as usize).as_bytes())
+}
+
 fn read() -> io::Result<String> {
     let line = next_line()?;
     if line.is_empty() {
@@ -162,9 +182,13 @@ fn initialized(request: &str) -> io::Result<()> {
 }
 
 fn delta(text: &str) -> io::Result<()> {
+    print(&text_delta(text).to_string())
+}
+
+fn text_delta(text: &str) -> Value {
     let delta = json!({"type": "text_delta", "text": text});
     let event = json!({"type": "content_block_delta", "index": 0, "delta": delta});
-    print(&json!({"type": "stream_event", "event": event}).to_string())
+    json!({"type": "stream_event", "event": event})
 }
 
 /// An answer of one text block, with all that belongs to it.

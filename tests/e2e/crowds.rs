@@ -1,0 +1,210 @@
+//! Many clients, slow clients and endless output: what one of them does costs the others nothing, and
+//! memory stays bounded.
+
+use std::time::{Duration, Instant};
+
+use harness_tests::poll;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::fake::{ANSWER, Fake};
+
+/// What the service may hold at most while it is pressed, in MB. Idle it has 20 to 50.
+const MEMORY_MAX: u64 = 150;
+
+fn hello() -> Value {
+    json!({"model": "fake", "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+/// The most memory that the service has held so far, in MB.
+fn peak(fake: &Fake) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", fake.host.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib / 1000
+}
+
+async fn is_quiet(fake: &Fake) {
+    poll::until("a quiet service", Duration::from_secs(10), async || {
+        let (_, health) = fake.host.get("/health").await;
+        (health["backends"]["fake"]["in_flight"] == 0).then_some(())
+    })
+    .await;
+    fake.all_gone(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_gigabyte_without_a_newline_is_cut_off() {
+    let fake = Fake::start("#init\n#read\n#flood 1000000000\n");
+    let started = Instant::now();
+    let (status, answer) = fake.host.post(&hello()).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("backend_error"))
+    );
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`max_line`"), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(20));
+    is_quiet(&fake).await;
+    assert!(peak(&fake) < MEMORY_MAX, "{} MB", peak(&fake));
+}
+
+#[tokio::test]
+async fn an_endless_flood_on_stderr_is_read_and_forgotten() {
+    let flood = format!("#stderr {}\n", "x".repeat(60_000)).repeat(2000);
+    let fake = Fake::start(&format!("#init\n#read\n{flood}#text ok\n#done\n"));
+    let (status, answer) = fake.host.post(&hello()).await;
+    assert_eq!(status, 200, "{answer}");
+    is_quiet(&fake).await;
+    assert!(peak(&fake) < MEMORY_MAX, "{} MB", peak(&fake));
+}
+
+#[tokio::test]
+async fn a_thousand_clients_that_say_nothing_cost_the_others_nothing() {
+    let fake = Fake::start(ANSWER);
+    let mut silent = Vec::new();
+    for _ in 0..1000 {
+        silent.push(TcpStream::connect(fake.host.authority()).await.unwrap());
+    }
+    for _ in 0..3 {
+        assert_eq!(fake.host.post(&hello()).await.0, 200);
+    }
+    assert!(silent.iter().all(|client| client.peer_addr().is_ok()));
+    assert!(peak(&fake) < MEMORY_MAX, "{} MB", peak(&fake));
+    drop(silent);
+    poll::until(
+        "the end of their connections",
+        Duration::from_secs(10),
+        async || {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", fake.host.pid())).unwrap();
+            (open.count() < 200).then_some(())
+        },
+    )
+    .await;
+    is_quiet(&fake).await;
+}
+
+/// A client that asks for an endless stream and whose socket takes little.
+async fn slow_client(fake: &Fake) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = fake.host.authority().parse().unwrap();
+    let mut client = socket.connect(address).await.unwrap();
+    let mut body = hello();
+    body["stream"] = true.into();
+    let body = body.to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    client
+        .write_all(format!("{head}{body}").as_bytes())
+        .await
+        .unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_its_own_stream_only() {
+    let settings = "max_concurrent = 32";
+    let fake = Fake::start_with("#init\n#read\n#burst 100000000\n", settings, "");
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(slow_client(&fake).await);
+    }
+    fake.started(8).await;
+    // A byte now and then, while others are served.
+    for _ in 0..20 {
+        for client in &mut slow {
+            assert!(client.read_u8().await.is_ok());
+        }
+        fake.play(ANSWER);
+        let started = Instant::now();
+        assert_eq!(fake.host.post(&hello()).await.0, 200);
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+    assert!(peak(&fake) < MEMORY_MAX, "{} MB", peak(&fake));
+    poll::until("only the slow ones", Duration::from_secs(5), async || {
+        let (_, health) = fake.host.get("/health").await;
+        (health["backends"]["fake"]["in_flight"] == 8).then_some(())
+    })
+    .await;
+    drop(slow);
+    is_quiet(&fake).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_in_the_queue_and_leaves_is_forgotten() {
+    let settings = "max_concurrent = 1\nqueue = 2";
+    let fake = Fake::start_with("#init\n#read\n#text a\n#hang\n", settings, "");
+    let mut body = hello();
+    body["stream"] = true.into();
+    let holds = fake.host.send(&body).await;
+    let queued = async |count: u64| {
+        poll::until("those who wait", Duration::from_secs(5), async || {
+            let (_, health) = fake.host.get("/health").await;
+            (health["backends"]["fake"]["queued"] == count).then_some(())
+        })
+        .await;
+    };
+    for _ in 0..3 {
+        let waits = async {
+            futures_util::future::join(fake.host.send(&body), fake.host.send(&body)).await
+        };
+        tokio::select! {
+            _ = waits => panic!("there is no place"),
+            () = queued(2) => {}
+        }
+        queued(0).await;
+    }
+    assert_eq!(
+        fake.pids().len(),
+        1,
+        "nothing was started for those who left"
+    );
+    drop(holds);
+    fake.play(ANSWER);
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+}
+
+#[tokio::test]
+async fn keys_take_turns() {
+    let settings = "max_concurrent = 1\nqueue = 10";
+    let keys = "api_keys = [\"crowd\", \"single\"]";
+    let fake = Fake::start_with("#init\n#read\n#text a\n#sleep 100\n#done\n", settings, keys);
+    let done = std::sync::Mutex::new(Vec::new());
+    let ask = async |key: &'static str| {
+        let request = fake
+            .host
+            .client()
+            .post(fake.host.url("/v1/chat/completions"));
+        let response = request
+            .bearer_auth(key)
+            .json(&hello())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        drop(response.bytes().await);
+        done.lock().unwrap().push(key);
+    };
+    let crowd = futures_util::future::join_all((0..6).map(|_| ask("crowd")));
+    let single = async {
+        let queued = async || {
+            let (_, health) = fake.host.get("/health").await;
+            (health["backends"]["fake"]["queued"] == 5).then_some(())
+        };
+        poll::until("the crowd", Duration::from_secs(5), queued).await;
+        ask("single").await;
+    };
+    tokio::join!(crowd, single);
+    let place = done.lock().unwrap().iter().position(|key| *key == "single");
+    assert!(place.unwrap() <= 2, "{:?}", done.lock().unwrap());
+}

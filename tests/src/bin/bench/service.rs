@@ -1,0 +1,180 @@
+//! A service that is measured, and what it takes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A running service.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) authority: String,
+    /// From its launch to the line that it listens.
+    pub(crate) start: Duration,
+    _home: TempDir,
+}
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Taken {
+    pub(crate) resident: f64,
+    pub(crate) cpu: Duration,
+    pub(crate) descriptors: usize,
+}
+
+impl Service {
+    pub(crate) fn start(program: &Path, cache: &Path, config: &str) -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        std::fs::write(home.path().join("harness.toml"), config)?;
+        let started = Instant::now();
+        let mut child = Command::new(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+            .arg(home.path().join("harness.toml"))
+            .env_clear()
+            .env("HOME", home.path())
+            .env("XDG_CACHE_HOME", cache)
+            .env("CLAUDE_HARNESS_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut lines = BufReader::new(child.stderr.take().context("no pipe")?).lines();
+        let line = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find(|line| line.starts_with("listening on http://"));
+        let start = started.elapsed();
+        let authority = line
+            .context("it does not listen")?
+            .replace("listening on http://", "");
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Service {
+            child,
+            authority,
+            start,
+            _home: home,
+        })
+    }
+
+    /// What it takes now.
+    pub(crate) fn taken(&self) -> Result<Taken> {
+        let proc = format!("/proc/{}", self.child.id());
+        let status = std::fs::read_to_string(format!("{proc}/status"))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        let kib: f64 = kib.context("no VmRSS")?.parse()?;
+        let stat = std::fs::read_to_string(format!("{proc}/stat"))?;
+        let fields = stat.rsplit_once(')').context("no name")?.1;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Taken {
+            resident: kib / 1000.0,
+            cpu: Duration::from_millis(ticks * 10),
+            descriptors: std::fs::read_dir(format!("{proc}/fd"))?.count(),
+        })
+    }
+
+    /// Waits until so many processes of a backend are warm, and have finished their start.
+    pub(crate) async fn warmed(&self, backend: &str, count: u64) -> Result<()> {
+        /// Longer than the slower of the two command lines computes at its start.
+        const REST: Duration = Duration::from_millis(1500);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let health = self.get("/health").await?;
+            if health["backends"][backend]["warm"] == count {
+                break tokio::time::sleep(REST).await;
+            }
+            ensure!(Instant::now() < deadline, "no warm processes: {health}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<Value> {
+        let url = format!("http://{}{path}", self.authority);
+        Ok(reqwest::get(url).await?.json().await?)
+    }
+
+    /// Asks for a stream with this body.
+    pub(crate) async fn ask(&self, body: &Value) -> Result<Answer> {
+        Answer::to(&self.authority, body).await
+    }
+
+    /// From a request to its first content; the rest is read to its end.
+    pub(crate) async fn first_content(&self, body: &Value) -> Result<Duration> {
+        let started = Instant::now();
+        let mut answer = self.ask(body).await?;
+        answer.until(CONTENT).await?;
+        let first = started.elapsed();
+        answer.whole().await?;
+        Ok(first)
+    }
+}
+
+/// What a chunk with content begins with.
+pub(crate) const CONTENT: &str = "\"delta\":{\"content\":\"";
+
+/// The answer to a request for a stream, as it comes.
+pub(crate) struct Answer {
+    stream: TcpStream,
+    pub(crate) all: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) async fn to(authority: &str, body: &Value) -> Result<Self> {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(authority).await?;
+        stream.set_nodelay(true)?;
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        Ok(Answer {
+            stream,
+            all: Vec::new(),
+        })
+    }
+
+    /// Reads more; false at the end.
+    pub(crate) async fn more(&mut self) -> Result<bool> {
+        self.all.reserve(64 << 10);
+        Ok(self.stream.read_buf(&mut self.all).await? > 0)
+    }
+
+    /// Reads until `wanted` has come; the time at which it had, and what stands from there on.
+    pub(crate) async fn until(&mut self, wanted: &str) -> Result<(SystemTime, String)> {
+        loop {
+            let more = self.more().await?;
+            let now = SystemTime::now();
+            let text = String::from_utf8_lossy(&self.all);
+            if let Some(at) = text.find(wanted) {
+                return Ok((now, text[at..].to_owned()));
+            }
+            ensure!(more, "the stream ended: {text}");
+        }
+    }
+
+    /// Reads to the end.
+    pub(crate) async fn whole(&mut self) -> Result<()> {
+        while self.more().await? {}
+        Ok(())
+    }
+}
+
+/// A request for a stream, with little to say.
+pub(crate) fn say_hi(model: &str) -> Value {
+    json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
