@@ -17,6 +17,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 unit=claude-harness.service
+socket=claude-harness.socket
 bin_dir="${XDG_BIN_HOME:-$HOME/.local/bin}"
 program="$bin_dir/claude-harness"
 config_dir="${XDG_CONFIG_HOME:-$HOME/.config}/claude-harness"
@@ -58,9 +59,10 @@ build() {
 put_unit() {
   run mkdir -p "$unit_dir"
   if $dry_run; then
-    printf 'would write: %s\n' "$unit_dir/$unit"
+    printf 'would write: %s\n' "$unit_dir/$unit" "$unit_dir/$socket"
     return
   fi
+  cp "$here/$socket" "$unit_dir/$socket"
   sed -e "s|@PROGRAM@|$program|g" -e "s|@CONFIG@|$config|g" "$here/$unit" >"$unit_dir/$unit"
 }
 
@@ -99,7 +101,7 @@ cmd_install() {
   # What the unit lets the service write must be there before it starts.
   run mkdir -p "$HOME/.claude" "$HOME/.cache/claude-harness"
   run systemctl --user daemon-reload
-  run systemctl --user enable --now "$unit"
+  run systemctl --user enable --now "$socket" "$unit"
   run loginctl enable-linger
   if ! $dry_run; then
     answers || fail "it does not run, or not at $url (CLAUDE_HARNESS_URL): $0 logs"
@@ -113,6 +115,11 @@ cmd_update() {
   put_program
   put_unit
   run systemctl --user daemon-reload
+  if ! systemctl --user --quiet is-active "$socket"; then
+    # It was installed without a socket, and holds the address itself.
+    run systemctl --user stop "$unit"
+    run systemctl --user enable --now "$socket"
+  fi
   run systemctl --user restart "$unit"
   if ! $dry_run && ! answers; then
     mv "$program.previous" "$program"
@@ -138,8 +145,8 @@ cmd_test() {
 }
 
 cmd_uninstall() {
-  run systemctl --user disable --now "$unit" || true
-  run rm -f "$unit_dir/$unit" "$program" "$program.previous"
+  run systemctl --user disable --now "$unit" "$socket" || true
+  run rm -f "$unit_dir/$unit" "$unit_dir/$socket" "$program" "$program.previous"
   run systemctl --user daemon-reload
   echo "the configuration stays in $config_dir"
 }

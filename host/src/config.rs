@@ -245,6 +245,9 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--listen ADDR`, if given at least once.
     pub listen: Vec<String>,
+    /// Addresses of sockets that listen already; they are served beside the configured ones, and
+    /// instead of the default one.
+    pub inherited: Vec<String>,
 }
 
 impl Config {

@@ -66,11 +66,10 @@ fn main() -> ExitCode {
         Ok(inherited) => inherited,
         Err(error) => return status(Err(error).context("a socket that was given (`LISTEN_FDS`)")),
     };
-    let mut listen = serve_arguments.listen;
-    listen.extend(inherited.addresses());
     let overrides = Overrides {
         file: serve_arguments.config,
-        listen,
+        listen: serve_arguments.listen,
+        inherited: inherited.addresses(),
     };
     let config = match Config::load(&overrides) {
         Ok(config) => config,

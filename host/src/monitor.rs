@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
+use crate::backends::status::Health;
 use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
 use crate::guests::exchange::GuestExchange;
@@ -104,6 +105,11 @@ impl Rounds {
                 continue;
             }
             let ready = backend.check(&self.processes).await;
+            let name = &backend.config.name;
+            match backend.status.health() {
+                Health::Missing(_) | Health::LoggedOut => self.pool.distrust(name),
+                _ => self.pool.trust(name),
+            }
             if ready
                 && backend.is_real()
                 && backend.status.offers().is_empty()

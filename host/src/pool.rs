@@ -199,6 +199,20 @@ impl Pool {
         self.waiting().proved(launch);
     }
 
+    /// A backend is not logged in or not there: what waits for it ends, because it would not see that
+    /// this was mended, and nothing is started ahead until [`Pool::trust`].
+    pub(crate) fn distrust(&self, backend: &str) {
+        let ended = self.waiting().distrust(backend);
+        drop(ended);
+    }
+
+    /// A backend can serve.
+    pub(crate) fn trust(&self, backend: &str) {
+        if self.waiting().trust(backend) {
+            self.changed.notify_one();
+        }
+    }
+
     /// Ends all that waits for a backend: what it knows is out of date.
     pub(crate) fn forget(&self, backend: &str) {
         let ended = self.waiting().forget(backend);

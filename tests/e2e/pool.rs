@@ -117,6 +117,22 @@ async fn a_command_line_that_does_not_live_costs_no_busy_loop() {
 }
 
 #[tokio::test]
+async fn nothing_is_started_ahead_without_a_login_and_the_next_request_after_it_is_answered() {
+    let out = "#logged-out\n#init\n#read\n{\"type\":\"result\",\"is_error\":true,\"result\":\"Not logged in\"}\n";
+    let fake = Fake::start_with(out, "warm = 2", "");
+    poll::until("the state of the login", SOON, async || {
+        let (_, health) = fake.host.get("/health").await;
+        (health["backends"]["fake"]["status"] == "logged_out").then_some(())
+    })
+    .await;
+    waiting(&fake, 0, 0).await;
+    assert_eq!(fake.host.post(&hello()).await.0, 401);
+    fake.play(ANSWER);
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+    waiting(&fake, 2, 0).await;
+}
+
+#[tokio::test]
 async fn what_waits_is_bounded_in_age_number_and_memory() {
     let fake = Fake::start_with(ANSWER, "warm = 1\nwarm_max_age = \"300ms\"", "");
     fake.started(3).await;

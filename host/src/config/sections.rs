@@ -29,11 +29,22 @@ pub(super) fn read(
     // Messages name the whole path. A working directory that is gone has none.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
     let configured = root.texts(problems, "listen");
-    let listen = match (&overrides.listen[..], configured) {
+    let mut listen = addresses(problems, "LISTEN_FDS", &overrides.inherited);
+    let others = match (&overrides.listen[..], configured) {
+        ([], None) if !listen.is_empty() => Vec::new(),
         ([], None) => addresses(problems, "listen", &[LISTEN.to_owned()]),
+        ([], Some(list)) if list.is_empty() => {
+            problems.add("listen", "an address is needed");
+            Vec::new()
+        }
         ([], Some(list)) => addresses(problems, "listen", &list),
         (list, _) => addresses(problems, "--listen", list),
     };
+    for other in others {
+        if !listen.contains(&other) {
+            listen.push(other);
+        }
+    }
     let access = access(root, problems, &folder);
     check_reach(&listen, &access, problems);
     let backends = serving::backends(root, problems);
@@ -69,9 +80,6 @@ pub(super) fn read(
 }
 
 fn addresses(problems: &mut Problems, key: &str, list: &[String]) -> Vec<Listen> {
-    if list.is_empty() {
-        problems.add(key, "an address is needed");
-    }
     let mut found = Vec::new();
     for text in list {
         match text.parse() {

@@ -159,7 +159,9 @@ impl Seat {
 
     /// A piece of the answer is there.
     pub(super) fn answers(&mut self) {
-        self.hurry = None;
+        if self.hurry.take().is_some() {
+            self.pool.trust(&self.launch.backend);
+        }
     }
 
     /// Kills it: what it would do now nobody wants.
@@ -173,7 +175,7 @@ impl Seat {
     pub(super) fn failed(&mut self, kind: Kind) {
         self.hurry = None;
         if kind == Kind::Authentication {
-            self.pool.forget(&self.launch.backend);
+            self.pool.distrust(&self.launch.backend);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Which processes wait, behind which launch lines: what may be taken, and what has to go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Waiting {
     memory: u64,
     lines: Vec<Line>,
     processes: Vec<Idle>,
+    /// Backends that cannot serve at present.
+    distrusted: BTreeSet<String>,
     closed: bool,
 }
 
@@ -58,6 +61,7 @@ impl Waiting {
             memory,
             lines: Vec::new(),
             processes: Vec::new(),
+            distrusted: BTreeSet::new(),
             closed: false,
         }
     }
@@ -278,6 +282,7 @@ impl Waiting {
             .lines
             .iter()
             .filter(|line| warm(line) < line.terms.warm && line.not_before <= now)
+            .filter(|line| !self.distrusted.contains(&line.launch.backend))
             .collect();
         lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
         lacking.iter().map(|line| line.launch.clone()).collect()
@@ -314,6 +319,16 @@ impl Waiting {
         if let Some(line) = self.line(launch) {
             line.troubles = 0;
         }
+    }
+
+    pub(super) fn distrust(&mut self, backend: &str) -> Vec<Process> {
+        self.distrusted.insert(backend.to_owned());
+        self.take_out(|idle| idle.launch.backend == backend)
+    }
+
+    /// Whether it was not trusted before.
+    pub(super) fn trust(&mut self, backend: &str) -> bool {
+        self.distrusted.remove(backend)
     }
 
     pub(super) fn forget(&mut self, backend: &str) -> Vec<Process> {
