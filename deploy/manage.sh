@@ -115,7 +115,7 @@ cmd_update() {
   put_program
   put_unit
   run systemctl --user daemon-reload
-  if ! systemctl --user --quiet is-active "$socket"; then
+  if ! systemctl --user --quiet is-active "$socket" 2>/dev/null; then
     # It was installed without a socket, and holds the address itself.
     run systemctl --user stop "$unit"
     run systemctl --user enable --now "$socket"
