@@ -74,7 +74,8 @@ impl Backend {
         let same_program = this.profile == other.profile && this.command == other.command;
         let same_environment = this.env == other.env && this.pass_env == other.pass_env;
         let same_flags = this.max_retries == other.max_retries;
-        same_program && same_environment && same_flags && this.framing == other.framing
+        let same_reading = this.framing == other.framing && this.max_line == other.max_line;
+        same_program && same_environment && same_flags && same_reading
     }
 
     /// Whether it is more than a demonstration.
@@ -89,6 +90,7 @@ impl Backend {
             backend: self.config.name.clone(),
             line,
             reading: Reading::of(&self.config),
+            is_plain: true,
         }))
     }
 

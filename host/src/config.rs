@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use reader::{Problems, Section};
 
 /// Everything that can be configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file that was read, if any.
     pub source: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub enum Listen {
 }
 
 /// Who may call.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
     /// Digests of the keys, one of which a caller must send. Without keys everybody on this
     /// machine may call.
@@ -77,7 +77,7 @@ pub struct Access {
 pub type KeyDigest = [u8; 32];
 
 /// How answers look on the wire.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     /// The largest body of a request, in bytes.
     pub max_body: usize,
@@ -239,7 +239,7 @@ pub enum ConfigError {
 }
 
 /// What the command line overrides.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--config FILE`
     pub file: Option<PathBuf>,

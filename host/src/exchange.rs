@@ -109,6 +109,7 @@ impl Exchange {
 
     /// What comes next. After an end there is nothing more to ask for.
     pub(crate) async fn next(&mut self) -> Event {
+        self.clock.run();
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
@@ -207,7 +208,7 @@ impl Exchange {
                 self.events.push_back(Event::Delta(delta));
             }
             Effect::Report(report) => backend.status.observe(&report),
-            Effect::Finish(outcome) => self.finish(outcome)?,
+            Effect::Finish(outcome) => self.finish(outcome),
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
                 if failure.kind == Kind::Backend {
@@ -219,7 +220,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn finish(&mut self, outcome: types::Outcome) -> Result<(), GuestError> {
+    fn finish(&mut self, outcome: types::Outcome) {
         use types::FinishReason::{ContentFilter, Length, Stop};
         self.over = true;
         self.order.backend.status.answered();
@@ -227,12 +228,11 @@ impl Exchange {
             Length | ContentFilter => self.seat.end_at_once(),
             Stop => {
                 let size = self.order.size.saturating_add(self.answered);
-                self.seat.keep(&mut self.guest, size, self.order.caller)?;
+                self.seat.keep(&mut self.guest, size, self.order.caller);
             }
             _ => {}
         }
         self.events.push_back(Event::Finish(outcome));
-        Ok(())
     }
 
     /// What the wire's own types take for granted.

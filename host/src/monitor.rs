@@ -58,8 +58,14 @@ impl Monitor {
                 rounds.make(true).await;
                 first.send_replace(true);
                 let mut upkeep = tokio::time::interval(UPKEEP);
+                let mut changes = rounds.setups.changes();
                 loop {
                     tokio::select! {
+                        Ok(()) = changes.changed() => {
+                            first.send_replace(false);
+                            rounds.make(false).await;
+                            first.send_replace(true);
+                        }
                         () = asked.notified() => rounds.make(false).await,
                         _ = upkeep.tick() => {
                             metrics.run_upkeep();

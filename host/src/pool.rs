@@ -14,9 +14,10 @@
 mod tend;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -32,6 +33,8 @@ pub(crate) struct Launch {
     pub(crate) backend: String,
     pub(crate) line: CommandLine,
     pub(crate) reading: Reading,
+    /// A request set nothing of it but the model.
+    pub(crate) is_plain: bool,
 }
 
 /// How many processes wait behind a launch line, and for how long.
@@ -120,6 +123,8 @@ pub(crate) struct Pool {
     changed: Notify,
     /// Requests that wait for the first piece of their answer.
     hurried: AtomicUsize,
+    /// Requests that wait for a place among all processes.
+    wanting: AtomicUsize,
 }
 
 /// A request that waits for the first piece of its answer: nothing is started ahead meanwhile.
@@ -133,6 +138,7 @@ impl Pool {
             waiting: Mutex::new(Waiting::new(memory)),
             changed: Notify::new(),
             hurried: AtomicUsize::new(0),
+            wanting: AtomicUsize::new(0),
         })
     }
 
@@ -144,13 +150,16 @@ impl Pool {
         conversation: Option<&Conversation>,
         patience: Duration,
     ) -> Result<Claimed, NoProcess> {
-        let found = self.waiting().take(launch, terms, conversation);
-        self.changed.notify_one();
-        if let Some(claimed) = found {
-            return Ok(claimed);
+        if terms != Terms::NONE {
+            let found = self.waiting().take(launch, terms, conversation);
+            self.changed.notify_one();
+            if let Some(claimed) = found {
+                return Ok(claimed);
+            }
         }
+        let deadline = Instant::now() + patience;
         Ok(Claimed {
-            process: self.start(launch, patience).await?,
+            process: self.start(launch, deadline).await?,
             origin: Origin::New,
             memo: None,
         })
@@ -160,20 +169,34 @@ impl Pool {
     pub(crate) async fn start(
         &self,
         launch: &Launch,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<Process, NoProcess> {
-        let slot = self.slot(patience).await.ok_or(NoProcess::Full)?;
+        let slot = self.slot(deadline).await.ok_or(NoProcess::Full)?;
         Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
     }
 
-    async fn slot(&self, patience: Duration) -> Option<Slot> {
+    async fn slot(&self, deadline: Instant) -> Option<Slot> {
         if let Some(slot) = self.processes.try_slot() {
             return Some(slot);
         }
-        let given_up = self.waiting().give_up();
-        drop(given_up);
+        // As long as somebody wants a place, no process is kept, and those that wait go.
+        let _wanting = Counted::new(&self.wanting);
+        self.give_up();
         let slot = self.processes.slot();
-        tokio::time::timeout(patience, slot).await.ok().flatten()
+        tokio::time::timeout_at(deadline.into(), slot)
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// Ends as many of those that wait as there are requests that want a place.
+    fn give_up(&self) {
+        let leaving = self.processes.endings();
+        let wanted = self.wanting.load(Ordering::Relaxed);
+        for _ in leaving..wanted {
+            let given_up = self.waiting().give_up();
+            drop(given_up);
+        }
     }
 
     /// Whether some process holds a conversation behind this launch line.
@@ -183,6 +206,9 @@ impl Pool {
 
     /// Keeps a process whose answer is complete, as long as there is room and time.
     pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, held: Held, terms: Terms) {
+        if self.wanting.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let surplus = self
             .waiting()
             .keep(launch, process, held, terms.continue_for);
@@ -219,10 +245,15 @@ impl Pool {
         drop(ended);
     }
 
-    /// The launch lines that are kept warm whether or not they are used, and the memory that
-    /// processes may hold while they wait, in bytes.
-    pub(crate) fn configure(&self, lines: Vec<(Arc<Launch>, Terms)>, memory: u64) {
-        self.waiting().configure(lines, memory);
+    /// The launch lines that are kept warm whether or not they are used, what holds for each backend,
+    /// and the memory that processes may hold while they wait, in bytes.
+    pub(crate) fn configure(
+        &self,
+        lines: &[Arc<Launch>],
+        terms: &BTreeMap<String, Terms>,
+        memory: u64,
+    ) {
+        self.waiting().configure(lines, terms, memory);
         self.changed.notify_one();
     }
 
@@ -273,13 +304,24 @@ impl Pool {
 
     /// Whether another process may wait behind this launch line; makes room for it.
     fn make_room(&self, launch: &Launch) -> bool {
-        while !self.waiting().has_room(launch) {
-            let less_useful = self.waiting().less_useful(launch);
-            if less_useful.is_none() {
-                return false;
-            }
-        }
-        true
+        let given_up = self.waiting().make_room(launch);
+        given_up.is_some()
+    }
+}
+
+/// Counts something as long as it is there.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

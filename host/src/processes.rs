@@ -14,7 +14,7 @@ mod workdirs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -46,7 +46,14 @@ pub(crate) struct Processes {
 /// Places for all processes together.
 struct Slots {
     free: Arc<Semaphore>,
-    all: Mutex<usize>,
+    count: Mutex<SlotCount>,
+}
+
+/// How many places there are, and how many there shall be: those that are taken cannot be withdrawn
+/// before they are free.
+struct SlotCount {
+    there: usize,
+    wanted: usize,
 }
 
 /// A process's place among all; free when nothing is left of it.
@@ -58,6 +65,24 @@ pub(crate) struct Reading {
     pub(crate) framing: Framing,
     /// The longest line, in bytes.
     pub(crate) max_line: usize,
+}
+
+impl Slots {
+    fn count(&self) -> MutexGuard<'_, SlotCount> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has there be as many as there shall be, as far as they are free. True if some are left over.
+    fn settle(&self) -> bool {
+        let mut count = self.count();
+        if count.wanted > count.there {
+            self.free.add_permits(count.wanted - count.there);
+            count.there = count.wanted;
+        } else {
+            count.there -= self.free.forget_permits(count.there - count.wanted);
+        }
+        count.there > count.wanted
+    }
 }
 
 impl Reading {
@@ -89,7 +114,7 @@ impl Processes {
     /// processes there may be at once.
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
         let workdirs = Workdirs::new()?;
-        let marks = Marks::new();
+        let marks = Marks::new()?;
         Ok(Processes {
             warden: Warden::start(workdirs.root(), marks.service())?,
             workdirs,
@@ -97,25 +122,28 @@ impl Processes {
             endings: TaskTracker::new(),
             slots: Slots {
                 free: Arc::new(Semaphore::new(slots)),
-                all: Mutex::new(slots),
+                count: Mutex::new(SlotCount {
+                    there: slots,
+                    wanted: slots,
+                }),
             },
         })
     }
 
     /// Has so many processes be the most from now on; those that run go on.
     pub(crate) fn limit(&self, slots: usize) {
-        let mut all = self
-            .slots
-            .all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if slots > *all {
-            self.slots.free.add_permits(slots - *all);
-            *all = slots;
-        } else {
-            // Those that are taken can only be withdrawn at the next attempt.
-            *all -= self.slots.free.forget_permits(*all - slots);
-        }
+        self.slots.count().wanted = slots;
+        self.slots.settle();
+    }
+
+    /// Whether there are more than there shall be.
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.slots.settle()
+    }
+
+    /// Processes whose end has begun.
+    pub(crate) fn endings(&self) -> usize {
+        self.endings.len()
     }
 
     /// A place for another process, if there is one.

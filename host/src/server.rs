@@ -19,6 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tower::ServiceExt;
 
 use crate::api::{self, Door};
@@ -109,6 +110,7 @@ impl Server {
         graceful: Option<&GracefulShutdown>,
     ) {
         let mut retry = tokio::time::interval(BIND_AGAIN);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.service.setups.changes();
         loop {
             tokio::select! {

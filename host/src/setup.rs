@@ -39,9 +39,20 @@ impl Setup {
         })
     }
 
+    /// Tells the pool what to keep warm.
+    fn tell(&self, pool: &Pool) {
+        let backends = self.backends.iter();
+        let terms = backends.map(|b| (b.config.name.clone(), Terms::of(&b.config)));
+        pool.configure(
+            &self.warm_lines(),
+            &terms.collect(),
+            self.config.warm_memory,
+        );
+    }
+
     /// The launch lines of the models that stand in the configuration.
-    fn warm_lines(&self) -> Vec<(Arc<Launch>, Terms)> {
-        let mut lines: Vec<(Arc<Launch>, Terms)> = Vec::new();
+    fn warm_lines(&self) -> Vec<Arc<Launch>> {
+        let mut lines: Vec<Arc<Launch>> = Vec::new();
         for model in self.config.models.iter().filter(|model| model.is_named) {
             let mut backends = self.backends.iter();
             let backend = backends.find(|b| b.config.name == model.backend);
@@ -49,9 +60,9 @@ impl Setup {
                 continue;
             };
             if let Some(launch) = backend.plain_launch(&model.model)
-                && !lines.iter().any(|(known, _)| *known == launch)
+                && !lines.contains(&launch)
             {
-                lines.push((launch, Terms::of(&backend.config)));
+                lines.push(launch);
             }
         }
         lines
@@ -65,7 +76,7 @@ impl Setups {
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
         let setup = Setup::new(config, &[])?;
-        pool.configure(setup.warm_lines(), setup.config.warm_memory);
+        setup.tell(&pool);
         Ok(Arc::new(Setups {
             current: ArcSwap::from_pointee(setup),
             changed: watch::Sender::new(()),
@@ -105,7 +116,7 @@ impl Setups {
             }
         }
         self.processes.limit(config.max_processes);
-        self.pool.configure(next.warm_lines(), config.warm_memory);
+        next.tell(&self.pool);
         self.current.store(Arc::new(next));
         tracing::info!("the configuration was read again");
         self.changed.send_replace(());

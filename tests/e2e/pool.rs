@@ -52,21 +52,96 @@ async fn processes_of_configured_models_are_warm_from_the_start_and_used_once() 
 }
 
 #[tokio::test]
-async fn other_launch_lines_are_warm_after_their_first_use() {
+async fn other_models_are_warm_after_their_first_use() {
+    let fake = Fake::start_with(ANSWER, "warm = 1", "");
+    waiting(&fake, 1, 0).await;
+    assert_eq!(fake.host.ask("claude-x", "hi").await.0, 200);
+    waiting(&fake, 2, 0).await;
+    // The warm one of the configured model, the one that served, and the one that is warm now.
+    assert_eq!(fake.started(3).await.len(), 3);
+    assert_eq!(fake.host.ask("claude-x", "hi").await.0, 200);
+    waiting(&fake, 2, 0).await;
+    assert_eq!(
+        fake.started(4).await.len(),
+        4,
+        "one to refill, none to serve"
+    );
+}
+
+#[tokio::test]
+async fn what_a_request_sets_beside_the_model_is_warm_after_its_second_use() {
     let fake = Fake::start_with(ANSWER, "warm = 1", "");
     waiting(&fake, 1, 0).await;
     let mut body = hello();
     body["reasoning_effort"] = "high".into();
     assert_eq!(fake.host.post(&body).await.0, 200);
-    waiting(&fake, 2, 0).await;
-    let before = fake.pids().len();
+    assert_eq!(fake.started(2).await.len(), 2);
     assert_eq!(fake.host.post(&body).await.0, 200);
     waiting(&fake, 2, 0).await;
-    assert_eq!(
-        fake.pids().len(),
-        before + 1,
-        "one to refill, none to serve"
+    assert_eq!(fake.started(4).await.len(), 4);
+    assert_eq!(fake.host.post(&body).await.0, 200);
+    waiting(&fake, 2, 0).await;
+    assert_eq!(fake.started(5).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_request_goes_before_a_process_that_might_be_kept() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#sleep 200\n#whole One\n#hang\n",
+        "max_concurrent = 4\ncontinue_for = \"60s\"\nqueue_timeout = \"5s\"",
+        "max_processes = 2",
     );
+    let body = hello();
+    let all = [(); 6].map(|()| fake.host.post(&body));
+    for (status, answer) in futures_util::future::join_all(all).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn warm_processes_that_die_together_are_replaced_within_the_bounds() {
+    let fake = Fake::start_with(
+        "#read\n#exit 1\n",
+        "warm = 2\nmax_concurrent = 2\nqueue_timeout = \"5s\"",
+        "max_processes = 2",
+    );
+    waiting(&fake, 2, 0).await;
+    fake.play(ANSWER);
+    let body = hello();
+    let (one, other) = tokio::join!(fake.host.post(&body), fake.host.post(&body));
+    assert_eq!((one.0, other.0), (200, 200), "{} {}", one.1, other.1);
+}
+
+#[tokio::test]
+async fn fewer_processes_after_a_change_of_the_configuration() {
+    let fake = Fake::start_with(ANSWER, "warm = 4", "");
+    waiting(&fake, 4, 0).await;
+    let change = |backend: &str, rest: &str| {
+        let config = Fake::config(fake.host.home(), backend, rest);
+        fake.host.reconfigure(&config);
+        fake.host.signal(Signal::HUP);
+    };
+    change("warm = 2", "");
+    waiting(&fake, 2, 0).await;
+    change("warm = 2", "max_processes = 1");
+    waiting(&fake, 1, 0).await;
+    change("warm = 0", "");
+    waiting(&fake, 0, 0).await;
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_a_kept_process_prints_later_is_not_the_next_answer() {
+    let late = "#init\n#read\n#whole One\n#sleep 100\n#text late\n#child\n#read\n#whole Two\n";
+    let fake = Fake::start_with(late, "continue_for = \"30s\"", "");
+    fake.host.post(&chat(&[("user", "a")])).await;
+    waiting(&fake, 0, 1).await;
+    // The child says that what comes before it is printed.
+    fake.started(2).await;
+    let goes_on = chat(&[("user", "a"), ("assistant", "One"), ("user", "b")]);
+    let (_, answer) = fake.host.post(&goes_on).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "Two");
+    assert_eq!(fake.pids().len(), 2);
 }
 
 #[tokio::test]
@@ -134,7 +209,7 @@ async fn nothing_is_started_ahead_without_a_login_and_the_next_request_after_it_
 
 #[tokio::test]
 async fn what_waits_is_bounded_in_age_number_and_memory() {
-    let fake = Fake::start_with(ANSWER, "warm = 1\nwarm_max_age = \"300ms\"", "");
+    let fake = Fake::start_with(ANSWER, "warm = 1\nwarm_max_age = \"1s\"", "");
     fake.started(3).await;
     waiting(&fake, 1, 0).await;
 

@@ -26,7 +26,7 @@ use crate::admission::{Caller, Shed};
 use crate::ascii_json;
 use crate::backends::Backend;
 use crate::blocking;
-use crate::config::Http;
+use crate::config::{Config, Http};
 use crate::exchange::{Event, Exchange, Order, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
@@ -104,7 +104,7 @@ impl Call<'_> {
             label,
         } = route.ok_or_else(|| list::unknown_model(&request.model))?;
         record.routed(label, request.stream);
-        let count = count(&request, self.setup.config.http.max_choices, &backend)?;
+        let count = count(&request, &self.setup.config, &backend)?;
         let entered = backend.admission.enter(self.caller, count).await;
         let mut permits = entered.map_err(|shed| full(&shed))?;
         let adapter = &backend.config.adapter;
@@ -161,15 +161,18 @@ impl Call<'_> {
 }
 
 /// How many exchanges a request needs, if it may have so many.
-fn count(request: &ChatRequest, max: u32, backend: &Backend) -> Result<usize, Failure> {
-    let places = u32::try_from(backend.config.max_concurrent).unwrap_or(u32::MAX);
-    let (limit, setting) = if places < max {
-        (places, "max_concurrent")
-    } else {
-        (max, "max_choices")
-    };
-    if request.choices <= limit {
-        return Ok(request.choices as usize);
+fn count(request: &ChatRequest, config: &Config, backend: &Backend) -> Result<usize, Failure> {
+    let limits = [
+        (config.http.max_choices as usize, "max_choices"),
+        (backend.config.max_concurrent, "max_concurrent"),
+        (config.max_processes, "max_processes"),
+    ];
+    let [first, others @ ..] = limits;
+    let least = |a: (usize, &'static str), b| if b < a { b } else { a };
+    let (limit, setting) = others.into_iter().fold(first, least);
+    let count = request.choices as usize;
+    if count <= limit {
+        return Ok(count);
     }
     let message = format!("`n` may be at most {limit} (`{setting}`)");
     Err(Failure::invalid("n", message))

@@ -103,9 +103,7 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
         warm: section
             .count(problems, "warm", 0, 64)
             .map_or(warm, |count| count as usize),
-        warm_max_age: section
-            .duration(problems, "warm_max_age")
-            .unwrap_or(seconds(1800)),
+        warm_max_age: warm_max_age(section, problems),
         continue_for: section
             .duration(problems, "continue_for")
             .unwrap_or(continue_for),
@@ -131,6 +129,21 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
         profile,
         name,
     }
+}
+
+fn warm_max_age(section: &mut Section, problems: &mut Problems) -> Duration {
+    /// Below this, starting processes would be all that a service does.
+    const LEAST: Duration = Duration::from_secs(1);
+    let age = section.duration(problems, "warm_max_age");
+    let age = age.unwrap_or(Duration::from_secs(1800));
+    if age < LEAST {
+        let name = section.name("warm_max_age");
+        problems.add(
+            &name,
+            "it must be at least 1s; `warm = 0` starts nothing ahead",
+        );
+    }
+    age.max(LEAST)
 }
 
 /// The configured models, and the built-in names beside them.

@@ -9,6 +9,7 @@ use crate::failure::{Failure, Kind};
 
 /// The time that an exchange takes.
 pub(super) struct Clock {
+    runs: bool,
     begun: Instant,
     /// When the process was given the request: later than `begun` if another one took its place.
     started: Instant,
@@ -32,6 +33,7 @@ impl Clock {
     pub(super) fn new(config: &config::Backend) -> Self {
         let now = Instant::now();
         Clock {
+            runs: false,
             begun: now,
             started: now,
             heard: None,
@@ -39,6 +41,16 @@ impl Clock {
             first_output: config.first_output_timeout,
             silence: config.silence_timeout,
             request: config.request_timeout,
+        }
+    }
+
+    /// Somebody waits for the answer: time begins, if it has not. A request of several choices begins
+    /// them one by one, and waits for all together.
+    pub(super) fn run(&mut self) {
+        if !self.runs {
+            self.runs = true;
+            self.begun = Instant::now();
+            self.started = self.begun;
         }
     }
 

@@ -2,7 +2,7 @@
 //! and left to the pool if the conversation may go on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -25,8 +25,11 @@ pub(super) struct Seat {
     launch: Arc<Launch>,
     terms: Terms,
     patience: Duration,
-    /// None once it was left to the pool.
+    /// None once it was left to the pool, or while another one is awaited.
     process: Option<Process>,
+    /// The request's place, while there is no process to hold it.
+    permit: Option<Permit>,
+    origin: Origin,
     trust: Trust,
     hurry: Option<Hurry>,
 }
@@ -36,8 +39,8 @@ pub(super) struct Seat {
 enum Trust {
     /// The process had waited, and has not said anything yet: if it ends, it is replaced.
     Unproved,
-    /// It ended, and is to be replaced.
-    Broken,
+    /// It ended, and is to be replaced by then.
+    Broken(Instant),
     /// If it ends, the request has failed.
     Proved,
 }
@@ -90,6 +93,8 @@ impl Seat {
             terms,
             patience,
             process: Some(process),
+            permit: None,
+            origin,
             trust: match origin {
                 Origin::New => Trust::Proved,
                 Origin::Warm | Origin::Kept => Trust::Unproved,
@@ -102,8 +107,8 @@ impl Seat {
     /// What comes next; cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {
-            if self.trust == Trust::Broken {
-                return self.replace().await;
+            if let Trust::Broken(deadline) = self.trust {
+                return self.replace(deadline).await;
             }
             let Some(process) = &mut self.process else {
                 return std::future::pending().await;
@@ -111,8 +116,13 @@ impl Seat {
             let output = process.next().await;
             match (self.trust, &output) {
                 (Trust::Unproved, Output::Exited(_)) => {
-                    self.pool.failed(&self.launch);
-                    self.trust = Trust::Broken;
+                    if self.origin == Origin::Warm {
+                        self.pool.failed(&self.launch);
+                    }
+                    self.trust = Trust::Broken(Instant::now() + self.patience);
+                    self.permit = process.rest();
+                    // Its place among all is the one that the next one takes.
+                    self.process = None;
                     continue;
                 }
                 (Trust::Unproved, _) => self.pool.proved(&self.launch),
@@ -124,15 +134,15 @@ impl Seat {
     }
 
     /// Puts a new process in the place of the one that ended.
-    async fn replace(&mut self) -> Result<Next, Failure> {
-        let started = self.pool.start(&self.launch, self.patience).await;
+    async fn replace(&mut self, deadline: Instant) -> Result<Next, Failure> {
+        let started = self.pool.start(&self.launch, deadline).await;
         let mut process = started.map_err(|error| no_process(&self.backend, error))?;
         tracing::debug!(
             backend = self.launch.backend,
             pid = process.id(),
             "a process ended while it waited, and was replaced"
         );
-        process.serve(self.process.as_mut().and_then(Process::rest));
+        process.serve(self.permit.take());
         self.process = Some(process);
         self.trust = Trust::Proved;
         Ok(Next::Replaced)
@@ -181,29 +191,30 @@ impl Seat {
 
     /// Leaves the process to the pool, if the adapter says that a conversation can go on in it.
     /// `size` is how many bytes were asked and answered.
-    pub(super) fn keep(
-        &mut self,
-        guest: &mut GuestExchange,
-        size: usize,
-        caller: Caller,
-    ) -> Result<(), GuestError> {
+    pub(super) fn keep(&mut self, guest: &mut GuestExchange, size: usize, caller: Caller) {
         self.hurry = None;
         if self.terms.continue_for.is_zero() {
-            return Ok(());
+            return;
         }
-        let Some(holding) = guest.holding(size)? else {
-            return Ok(());
+        let holding = match guest.holding(size) {
+            Ok(Some(holding)) => holding,
+            Ok(None) => return,
+            // The answer is complete all the same.
+            Err(error) => {
+                return tracing::warn!(%error, "the guest did not say what a process holds");
+            }
         };
         let held = Held {
             conversation: name(guest, &caller, &holding.history),
             memo: holding.memo,
         };
         if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
-            drop(process.rest());
-            self.pool
-                .keep(self.launch.clone(), process, held, self.terms);
+            // Free once the process is in the pool, for whoever enters then finds it there.
+            self.permit = process.rest();
+            let launch = self.launch.clone();
+            self.pool.keep(launch, process, held, self.terms);
+            self.permit = None;
         }
-        Ok(())
     }
 }
 
@@ -221,6 +232,7 @@ fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, Guest
         backend: config.name.clone(),
         line,
         reading: Reading::of(config),
+        is_plain: placeholders.is_empty(),
     }))
 }
 

@@ -36,7 +36,7 @@ const FOLDER: &str = "(guests_dir)";
 /// minute.
 const RELOAD: Duration = Duration::from_secs(120);
 
-/// Exchanges at once that there is always room for.
+/// Exchanges at once that there is always room for, however many `max_concurrent` allows at the start.
 const PLACES_LEAST: usize = 128;
 
 /// What is done with a changed configuration.
@@ -308,7 +308,9 @@ impl Loader {
         let looks = Looks::of(&path);
         let settled = demanded || self.settings.seen == looks;
         self.settings.seen = looks;
-        if !settled || self.settings.handled == looks || looks.is_none() {
+        // On demand it is read anyway: it may name a file of keys that changed.
+        let changed = demanded || self.settings.handled != looks;
+        if !settled || !changed || looks.is_none() {
             return;
         }
         self.settings.handled = looks;
@@ -320,6 +322,9 @@ impl Loader {
             Err(error) => return next.reject(CONFIGURATION, &error.to_string()),
         };
         next.set.rejected.remove(CONFIGURATION);
+        if config == self.settings.config {
+            return;
+        }
         let before = std::mem::replace(&mut self.settings.config, config);
         self.folder.clone_from(&self.settings.config.guests_dir);
         (self.on_change)(&self.settings.config);

@@ -28,12 +28,20 @@ impl Pool {
         loop {
             let ended = self.waiting().sweep(Instant::now());
             drop(ended);
+            if self.processes.are_too_many() {
+                let given_up = self.waiting().give_up();
+                drop(given_up);
+            }
             let lacking = self.waiting().lacking(Instant::now());
             let wanted = lacking.into_iter().find(|launch| self.make_room(launch));
             let started = match wanted {
                 Some(launch) => {
                     self.quiet().await;
-                    self.start_ahead(&launch) && self.at_rest(&launch).await
+                    let started = self.start_ahead(&launch);
+                    if started {
+                        self.at_rest(&launch).await;
+                    }
+                    started
                 }
                 None => false,
             };
@@ -52,10 +60,10 @@ impl Pool {
         }
     }
 
-    /// Waits until the process that was started last has started, or is taken. Always true.
-    async fn at_rest(&self, launch: &Launch) -> bool {
+    /// Waits until the process that was started last has started, or is taken.
+    async fn at_rest(&self, launch: &Launch) {
         let Some(pid) = self.waiting().youngest(launch) else {
-            return true;
+            return;
         };
         let deadline = Instant::now() + START_MOST;
         let (mut used, mut since) = (cpu_time(pid), Instant::now());
@@ -66,6 +74,5 @@ impl Pool {
                 (used, since) = (now, Instant::now());
             }
         }
-        true
     }
 }

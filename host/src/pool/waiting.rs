@@ -1,6 +1,6 @@
 //! Which processes wait, behind which launch lines: what may be taken, and what has to go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ struct Line {
     /// Kept warm whether or not it is used.
     configured: bool,
     used: Instant,
+    uses: u32,
     /// How often in a row its processes ended by themselves.
     troubles: u32,
     not_before: Instant,
@@ -53,6 +54,14 @@ struct Idle {
     held: Option<Held>,
     /// What it holds, in bytes, as of the last look.
     size: u64,
+}
+
+impl Line {
+    /// Whether processes are kept warm behind it. What a request sets beside the model, such as a limit
+    /// on tokens, may be the only one of its kind.
+    fn is_wanted(&self) -> bool {
+        self.configured || self.launch.is_plain || self.uses > 1
+    }
 }
 
 impl Waiting {
@@ -89,8 +98,10 @@ impl Waiting {
                 let idle = &self.processes[*at];
                 (idle.held.is_none(), idle.since)
             });
-            let idle = self.processes.swap_remove(*fitting.first()?);
-            if idle.process.is_sound() && idle.until > Instant::now() {
+            let mut idle = self.processes.swap_remove(*fitting.first()?);
+            // What it printed after its last answer belongs to no other one.
+            let is_clean = idle.held.is_none() || idle.process.drop_output();
+            if is_clean && idle.process.is_sound() && idle.until > Instant::now() {
                 return Some(Claimed {
                     process: idle.process,
                     origin: match idle.held {
@@ -111,6 +122,7 @@ impl Waiting {
         let now = Instant::now();
         if let Some(line) = self.line(launch) {
             (line.used, line.terms) = (now, terms);
+            line.uses = line.uses.saturating_add(1);
             return;
         }
         if self.lines.len() >= LINES_MAX {
@@ -128,6 +140,7 @@ impl Waiting {
             terms,
             configured: false,
             used: now,
+            uses: 1,
             troubles: 0,
             not_before: now,
         });
@@ -207,36 +220,52 @@ impl Waiting {
     /// One that has to go because a request needs its place among all processes: the oldest that is
     /// kept, or a warm one of the line that was not used for longest.
     pub(super) fn give_up(&mut self) -> Option<Process> {
-        let at = self.oldest_kept().or_else(|| self.least_used(None))?;
+        let at = self.oldest_kept().or_else(|| self.least_used())?;
         Some(self.processes.swap_remove(at).process)
     }
 
-    /// The warm process whose line was not used for longest, and not since `before`.
-    fn least_used(&self, before: Option<Instant>) -> Option<usize> {
-        let used = |idle: &Idle| {
-            let line = self.lines.iter().find(|line| line.launch == idle.launch);
-            line.map(|line| line.used)
-        };
-        let warm = self.processes.iter().enumerate();
-        let warm = warm.filter(|(_, idle)| idle.held.is_none());
-        let oldest = warm.min_by_key(|(_, idle)| used(idle))?;
-        let is_older = before.is_none_or(|before| used(oldest.1).is_none_or(|used| used < before));
-        is_older.then_some(oldest.0)
+    /// The process that was of use least recently.
+    fn least_used(&self) -> Option<usize> {
+        let all = self.processes.iter().enumerate();
+        let oldest = all.min_by_key(|(_, idle)| self.worth(idle))?;
+        Some(oldest.0)
     }
 
-    /// Whether another process may wait behind this line.
-    pub(super) fn has_room(&self, launch: &Launch) -> bool {
+    /// Makes room for another process behind this line, if those that are worth less than a warm one
+    /// of it are enough: they are given back. None if there is no room.
+    pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
+        let used = self.line(launch).map(|line| line.used)?;
         let alike = self.processes.iter().filter(|idle| *idle.launch == *launch);
         let size = alike.map(|idle| idle.size).max().unwrap_or(USUAL_MEMORY);
-        self.memory_used() + size <= self.memory
+        let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
+            .map(|at| (self.worth(&self.processes[at]), at))
+            .filter(|(worth, _)| *worth < used)
+            .collect();
+        lesser.sort();
+        let (mut free, mut going) = (self.memory.saturating_sub(self.memory_used()), Vec::new());
+        for (_, at) in lesser {
+            if free >= size {
+                break;
+            }
+            free += self.processes[at].size;
+            going.push(at);
+        }
+        if free < size {
+            return None;
+        }
+        // From the back, so that the places of the others stay what they are.
+        going.sort_by_key(|at| std::cmp::Reverse(*at));
+        let take = |at: &usize| self.processes.swap_remove(*at).process;
+        Some(going.iter().map(take).collect())
     }
 
-    /// One that is worth less than a warm one of this line, if there is any: one that is kept, or one
-    /// of a line that was used before this one.
-    pub(super) fn less_useful(&mut self, launch: &Launch) -> Option<Process> {
-        let used = self.line(launch).map(|line| line.used)?;
-        let at = self.oldest_kept().or_else(|| self.least_used(Some(used)))?;
-        Some(self.processes.swap_remove(at).process)
+    /// When a process, or its line, was last of use.
+    fn worth(&self, idle: &Idle) -> Instant {
+        let line = self.lines.iter().find(|line| line.launch == idle.launch);
+        match (&idle.held, line) {
+            (None, Some(line)) => line.used,
+            _ => idle.since,
+        }
     }
 
     /// What has waited for too long, has ended or is too much; it ends when it is dropped.
@@ -259,13 +288,22 @@ impl Waiting {
             }
         }
         while self.memory_used() > self.memory {
-            match self.oldest_kept().or_else(|| self.least_used(None)) {
+            match self.oldest_kept().or_else(|| self.least_used()) {
                 Some(at) => gone.push(self.processes.swap_remove(at).process),
                 None => break,
             }
         }
         self.lines
             .retain(|line| line.configured || now < line.used + line.terms.max_age);
+        for line in &self.lines {
+            let surplus = |idle: &Idle| idle.launch == line.launch && idle.held.is_none();
+            let count = self.processes.iter().filter(|idle| surplus(idle)).count();
+            for _ in line.terms.warm..count {
+                if let Some(at) = self.processes.iter().position(surplus) {
+                    gone.push(self.processes.swap_remove(at).process);
+                }
+            }
+        }
         gone
     }
 
@@ -281,7 +319,8 @@ impl Waiting {
         let mut lacking: Vec<&Line> = self
             .lines
             .iter()
-            .filter(|line| warm(line) < line.terms.warm && line.not_before <= now)
+            .filter(|line| line.is_wanted() && line.not_before <= now)
+            .filter(|line| warm(line) < line.terms.warm)
             .filter(|line| !self.distrusted.contains(&line.launch.backend))
             .collect();
         lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
@@ -296,7 +335,8 @@ impl Waiting {
     /// The youngest warm process behind a launch line.
     pub(super) fn youngest(&self, launch: &Launch) -> Option<i32> {
         let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-        let youngest = alike.max_by_key(|idle| idle.since)?;
+        let warm = alike.filter(|idle| idle.held.is_none());
+        let youngest = warm.max_by_key(|idle| idle.since)?;
         Some(youngest.process.id())
     }
 
@@ -332,22 +372,30 @@ impl Waiting {
     }
 
     pub(super) fn forget(&mut self, backend: &str) -> Vec<Process> {
-        self.lines
-            .retain(|line| line.configured || line.launch.backend != backend);
+        self.lines.retain(|line| line.launch.backend != backend);
         self.take_out(|idle| idle.launch.backend == backend)
     }
 
-    pub(super) fn configure(&mut self, lines: Vec<(Arc<Launch>, Terms)>, memory: u64) {
+    pub(super) fn configure(
+        &mut self,
+        lines: &[Arc<Launch>],
+        terms: &BTreeMap<String, Terms>,
+        memory: u64,
+    ) {
         self.memory = memory;
         for line in &mut self.lines {
             line.configured = false;
-        }
-        for (launch, terms) in lines {
-            if self.line(&launch).is_none() {
-                self.used(&launch, terms);
+            if let Some(terms) = terms.get(&line.launch.backend) {
+                line.terms = *terms;
             }
-            if let Some(line) = self.line(&launch) {
-                (line.configured, line.terms) = (true, terms);
+        }
+        for launch in lines {
+            if self.line(launch).is_none() {
+                let terms = terms.get(&launch.backend).copied();
+                self.used(launch, terms.unwrap_or(Terms::NONE));
+            }
+            if let Some(line) = self.line(launch) {
+                line.configured = true;
             }
         }
     }

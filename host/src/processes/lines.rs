@@ -62,6 +62,11 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
         }
     }
 
+    /// Whether nothing of a line was read whose end is still to come.
+    pub(super) fn is_between_lines(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// The next piece. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> io::Result<Piece> {
         loop {

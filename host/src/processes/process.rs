@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,6 +123,21 @@ impl Process {
     /// Whether it runs, and has taken all that was written to it.
     pub(crate) fn is_sound(&self) -> bool {
         self.to_write.is_empty() && self.stdin.is_some() && !has_ended(self.pid)
+    }
+
+    /// Drops what it has printed and nobody has read. False if it prints on and on, or stopped within a
+    /// line.
+    pub(crate) fn drop_output(&mut self) -> bool {
+        /// More lines than that are no leftovers.
+        const LINES_MAX: usize = 100;
+        for _ in 0..LINES_MAX {
+            match self.stdout.next().now_or_never() {
+                Some(Ok(Piece::Whole(_))) => {}
+                Some(_) => return false,
+                None => return self.stdout.is_between_lines(),
+            }
+        }
+        false
     }
 
     /// Memory that it holds, in bytes.

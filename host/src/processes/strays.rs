@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,13 +47,15 @@ struct Found {
 }
 
 impl Marks {
-    pub(super) fn new() -> Self {
+    /// Fails if `/proc` does not tell of this process.
+    pub(super) fn new() -> io::Result<Self> {
         let this = std::process::id().cast_signed();
-        Marks(Arc::new(Shared {
-            service: name_of(this).unwrap_or_else(|| format!("{this}.0")),
+        let unknown = || io::Error::other("/proc does not tell of this process");
+        Ok(Marks(Arc::new(Shared {
+            service: name_of(this).ok_or_else(unknown)?,
             next: AtomicU64::new(1),
             live: Mutex::default(),
-        }))
+        })))
     }
 
     /// The service that all of them name.
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_service_is_known_by_its_id_and_its_beginning() {
-        let marks = Marks::new();
+        let marks = Marks::new().unwrap();
         assert!(is_running(marks.service()));
         let (pid, began) = marks.service().split_once('.').unwrap();
         assert!(began.parse::<u64>().unwrap() > 0);
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_live_until_it_is_dropped() {
-        let marks = Marks::new();
+        let marks = Marks::new().unwrap();
         let (first, second) = (marks.another(), marks.another());
         assert_ne!(first.value(), second.value());
         drop(first);

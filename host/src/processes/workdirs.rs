@@ -47,9 +47,15 @@ impl Root {
     fn take(base: &Path) -> io::Result<Self> {
         for number in 0..FOLDERS_MAX {
             let path = base.join(format!("harness-{number}"));
-            if let Some(lock) = make(&path).and_then(|()| lock(&path))? {
-                clear(&path)?;
-                return Ok(Root { path, _lock: lock });
+            match make(&path).and_then(|()| lock(&path)) {
+                Ok(Some(lock)) => {
+                    clear(&path)?;
+                    return Ok(Root { path, _lock: lock });
+                }
+                Ok(None) => {}
+                // Its last owner has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         let message = format!("no folder can be had in {}: set TMPDIR", base.display());
@@ -59,8 +65,15 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
+}
+
+/// Removes a folder whose lock is held. It gets another name first, so that nobody takes it for a
+/// folder to be had while it goes.
+fn remove(path: &Path) {
+    let going = path.with_extension(std::process::id().to_string());
+    let _ = fs::rename(path, &going).and_then(|()| fs::remove_dir_all(&going));
 }
 
 /// Makes a folder, if it is not there.
@@ -116,7 +129,7 @@ fn clear(path: &Path) -> io::Result<()> {
 /// Removes a folder, if the service that had it is gone and no other one has taken it over.
 pub(super) fn remove_abandoned(folder: &Path) {
     if let Ok(Some(_lock)) = lock(folder) {
-        let _ = fs::remove_dir_all(folder);
+        remove(folder);
     }
 }
 
@@ -148,10 +161,7 @@ impl Workdirs {
             path,
         };
         workdir.clear()?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&workdir.path)?;
+        fs::DirBuilder::new().mode(0o700).create(&workdir.path)?;
         Ok(workdir)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net as unix;
 
 use listenfd::ListenFd;
@@ -62,5 +63,13 @@ fn unix_address(socket: &unix::UnixListener) -> io::Result<Listen> {
     let address = socket.local_addr()?;
     let path = address.as_pathname();
     let path = path.ok_or_else(|| io::Error::other("a Unix socket without a path was given"))?;
+    // Whoever can open it needs no key.
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        let message = format!(
+            "{} can be opened by other users: set `SocketMode=0600` in the socket's unit",
+            path.display()
+        );
+        return Err(io::Error::other(message));
+    }
     Ok(Listen::Unix(path.to_owned()))
 }

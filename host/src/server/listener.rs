@@ -103,14 +103,17 @@ impl Listeners {
 
     /// Listens on these addresses from now on, and on no others. Connections that are there go on.
     pub(super) async fn change(&mut self, addresses: &[Listen]) {
-        self.bound
-            .retain(|listener| addresses.contains(&listener.address));
         let known = |address: &&Listen| self.bound.iter().any(|l| l.address == **address);
         let missing: Vec<Listen> = addresses.iter().filter(|a| !known(a)).cloned().collect();
         for address in missing.iter().filter(|a| !self.absent.contains(a)) {
             tracing::info!(%address, "another address to listen on");
         }
         self.absent = missing;
+        self.bind_absent().await;
+        // Those that are not wanted any more go last, so that no moment is without any; but they may
+        // have stood in the way of the new ones.
+        self.bound
+            .retain(|listener| addresses.contains(&listener.address));
         self.bind_absent().await;
         for address in &self.absent {
             tracing::warn!(%address, "cannot listen on this address; trying again later");
