@@ -11,6 +11,7 @@
 //! ended. All processes together are never more than `max_processes`; those that wait never hold
 //! more than `warm_memory`. What a request needs goes before what waits.
 
+mod lines;
 mod tend;
 mod waiting;
 
@@ -217,31 +218,33 @@ impl Pool {
 
     /// A process that had waited ended when it was wanted.
     pub(crate) fn failed(&self, launch: &Launch) {
-        self.waiting().failed(launch);
+        self.waiting().lines().failed(launch);
     }
 
     /// A process that had waited answered.
     pub(crate) fn proved(&self, launch: &Launch) {
-        self.waiting().proved(launch);
+        self.waiting().lines().proved(launch);
     }
 
     /// A backend is not logged in or not there: what waits for it ends, because it would not see that
     /// this was mended, and nothing is started ahead until [`Pool::trust`].
     pub(crate) fn distrust(&self, backend: &str) {
-        let ended = self.waiting().distrust(backend);
+        self.waiting().lines().distrust(backend);
+        let ended = self.waiting().take_all(backend);
         drop(ended);
     }
 
     /// A backend can serve.
     pub(crate) fn trust(&self, backend: &str) {
-        if self.waiting().trust(backend) {
+        if self.waiting().lines().trust(backend) {
             self.changed.notify_one();
         }
     }
 
     /// Ends all that waits for a backend: what it knows is out of date.
     pub(crate) fn forget(&self, backend: &str) {
-        let ended = self.waiting().forget(backend);
+        self.waiting().lines().forget(backend);
+        let ended = self.waiting().take_all(backend);
         drop(ended);
     }
 
@@ -253,7 +256,8 @@ impl Pool {
         terms: &BTreeMap<String, Terms>,
         memory: u64,
     ) {
-        self.waiting().configure(lines, terms, memory);
+        self.waiting().limit(memory);
+        self.waiting().lines().configure(lines, terms);
         self.changed.notify_one();
     }
 

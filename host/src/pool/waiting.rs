@@ -1,9 +1,9 @@
-//! Which processes wait, behind which launch lines: what may be taken, and what has to go.
+//! The processes that wait: which may be taken, and which have to go.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lines::Lines;
 use super::{Claimed, Conversation, Held, Launch, Origin, Terms};
 use crate::processes::Process;
 
@@ -14,36 +14,13 @@ const USUAL_MEMORY: u64 = 160 << 20;
 /// How long after its start a process holds what it will hold while it waits.
 const STARTED: Duration = Duration::from_secs(3);
 
-/// How long to wait after a process that waited ended by itself; doubled each time.
-const TROUBLE_LEAST: Duration = Duration::from_millis(500);
-const TROUBLE_MOST: Duration = Duration::from_secs(300);
-
-/// Launch lines that are remembered: with each other limit on an answer's tokens, a client makes
-/// another one.
-const LINES_MAX: usize = 64;
-
 /// All that wait, and the launch lines that are in use.
 pub(super) struct Waiting {
     /// What they may hold together, in bytes.
     memory: u64,
-    lines: Vec<Line>,
+    lines: Lines,
     processes: Vec<Idle>,
-    /// Backends that cannot serve at present.
-    distrusted: BTreeSet<String>,
     closed: bool,
-}
-
-/// A launch line that is in use.
-struct Line {
-    launch: Arc<Launch>,
-    terms: Terms,
-    /// Kept warm whether or not it is used.
-    configured: bool,
-    used: Instant,
-    uses: u32,
-    /// How often in a row its processes ended by themselves.
-    troubles: u32,
-    not_before: Instant,
 }
 
 struct Idle {
@@ -56,21 +33,12 @@ struct Idle {
     size: u64,
 }
 
-impl Line {
-    /// Whether processes are kept warm behind it. What a request sets beside the model, such as a limit
-    /// on tokens, may be the only one of its kind.
-    fn is_wanted(&self) -> bool {
-        self.configured || self.launch.is_plain || self.uses > 1
-    }
-}
-
 impl Waiting {
     pub(super) fn new(memory: u64) -> Self {
         Waiting {
             memory,
-            lines: Vec::new(),
+            lines: Lines::default(),
             processes: Vec::new(),
-            distrusted: BTreeSet::new(),
             closed: false,
         }
     }
@@ -82,7 +50,7 @@ impl Waiting {
         terms: Terms,
         conversation: Option<&Conversation>,
     ) -> Option<Claimed> {
-        self.used(launch, terms);
+        self.lines.used(launch, terms);
         loop {
             let fits = |idle: &Idle| match &idle.held {
                 Some(held) => Some(&held.conversation) == conversation,
@@ -112,42 +80,9 @@ impl Waiting {
                 });
             }
             if idle.held.is_none() && !idle.process.is_sound() {
-                self.failed(launch);
+                self.lines.failed(launch);
             }
         }
-    }
-
-    /// The launch line is in use, as of now.
-    fn used(&mut self, launch: &Arc<Launch>, terms: Terms) {
-        let now = Instant::now();
-        if let Some(line) = self.line(launch) {
-            (line.used, line.terms) = (now, terms);
-            line.uses = line.uses.saturating_add(1);
-            return;
-        }
-        if self.lines.len() >= LINES_MAX {
-            let oldest = self.lines.iter().filter(|line| !line.configured);
-            let Some(oldest) = oldest
-                .min_by_key(|line| line.used)
-                .map(|l| l.launch.clone())
-            else {
-                return;
-            };
-            self.lines.retain(|line| line.launch != oldest);
-        }
-        self.lines.push(Line {
-            launch: launch.clone(),
-            terms,
-            configured: false,
-            used: now,
-            uses: 1,
-            troubles: 0,
-            not_before: now,
-        });
-    }
-
-    fn line(&mut self, launch: &Launch) -> Option<&mut Line> {
-        self.lines.iter_mut().find(|line| *line.launch == *launch)
     }
 
     pub(super) fn holds_any(&self, launch: &Launch) -> bool {
@@ -157,8 +92,8 @@ impl Waiting {
 
     /// Adds a warm process. It is given back if nobody wants it any more.
     pub(super) fn add(&mut self, launch: &Arc<Launch>, process: Process) -> Option<Process> {
-        let closed = self.closed;
-        let Some(line) = self.line(launch).filter(|_| !closed) else {
+        let wanted = !self.closed && self.lines.trusts(&launch.backend);
+        let Some(line) = self.lines.get(launch).filter(|_| wanted) else {
             return Some(process);
         };
         let now = Instant::now();
@@ -234,7 +169,7 @@ impl Waiting {
     /// Makes room for another process behind this line, if those that are worth less than a warm one
     /// of it are enough: they are given back. None if there is no room.
     pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
-        let used = self.line(launch).map(|line| line.used)?;
+        let used = self.lines.get(launch)?.used;
         let alike = self.processes.iter().filter(|idle| *idle.launch == *launch);
         let size = alike.map(|idle| idle.size).max().unwrap_or(USUAL_MEMORY);
         let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
@@ -261,8 +196,7 @@ impl Waiting {
 
     /// When a process, or its line, was last of use.
     fn worth(&self, idle: &Idle) -> Instant {
-        let line = self.lines.iter().find(|line| line.launch == idle.launch);
-        match (&idle.held, line) {
+        match (&idle.held, self.lines.get(&idle.launch)) {
             (None, Some(line)) => line.used,
             _ => idle.since,
         }
@@ -279,7 +213,7 @@ impl Waiting {
             }
             let sound = idle.process.is_sound();
             if !sound && idle.held.is_none() {
-                self.failed(&idle.launch);
+                self.lines.failed(&idle.launch);
             }
             if sound && idle.until > now {
                 self.processes.push(idle);
@@ -293,9 +227,8 @@ impl Waiting {
                 None => break,
             }
         }
-        self.lines
-            .retain(|line| line.configured || now < line.used + line.terms.max_age);
-        for line in &self.lines {
+        self.lines.expire(now);
+        for line in self.lines.iter() {
             let surplus = |idle: &Idle| idle.launch == line.launch && idle.held.is_none();
             let count = self.processes.iter().filter(|idle| surplus(idle)).count();
             for _ in line.terms.warm..count {
@@ -307,24 +240,15 @@ impl Waiting {
         gone
     }
 
-    /// The launch line that lacks a warm process, the one used last first.
+    /// The launch lines that lack a warm process.
     pub(super) fn lacking(&self, now: Instant) -> Vec<Arc<Launch>> {
         if self.closed {
             return Vec::new();
         }
-        let warm = |line: &Line| {
-            let alike = self.processes.iter().filter(|i| i.launch == line.launch);
+        self.lines.lacking(now, |launch| {
+            let alike = self.processes.iter().filter(|i| *i.launch == *launch);
             alike.filter(|idle| idle.held.is_none()).count()
-        };
-        let mut lacking: Vec<&Line> = self
-            .lines
-            .iter()
-            .filter(|line| line.is_wanted() && line.not_before <= now)
-            .filter(|line| warm(line) < line.terms.warm)
-            .filter(|line| !self.distrusted.contains(&line.launch.backend))
-            .collect();
-        lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
-        lacking.iter().map(|line| line.launch.clone()).collect()
+        })
     }
 
     /// Whether this process still waits.
@@ -340,64 +264,19 @@ impl Waiting {
         Some(youngest.process.id())
     }
 
-    pub(super) fn failed(&mut self, launch: &Launch) {
-        let Some(line) = self.line(launch) else {
-            return;
-        };
-        let pause = TROUBLE_LEAST.saturating_mul(1 << line.troubles.min(16));
-        line.troubles += 1;
-        line.not_before = Instant::now() + pause.min(TROUBLE_MOST);
-        if line.troubles == 3 {
-            tracing::warn!(
-                backend = line.launch.backend,
-                "its processes end before they are wanted: fewer are started ahead"
-            );
-        }
+    /// What is known of the launch lines.
+    pub(super) fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
     }
 
-    pub(super) fn proved(&mut self, launch: &Launch) {
-        if let Some(line) = self.line(launch) {
-            line.troubles = 0;
-        }
-    }
-
-    pub(super) fn distrust(&mut self, backend: &str) -> Vec<Process> {
-        self.distrusted.insert(backend.to_owned());
+    /// All that wait for a backend.
+    pub(super) fn take_all(&mut self, backend: &str) -> Vec<Process> {
         self.take_out(|idle| idle.launch.backend == backend)
     }
 
-    /// Whether it was not trusted before.
-    pub(super) fn trust(&mut self, backend: &str) -> bool {
-        self.distrusted.remove(backend)
-    }
-
-    pub(super) fn forget(&mut self, backend: &str) -> Vec<Process> {
-        self.lines.retain(|line| line.launch.backend != backend);
-        self.take_out(|idle| idle.launch.backend == backend)
-    }
-
-    pub(super) fn configure(
-        &mut self,
-        lines: &[Arc<Launch>],
-        terms: &BTreeMap<String, Terms>,
-        memory: u64,
-    ) {
+    /// Bounds what processes hold while they wait, in bytes.
+    pub(super) fn limit(&mut self, memory: u64) {
         self.memory = memory;
-        for line in &mut self.lines {
-            line.configured = false;
-            if let Some(terms) = terms.get(&line.launch.backend) {
-                line.terms = *terms;
-            }
-        }
-        for launch in lines {
-            if self.line(launch).is_none() {
-                let terms = terms.get(&launch.backend).copied();
-                self.used(launch, terms.unwrap_or(Terms::NONE));
-            }
-            if let Some(line) = self.line(launch) {
-                line.configured = true;
-            }
-        }
     }
 
     pub(super) fn close(&mut self) -> Vec<Process> {

@@ -1,0 +1,251 @@
+//! The launch lines that are in use, and what is known of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Launch, Terms};
+
+/// How long to wait after a process that waited ended by itself; doubled each time.
+const TROUBLE_LEAST: Duration = Duration::from_millis(500);
+const TROUBLE_MOST: Duration = Duration::from_secs(300);
+
+/// Launch lines that are remembered: with each other limit on an answer's tokens, a client makes
+/// another one.
+const LINES_MAX: usize = 64;
+
+/// The launch lines that are in use.
+#[derive(Default)]
+pub(super) struct Lines {
+    all: Vec<Line>,
+    /// Backends that cannot serve at present.
+    distrusted: BTreeSet<String>,
+}
+
+/// A launch line that is in use.
+pub(super) struct Line {
+    pub(super) launch: Arc<Launch>,
+    pub(super) terms: Terms,
+    /// When a request last wanted it.
+    pub(super) used: Instant,
+    uses: u32,
+    /// Kept warm whether or not it is used.
+    configured: bool,
+    /// How often in a row its processes ended by themselves.
+    troubles: u32,
+    not_before: Instant,
+}
+
+impl Line {
+    /// Whether processes are kept warm behind it. What a request sets beside the model, such as a limit
+    /// on tokens, may be the only one of its kind.
+    fn is_wanted(&self) -> bool {
+        self.configured || self.launch.is_plain || self.uses > 1
+    }
+}
+
+impl Lines {
+    pub(super) fn get(&self, launch: &Launch) -> Option<&Line> {
+        self.all.iter().find(|line| *line.launch == *launch)
+    }
+
+    fn get_mut(&mut self, launch: &Launch) -> Option<&mut Line> {
+        self.all.iter_mut().find(|line| *line.launch == *launch)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Line> {
+        self.all.iter()
+    }
+
+    /// A line is in use, as of now. If there are too many, the one that was not used for longest is
+    /// forgotten.
+    pub(super) fn used(&mut self, launch: &Arc<Launch>, terms: Terms) {
+        let now = Instant::now();
+        if let Some(line) = self.get_mut(launch) {
+            (line.used, line.terms) = (now, terms);
+            line.uses = line.uses.saturating_add(1);
+            return;
+        }
+        if self.all.len() >= LINES_MAX {
+            let lines = self.all.iter().enumerate();
+            let others = lines.filter(|(_, line)| !line.configured);
+            let Some((oldest, _)) = others.min_by_key(|(_, line)| line.used) else {
+                return;
+            };
+            self.all.swap_remove(oldest);
+        }
+        self.all.push(Line {
+            launch: launch.clone(),
+            terms,
+            used: now,
+            uses: 1,
+            configured: false,
+            troubles: 0,
+            not_before: now,
+        });
+    }
+
+    /// A process behind this line ended by itself before it was wanted.
+    pub(super) fn failed(&mut self, launch: &Launch) {
+        let Some(line) = self.get_mut(launch) else {
+            return;
+        };
+        let pause = TROUBLE_LEAST.saturating_mul(1 << line.troubles.min(16));
+        line.troubles += 1;
+        line.not_before = Instant::now() + pause.min(TROUBLE_MOST);
+        if line.troubles == 3 {
+            tracing::warn!(
+                backend = line.launch.backend,
+                "its processes end before they are wanted: fewer are started ahead"
+            );
+        }
+    }
+
+    /// A process behind this line did what it should.
+    pub(super) fn proved(&mut self, launch: &Launch) {
+        if let Some(line) = self.get_mut(launch) {
+            line.troubles = 0;
+        }
+    }
+
+    pub(super) fn distrust(&mut self, backend: &str) {
+        self.distrusted.insert(backend.to_owned());
+    }
+
+    /// Whether it was not trusted before.
+    pub(super) fn trust(&mut self, backend: &str) -> bool {
+        self.distrusted.remove(backend)
+    }
+
+    pub(super) fn trusts(&self, backend: &str) -> bool {
+        !self.distrusted.contains(backend)
+    }
+
+    pub(super) fn forget(&mut self, backend: &str) {
+        self.all.retain(|line| line.launch.backend != backend);
+    }
+
+    /// The lines that are kept warm whether or not they are used, and what holds for each backend.
+    pub(super) fn configure(&mut self, lines: &[Arc<Launch>], terms: &BTreeMap<String, Terms>) {
+        for line in &mut self.all {
+            line.configured = false;
+            if let Some(terms) = terms.get(&line.launch.backend) {
+                line.terms = *terms;
+            }
+        }
+        for launch in lines {
+            if self.get(launch).is_none() {
+                let terms = terms.get(&launch.backend).copied();
+                self.used(launch, terms.unwrap_or(Terms::NONE));
+            }
+            if let Some(line) = self.get_mut(launch) {
+                line.configured = true;
+            }
+        }
+    }
+
+    /// Forgets those that nobody has used for as long as a process of theirs may wait.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.all
+            .retain(|line| line.configured || now < line.used + line.terms.max_age);
+    }
+
+    /// The lines that lack a warm process, the one used last first. `warm` counts those of a line.
+    pub(super) fn lacking(
+        &self,
+        now: Instant,
+        warm: impl Fn(&Launch) -> usize,
+    ) -> Vec<Arc<Launch>> {
+        let mut lacking: Vec<&Line> = self
+            .all
+            .iter()
+            .filter(|line| line.is_wanted() && line.not_before <= now)
+            .filter(|line| self.trusts(&line.launch.backend))
+            .filter(|line| warm(&line.launch) < line.terms.warm)
+            .collect();
+        lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
+        lacking.iter().map(|line| line.launch.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::profile::CommandLine;
+    use crate::config::Framing;
+    use crate::processes::Reading;
+
+    const TERMS: Terms = Terms {
+        warm: 1,
+        max_age: Duration::from_secs(60),
+        continue_for: Duration::ZERO,
+    };
+
+    fn launch(name: &str, is_plain: bool) -> Arc<Launch> {
+        Arc::new(Launch {
+            backend: "b".into(),
+            line: CommandLine {
+                program: name.into(),
+                args: Vec::new(),
+                env: Vec::new(),
+            },
+            reading: Reading {
+                framing: Framing::Lines,
+                max_line: 1,
+            },
+            is_plain,
+        })
+    }
+
+    fn lacking(lines: &Lines) -> usize {
+        lines.lacking(Instant::now(), |_| 0).len()
+    }
+
+    #[test]
+    fn plain_lines_are_wanted_at_once_and_others_when_they_come_back() {
+        let mut lines = Lines::default();
+        lines.used(&launch("plain", true), TERMS);
+        assert_eq!(lacking(&lines), 1);
+        let special = launch("special", false);
+        lines.used(&special, TERMS);
+        assert_eq!(lacking(&lines), 1);
+        lines.used(&special, TERMS);
+        assert_eq!(lacking(&lines), 2);
+        assert_eq!(lines.lacking(Instant::now(), |_| 0)[0], special);
+        lines.expire(Instant::now() + TERMS.max_age);
+        assert_eq!(lacking(&lines), 0);
+    }
+
+    #[test]
+    fn lines_are_few_and_configured_ones_stay() {
+        let mut lines = Lines::default();
+        let configured = launch("configured", true);
+        let terms = BTreeMap::from([("b".to_owned(), TERMS)]);
+        lines.configure(std::slice::from_ref(&configured), &terms);
+        for number in 0..1000 {
+            lines.used(&launch(&number.to_string(), true), TERMS);
+        }
+        assert_eq!(lines.iter().count(), LINES_MAX);
+        assert!(lines.get(&configured).is_some() && lines.get(&launch("999", true)).is_some());
+        lines.expire(Instant::now() + TERMS.max_age);
+        assert_eq!(lines.iter().count(), 1);
+        lines.configure(&[], &terms);
+        lines.expire(Instant::now() + TERMS.max_age);
+        assert_eq!(lines.iter().count(), 0);
+    }
+
+    #[test]
+    fn troubles_and_distrust_start_nothing_ahead() {
+        let mut lines = Lines::default();
+        let plain = launch("plain", true);
+        lines.used(&plain, TERMS);
+        lines.failed(&plain);
+        assert_eq!(lacking(&lines), 0);
+        let later = Instant::now() + TROUBLE_LEAST;
+        assert_eq!(lines.lacking(later, |_| 0).len(), 1);
+        lines.distrust("b");
+        assert_eq!(lines.lacking(later, |_| 0).len(), 0);
+        assert!(lines.trust("b") && !lines.trust("b"));
+        assert_eq!(lines.lacking(later, |_| 0).len(), 1);
+    }
+}
