@@ -20,6 +20,8 @@ pub(crate) mod names {
     pub(crate) const TOKENS: &str = "claude_harness_tokens_total";
     /// Processes that were given a request, by where they came from.
     pub(crate) const PROCESSES: &str = "claude_harness_processes_total";
+    /// Processes that wait for a request, by backend and what they wait for.
+    pub(crate) const WAITING: &str = "claude_harness_processes_waiting";
     /// The number of the guest set that serves.
     pub(crate) const GENERATION: &str = "claude_harness_guest_generation";
 }
@@ -61,6 +63,7 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
     metrics::describe_histogram!(names::DURATION, "Seconds to the end of the answer");
     metrics::describe_counter!(names::TOKENS, "Tokens");
     metrics::describe_counter!(names::PROCESSES, "Processes that were given a request");
+    metrics::describe_gauge!(names::WAITING, "Processes that wait for a request");
     metrics::describe_gauge!(names::GENERATION, "The number of the guest set that serves");
     metrics::gauge!(names::IN_FLIGHT).set(0);
     Ok(handle)

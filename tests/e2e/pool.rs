@@ -49,6 +49,8 @@ async fn processes_of_configured_models_are_warm_from_the_start_and_used_once() 
         metrics.contains("claude_harness_processes_total{origin=\"warm\"} 1"),
         "{metrics}"
     );
+    let waiting = "claude_harness_processes_waiting{backend=\"fake\",kind=\"warm\"} 2";
+    assert!(metrics.contains(waiting), "{metrics}");
 }
 
 #[tokio::test]

@@ -137,6 +137,14 @@ fn guests_state(set: &GuestSet) -> Value {
 pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
     metrics::gauge!(crate::telemetry::names::GENERATION)
         .set(service.guests.current().generation as f64);
+    for backend in &service.setup().backends {
+        let name = &backend.config.name;
+        let (warm, kept) = service.pool.count(name);
+        for (kind, count) in [("warm", warm), ("kept", kept)] {
+            metrics::gauge!(crate::telemetry::names::WAITING, "backend" => name.clone(), "kind" => kind)
+                .set(count as f64);
+        }
+    }
     let text = service.metrics.render();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -11,6 +11,9 @@ use crate::processes::Process;
 /// Claude Code has 130 to 190 MB.
 const USUAL_MEMORY: u64 = 160 << 20;
 
+/// How often it is looked at what a process holds.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How long after its start a process holds what it will hold while it waits.
 const STARTED: Duration = Duration::from_secs(3);
 
@@ -31,6 +34,8 @@ struct Idle {
     held: Option<Held>,
     /// What it holds, in bytes, as of the last look.
     size: u64,
+    /// When to look again.
+    look: Instant,
 }
 
 impl Waiting {
@@ -104,6 +109,8 @@ impl Waiting {
             until: now + line.terms.max_age,
             held: None,
             size: USUAL_MEMORY,
+            // While it starts, it holds less than it will.
+            look: now + STARTED,
         };
         self.processes.push(idle);
         None
@@ -138,6 +145,7 @@ impl Waiting {
             until: now + time,
             held: Some(held),
             size,
+            look: now + LOOK,
         });
         surplus
     }
@@ -207,9 +215,9 @@ impl Waiting {
         let mut gone = Vec::new();
         let all = std::mem::take(&mut self.processes);
         for mut idle in all {
-            // While it starts, it holds less than it will.
-            if now > idle.since + STARTED {
+            if now > idle.look {
                 idle.size = idle.process.resident().unwrap_or(idle.size);
+                idle.look = now + LOOK;
             }
             let sound = idle.process.is_sound();
             if !sound && idle.held.is_none() {
