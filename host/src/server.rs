@@ -6,6 +6,7 @@ mod listener;
 
 use std::convert::Infallible;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,16 +83,25 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
 }
 
 async fn asked_to_stop(service: &Service, signals: &mut Signals) {
-    loop {
-        let wish = signals.next().await;
-        if wish == Wish::Stop {
-            return;
+    let mut wish = signals.next().await;
+    while wish == Wish::Reload {
+        // A compile may take long: it must not keep the service from being stopped. Whoever asks
+        // meanwhile may have changed something since it began.
+        let mut next = None;
+        let mut reload = pin!(service.guests.reload());
+        loop {
+            tokio::select! {
+                _ = &mut reload => break,
+                other = signals.next() => next = Some(other),
+            }
+            if next == Some(Wish::Stop) {
+                return;
+            }
         }
-        // A compile may take long: it must not keep the service from being stopped.
-        tokio::select! {
-            _ = service.guests.reload() => {}
-            () = signals.stop() => return,
-        }
+        wish = match next {
+            Some(next) => next,
+            None => signals.next().await,
+        };
     }
 }
 
