@@ -55,10 +55,10 @@ impl Monitor {
         let task = tokio::spawn({
             let asked = asked.clone();
             async move {
+                let mut changes = rounds.setups.changes();
                 rounds.make(true).await;
                 first.send_replace(true);
                 let mut upkeep = tokio::time::interval(UPKEEP);
-                let mut changes = rounds.setups.changes();
                 loop {
                     tokio::select! {
                         Ok(()) = changes.changed() => {
@@ -155,8 +155,8 @@ impl Rounds {
             caller: None,
             terms: Terms::NONE,
         };
-        let mut exchange = Exchange::begin(order, opened, &self.pool, permit).await?;
         let probed = async {
+            let mut exchange = Exchange::begin(order, opened, &self.pool, permit).await?;
             loop {
                 match exchange.next().await {
                     Event::Delta(_) => {}

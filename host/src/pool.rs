@@ -16,6 +16,7 @@ mod tend;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,6 +27,10 @@ use crate::backends::profile::CommandLine;
 use crate::config;
 use crate::processes::{Process, Processes, Reading, Slot, SpawnError};
 use waiting::Waiting;
+
+/// How long a request that wants a place waits for one that was given up for it, before another one is.
+/// A process ends within 30 to 600 ms.
+const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
 
 /// How a process is started: two that are started alike can stand for one another.
 #[derive(Debug, PartialEq, Eq)]
@@ -182,22 +187,28 @@ impl Pool {
         }
         // As long as somebody wants a place, no process is kept, and those that wait go.
         let _wanting = Counted::new(&self.wanting);
-        self.give_up();
-        let slot = self.processes.slot();
-        tokio::time::timeout_at(deadline.into(), slot)
-            .await
-            .ok()
-            .flatten()
+        let wanted = self.wanting.load(Ordering::Relaxed);
+        for _ in self.processes.endings()..wanted {
+            self.give_up();
+        }
+        let mut slot = pin!(self.processes.slot());
+        loop {
+            let again = (Instant::now() + GIVE_UP_AGAIN).min(deadline);
+            if let Ok(slot) = tokio::time::timeout_at(again.into(), &mut slot).await {
+                return slot;
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            // What was ending held no place, or another request had it.
+            self.give_up();
+        }
     }
 
-    /// Ends as many of those that wait as there are requests that want a place.
+    /// Ends one of those that wait.
     fn give_up(&self) {
-        let leaving = self.processes.endings();
-        let wanted = self.wanting.load(Ordering::Relaxed);
-        for _ in leaving..wanted {
-            let given_up = self.waiting().give_up();
-            drop(given_up);
-        }
+        let given_up = self.waiting().give_up();
+        drop(given_up);
     }
 
     /// Whether some process holds a conversation behind this launch line.

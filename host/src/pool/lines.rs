@@ -29,6 +29,8 @@ pub(super) struct Line {
     /// When a request last wanted it.
     pub(super) used: Instant,
     uses: u32,
+    /// What a process behind it holds, in bytes, as far as it was measured.
+    pub(super) size: Option<u64>,
     /// Kept warm whether or not it is used.
     configured: bool,
     /// How often in a row its processes ended by themselves.
@@ -79,10 +81,18 @@ impl Lines {
             terms,
             used: now,
             uses: 1,
+            size: None,
             configured: false,
             troubles: 0,
             not_before: now,
         });
+    }
+
+    /// A process behind this line holds so many bytes while it waits.
+    pub(super) fn measured(&mut self, launch: &Launch, size: u64) {
+        if let Some(line) = self.get_mut(launch) {
+            line.size = Some(size);
+        }
     }
 
     /// A process behind this line ended by itself before it was wanted.

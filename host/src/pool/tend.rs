@@ -29,8 +29,7 @@ impl Pool {
             let ended = self.waiting().sweep(Instant::now());
             drop(ended);
             if self.processes.are_too_many() {
-                let given_up = self.waiting().give_up();
-                drop(given_up);
+                self.give_up();
             }
             let lacking = self.waiting().lacking(Instant::now());
             let wanted = lacking.into_iter().find(|launch| self.make_room(launch));

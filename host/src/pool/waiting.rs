@@ -108,7 +108,7 @@ impl Waiting {
             since: now,
             until: now + line.terms.max_age,
             held: None,
-            size: USUAL_MEMORY,
+            size: line.size.unwrap_or(USUAL_MEMORY),
             // While it starts, it holds less than it will.
             look: now + STARTED,
         };
@@ -124,18 +124,19 @@ impl Waiting {
         held: Held,
         time: Duration,
     ) -> Vec<Process> {
-        let mut surplus = Vec::new();
         let size = process.resident().unwrap_or(USUAL_MEMORY);
+        let warm = self.processes.iter().filter(|idle| idle.held.is_none());
+        let warm: u64 = warm.map(|idle| idle.size).sum();
+        if self.closed || warm + size > self.memory {
+            return vec![process];
+        }
+        let mut surplus = Vec::new();
         while self.memory_used() + size > self.memory {
             // What is warm is worth more.
             match self.oldest_kept() {
                 Some(at) => surplus.push(self.processes.swap_remove(at).process),
                 None => break,
             }
-        }
-        if self.closed || self.memory_used() + size > self.memory {
-            surplus.push(process);
-            return surplus;
         }
         let now = Instant::now();
         self.processes.push(Idle {
@@ -177,9 +178,8 @@ impl Waiting {
     /// Makes room for another process behind this line, if those that are worth less than a warm one
     /// of it are enough: they are given back. None if there is no room.
     pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
-        let used = self.lines.get(launch)?.used;
-        let alike = self.processes.iter().filter(|idle| *idle.launch == *launch);
-        let size = alike.map(|idle| idle.size).max().unwrap_or(USUAL_MEMORY);
+        let line = self.lines.get(launch)?;
+        let (used, size) = (line.used, line.size.unwrap_or(USUAL_MEMORY));
         let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
             .map(|at| (self.worth(&self.processes[at]), at))
             .filter(|(worth, _)| *worth < used)
@@ -218,6 +218,9 @@ impl Waiting {
             if now > idle.look {
                 idle.size = idle.process.resident().unwrap_or(idle.size);
                 idle.look = now + LOOK;
+                if idle.held.is_none() {
+                    self.lines.measured(&idle.launch, idle.size);
+                }
             }
             let sound = idle.process.is_sound();
             if !sound && idle.held.is_none() {

@@ -131,7 +131,7 @@ impl Process {
         /// More lines than that are no leftovers.
         const LINES_MAX: usize = 100;
         for _ in 0..LINES_MAX {
-            match self.stdout.next().now_or_never() {
+            match tokio::task::coop::unconstrained(self.stdout.next()).now_or_never() {
                 Some(Ok(Piece::Whole(_))) => {}
                 Some(_) => return false,
                 None => return self.stdout.is_between_lines(),
