@@ -178,33 +178,41 @@ async fn whoever_waits_in_the_queue_and_leaves_is_forgotten() {
 async fn keys_take_turns() {
     let settings = "max_concurrent = 1\nqueue = 10";
     let keys = "api_keys = [\"crowd\", \"single\"]";
-    let fake = Fake::start_with("#init\n#read\n#text a\n#sleep 100\n#done\n", settings, keys);
+    let fake = Fake::start_with("#init\n#read\n#text a\n#hang\n", settings, keys);
+    let send = async |key: &str, stream: bool| {
+        let mut body = hello();
+        body["stream"] = stream.into();
+        let url = fake.host.url("/v1/chat/completions");
+        let request = fake.host.client().post(url).bearer_auth(key);
+        let response = request.json(&body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response
+    };
     let done = std::sync::Mutex::new(Vec::new());
     let ask = async |key: &'static str| {
-        let request = fake
-            .host
-            .client()
-            .post(fake.host.url("/v1/chat/completions"));
-        let response = request
-            .bearer_auth(key)
-            .json(&hello())
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(response.status(), 200);
-        drop(response.bytes().await);
+        drop(send(key, false).await.bytes().await);
         done.lock().unwrap().push(key);
     };
-    let crowd = futures_util::future::join_all((0..6).map(|_| ask("crowd")));
-    let single = async {
-        let queued = async || {
+    let queued = async |count: u64| {
+        poll::until("those who wait", Duration::from_secs(10), async || {
             let (_, health) = fake.host.get("/health").await;
-            (health["backends"]["fake"]["queued"] == 5).then_some(())
-        };
-        poll::until("the crowd", Duration::from_secs(5), queued).await;
+            (health["backends"]["fake"]["queued"] == count).then_some(())
+        })
+        .await;
+    };
+    // The only place is taken until both are in line.
+    let holds = send("crowd", true).await;
+    fake.play(ANSWER);
+    let crowd = futures_util::future::join_all((0..5).map(|_| ask("crowd")));
+    let single = async {
+        queued(5).await;
         ask("single").await;
     };
-    tokio::join!(crowd, single);
+    let opens = async {
+        queued(6).await;
+        drop(holds);
+    };
+    tokio::join!(crowd, single, opens);
     let place = done.lock().unwrap().iter().position(|key| *key == "single");
-    assert!(place.unwrap() <= 2, "{:?}", done.lock().unwrap());
+    assert_eq!(place, Some(1), "{:?}", done.lock().unwrap());
 }

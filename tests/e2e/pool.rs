@@ -148,13 +148,10 @@ async fn what_a_kept_process_prints_later_is_not_the_next_answer() {
 
 #[tokio::test]
 async fn a_warm_process_that_died_is_replaced_unseen() {
-    let fake = Fake::start_with("", "warm = 1", "");
-    // It ends as soon as it is spoken to.
-    fake.play("#read\n#exit 1\n");
+    let fake = Fake::start_with(ANSWER, "warm = 1", "");
     let first = fake.started(1).await;
     waiting(&fake, 1, 0).await;
     kill(first[0]);
-    fake.play(ANSWER);
     let second = fake.started(2).await;
     waiting(&fake, 1, 0).await;
     kill(second[1]);
