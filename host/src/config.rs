@@ -289,10 +289,10 @@ impl Config {
                 origin: origin.clone(),
                 message: syntax(text, &e),
             })?;
-        let mut problems = Problems::default();
-        let mut root = Section::new("", table);
-        let config = sections::read(&mut root, &mut problems, source, overrides);
-        root.finish(&mut problems);
+        let problems = Problems::default();
+        let mut root = Section::new("", table, &problems);
+        let config = sections::read(&mut root, source, overrides);
+        root.finish();
         let problems = problems.into_lines();
         if problems.is_empty() {
             Ok(config)

@@ -1,5 +1,6 @@
 //! Reads a TOML table key by key, and collects every mistake instead of stopping at the first.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -7,37 +8,49 @@ use toml::{Table, Value};
 /// Everything that is wrong with a configuration, one line each, every line beginning with the
 /// key as the person typed it.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<String>);
+pub(super) struct Problems(RefCell<Vec<String>>);
 
 impl Problems {
-    pub(super) fn add(&mut self, key: &str, what: impl std::fmt::Display) {
-        self.0.push(format!("`{key}`: {what}"));
+    pub(super) fn add(&self, key: &str, what: impl std::fmt::Display) {
+        self.0.borrow_mut().push(format!("`{key}`: {what}"));
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
-        self.0
+        self.0.into_inner()
     }
 }
 
 /// One table of the file. Whatever was not asked for when it is [finished](Section::finish) is
 /// reported as unknown.
-pub(super) struct Section {
+pub(super) struct Section<'p> {
     path: String,
     table: Table,
     asked: Vec<&'static str>,
+    problems: &'p Problems,
 }
 
-impl Section {
-    pub(super) fn new(path: impl Into<String>, table: Table) -> Self {
+impl<'p> Section<'p> {
+    pub(super) fn new(path: impl Into<String>, table: Table, problems: &'p Problems) -> Self {
         Section {
             path: path.into(),
             table,
             asked: Vec::new(),
+            problems,
         }
     }
 
+    /// Another section of the same file.
+    pub(super) fn beside(&self, path: impl Into<String>, table: Table) -> Self {
+        Section::new(path, table, self.problems)
+    }
+
+    /// Something is wrong with the value of a key.
+    pub(super) fn problem(&self, key: &str, what: impl std::fmt::Display) {
+        self.problems.add(&self.name(key), what);
+    }
+
     /// The full name of a key in this table.
-    pub(super) fn name(&self, key: &str) -> String {
+    fn name(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
         } else {
@@ -52,7 +65,6 @@ impl Section {
 
     fn read<T>(
         &mut self,
-        problems: &mut Problems,
         key: &'static str,
         wanted: &str,
         read: impl FnOnce(&Value) -> Option<T>,
@@ -60,68 +72,46 @@ impl Section {
         let value = self.take(key)?;
         let found = read(&value);
         if found.is_none() {
-            problems.add(
-                &self.name(key),
-                format_args!("{} is not {wanted}", shown(&value)),
-            );
+            self.problem(key, format_args!("{} is not {wanted}", shown(&value)));
         }
         found
     }
 
-    pub(super) fn text(&mut self, problems: &mut Problems, key: &'static str) -> Option<String> {
-        self.read(problems, key, "a text", |v| v.as_str().map(str::to_owned))
+    pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
+        self.read(key, "a text", |v| v.as_str().map(str::to_owned))
     }
 
-    pub(super) fn texts(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-    ) -> Option<Vec<String>> {
-        self.read(problems, key, "a list of texts", |value| {
+    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.read(key, "a list of texts", |value| {
             let list = value.as_array()?.iter();
             list.map(|v| v.as_str().map(str::to_owned)).collect()
         })
     }
 
-    pub(super) fn count(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-        least: u32,
-        most: u32,
-    ) -> Option<u32> {
+    pub(super) fn count(&mut self, key: &'static str, least: u32, most: u32) -> Option<u32> {
         let wanted = format!("a whole number from {least} to {most}");
-        self.read(problems, key, &wanted, |value| {
+        self.read(key, &wanted, |value| {
             let number = u32::try_from(value.as_integer()?).ok()?;
             (least..=most).contains(&number).then_some(number)
         })
     }
 
-    pub(super) fn flag(&mut self, problems: &mut Problems, key: &'static str) -> Option<bool> {
-        self.read(problems, key, "true or false", Value::as_bool)
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.read(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn duration(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-    ) -> Option<Duration> {
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let wanted = "a time such as \"500ms\", \"30s\", \"5m\", \"2h\" or \"7d\"";
-        self.read(problems, key, wanted, |v| parse_duration(v.as_str()?))
+        self.read(key, wanted, |v| parse_duration(v.as_str()?))
     }
 
     /// A number of bytes, at most this many.
-    pub(super) fn size(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-        most: usize,
-    ) -> Option<usize> {
+    pub(super) fn size(&mut self, key: &'static str, most: usize) -> Option<usize> {
         let wanted = format!(
             "a size such as \"64KiB\" or \"32MiB\", at most {}GiB",
             most >> 30
         );
-        self.read(problems, key, &wanted, |value| {
+        self.read(key, &wanted, |value| {
             parse_size(value.as_str()?).filter(|size| *size <= most)
         })
     }
@@ -129,7 +119,6 @@ impl Section {
     /// One of a few words, as the value that each stands for.
     pub(super) fn choice<T: Copy>(
         &mut self,
-        problems: &mut Problems,
         key: &'static str,
         choices: &[(&str, T)],
     ) -> Option<T> {
@@ -138,7 +127,7 @@ impl Section {
             .map(|(word, _)| format!("\"{word}\""))
             .collect();
         let wanted = format!("one of {}", words.join(", "));
-        self.read(problems, key, &wanted, |value| {
+        self.read(key, &wanted, |value| {
             let text = value.as_str()?;
             choices
                 .iter()
@@ -147,12 +136,8 @@ impl Section {
         })
     }
 
-    pub(super) fn environment(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-    ) -> Option<Vec<(String, String)>> {
-        self.read(problems, key, "a table of texts", |value| {
+    pub(super) fn environment(&mut self, key: &'static str) -> Option<Vec<(String, String)>> {
+        self.read(key, "a table of texts", |value| {
             let table = value.as_table()?.iter();
             table
                 .map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
@@ -161,47 +146,40 @@ impl Section {
     }
 
     /// Any value, as JSON.
-    pub(super) fn json(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-    ) -> Option<serde_json::Value> {
-        self.read(problems, key, "a table that JSON can express", |value| {
+    pub(super) fn json(&mut self, key: &'static str) -> Option<serde_json::Value> {
+        self.read(key, "a table that JSON can express", |value| {
             serde_json::to_value(value.as_table()?).ok()
         })
     }
 
     /// The tables of a table, such as `[backends.NAME]`.
-    pub(super) fn sections(
-        &mut self,
-        problems: &mut Problems,
-        key: &'static str,
-    ) -> Option<Vec<(String, Section)>> {
+    pub(super) fn sections(&mut self, key: &'static str) -> Option<Vec<(String, Section<'p>)>> {
         let path = self.name(key);
-        let table = self.read(problems, key, "a table", |v| v.as_table().cloned())?;
+        let table = self.read(key, "a table", |v| v.as_table().cloned())?;
         let mut sections = Vec::new();
         for (name, value) in table {
             let path = format!("{path}.{name}");
             match value {
-                Value::Table(table) => sections.push((name, Section::new(path, table))),
-                other => problems.add(&path, format_args!("{} is not a table", shown(&other))),
+                Value::Table(table) => sections.push((name, self.beside(path, table))),
+                other => self
+                    .problems
+                    .add(&path, format_args!("{} is not a table", shown(&other))),
             }
         }
         Some(sections)
     }
 
     /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self, problems: &mut Problems) {
+    pub(super) fn finish(self) {
         for key in self.table.keys() {
-            let name = self.name(key);
             match closest(key, &self.asked) {
                 Some(known) => {
-                    problems.add(&name, format_args!("unknown key; did you mean `{known}`?"))
+                    self.problem(key, format_args!("unknown key; did you mean `{known}`?"))
                 }
-                None => problems.add(
-                    &name,
-                    format_args!("unknown key; known are: {}", self.asked.join(", ")),
-                ),
+                None => {
+                    let known = self.asked.join(", ");
+                    self.problem(key, format_args!("unknown key; known are: {known}"));
+                }
             }
         }
     }
@@ -287,10 +265,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_is_told_the_right_one() {
-        let mut problems = Problems::default();
-        let mut section = Section::new("backends.claude", toml::toml! { comand = "x" });
-        assert_eq!(section.text(&mut problems, "command"), None);
-        section.finish(&mut problems);
+        let problems = Problems::default();
+        let table = toml::toml! { comand = "x" };
+        let mut section = Section::new("backends.claude", table, &problems);
+        assert_eq!(section.text("command"), None);
+        section.finish();
         assert_eq!(
             problems.into_lines(),
             ["`backends.claude.comand`: unknown key; did you mean `command`?"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::reader::{Problems, Section};
+use super::reader::Section;
 use super::serving;
 use super::{Access, Config, Guest, GuestLimits, Http, KeepAliveForm, Listen, Overrides};
 
@@ -15,76 +15,72 @@ const MEMORY_MOST: usize = 1 << 40;
 /// Where the service listens by default.
 const LISTEN: &str = "127.0.0.1:8013";
 
-/// Reads the whole file. What is wrong goes to `problems`, and a default takes its place.
-pub(super) fn read(
-    root: &mut Section,
-    problems: &mut Problems,
-    source: Option<PathBuf>,
-    overrides: &Overrides,
-) -> Config {
+/// Reads the whole file. A default takes the place of what is wrong.
+pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Overrides) -> Config {
     let folder = source
         .as_deref()
         .and_then(Path::parent)
         .unwrap_or(Path::new(""));
     // Messages name the whole path. A working directory that is gone has none.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
-    let configured = root.texts(problems, "listen");
-    let mut listen = addresses(problems, "LISTEN_FDS", &overrides.inherited);
+    let listen = listen(root, overrides);
+    let access = access(root, &folder);
+    check_reach(root, &listen, &access);
+    let backends = serving::backends(root);
+    let builtin_models = root.flag("builtin_models").unwrap_or(true);
+    let models = serving::models(root, &backends, builtin_models);
+    Config {
+        listen,
+        guests_dir: folder.join(root.text("guests_dir").unwrap_or_else(|| "guests.d".into())),
+        cache_dir: root
+            .text("cache_dir")
+            .map(|dir| folder.join(dir))
+            .or_else(default_cache_dir),
+        shutdown_grace: root
+            .duration("shutdown_grace")
+            .unwrap_or(Duration::from_secs(20)),
+        access,
+        http: http(root),
+        guest_limits: guest_limits(root),
+        max_processes: root.count("max_processes", 1, 4096).unwrap_or(64) as usize,
+        warm_memory: root.size("warm_memory", MEMORY_MOST).unwrap_or(1 << 30) as u64,
+        backends,
+        builtin_models,
+        models,
+        guests: guests(root),
+        overrides: overrides.clone(),
+        source,
+    }
+}
+
+/// What listens already, and what the command line or else the file names.
+fn listen(root: &mut Section, overrides: &Overrides) -> Vec<Listen> {
+    let configured = root.texts("listen");
+    let mut listen = addresses(root, "LISTEN_FDS", &overrides.inherited);
     let others = match (&overrides.listen[..], configured) {
         ([], None) if !listen.is_empty() => Vec::new(),
-        ([], None) => addresses(problems, "listen", &[LISTEN.to_owned()]),
+        ([], None) => addresses(root, "listen", &[LISTEN.to_owned()]),
         ([], Some(list)) if list.is_empty() => {
-            problems.add("listen", "an address is needed");
+            root.problem("listen", "an address is needed");
             Vec::new()
         }
-        ([], Some(list)) => addresses(problems, "listen", &list),
-        (list, _) => addresses(problems, "--listen", list),
+        ([], Some(list)) => addresses(root, "listen", &list),
+        (list, _) => addresses(root, "--listen", list),
     };
     for other in others {
         if !listen.contains(&other) {
             listen.push(other);
         }
     }
-    let access = access(root, problems, &folder);
-    check_reach(&listen, &access, problems);
-    let backends = serving::backends(root, problems);
-    let builtin_models = root.flag(problems, "builtin_models").unwrap_or(true);
-    let models = serving::models(root, problems, &backends, builtin_models);
-    Config {
-        listen,
-        guests_dir: folder.join(
-            root.text(problems, "guests_dir")
-                .unwrap_or_else(|| "guests.d".into()),
-        ),
-        cache_dir: root
-            .text(problems, "cache_dir")
-            .map(|dir| folder.join(dir))
-            .or_else(default_cache_dir),
-        shutdown_grace: root
-            .duration(problems, "shutdown_grace")
-            .unwrap_or(Duration::from_secs(20)),
-        access,
-        http: http(root, problems),
-        guest_limits: guest_limits(root, problems),
-        max_processes: root.count(problems, "max_processes", 1, 4096).unwrap_or(64) as usize,
-        warm_memory: root
-            .size(problems, "warm_memory", MEMORY_MOST)
-            .unwrap_or(1 << 30) as u64,
-        backends,
-        builtin_models,
-        models,
-        guests: guests(root, problems),
-        overrides: overrides.clone(),
-        source,
-    }
+    listen
 }
 
-fn addresses(problems: &mut Problems, key: &str, list: &[String]) -> Vec<Listen> {
+fn addresses(root: &Section, key: &str, list: &[String]) -> Vec<Listen> {
     let mut found = Vec::new();
     for text in list {
         match text.parse() {
             Ok(listen) => found.push(listen),
-            Err(what) => problems.add(key, what),
+            Err(what) => root.problem(key, what),
         }
     }
     found
@@ -92,7 +88,7 @@ fn addresses(problems: &mut Problems, key: &str, list: &[String]) -> Vec<Listen>
 
 /// Anybody who reaches the service can spend the subscription, so an address that other
 /// machines reach needs a key, or the operator's word that it needs none.
-fn check_reach(listen: &[Listen], access: &Access, problems: &mut Problems) {
+fn check_reach(root: &Section, listen: &[Listen], access: &Access) {
     for address in listen {
         let Listen::Tcp(tcp) = address else { continue };
         let name = address.to_string();
@@ -100,7 +96,7 @@ fn check_reach(listen: &[Listen], access: &Access, problems: &mut Problems) {
             && access.keys.is_empty()
             && !access.open_addresses.contains(&name)
         {
-            problems.add(
+            root.problem(
                 "listen",
                 format_args!(
                     "{name} can be reached by other machines: set `api_keys`, or name it in `open_addresses`"
@@ -110,19 +106,19 @@ fn check_reach(listen: &[Listen], access: &Access, problems: &mut Problems) {
     }
 }
 
-fn access(root: &mut Section, problems: &mut Problems, folder: &Path) -> Access {
-    let mut keys = root.texts(problems, "api_keys").unwrap_or_default();
+fn access(root: &mut Section, folder: &Path) -> Access {
+    let mut keys = root.texts("api_keys").unwrap_or_default();
     let mut wanted = !keys.is_empty();
-    if let Some(path) = root.text(problems, "api_keys_file") {
+    if let Some(path) = root.text("api_keys_file") {
         wanted = true;
         match std::fs::read_to_string(folder.join(path)) {
             Ok(text) => keys.extend(text.lines().map(str::to_owned)),
-            Err(e) => problems.add("api_keys_file", format_args!("cannot read it: {e}")),
+            Err(e) => root.problem("api_keys_file", format_args!("cannot read it: {e}")),
         }
     }
     keys.retain(|key| !key.trim().is_empty());
     if wanted && keys.is_empty() {
-        problems.add(
+        root.problem(
             "api_keys",
             "there is no key among them: write one, or remove the setting",
         );
@@ -132,54 +128,50 @@ fn access(root: &mut Section, problems: &mut Problems, folder: &Path) -> Access 
         keys: keys
             .map(|key| Sha256::digest(key.as_bytes()).into())
             .collect(),
-        hosts: root.texts(problems, "allowed_hosts").unwrap_or_default(),
-        open_addresses: root.texts(problems, "open_addresses").unwrap_or_default(),
+        hosts: root.texts("allowed_hosts").unwrap_or_default(),
+        open_addresses: root.texts("open_addresses").unwrap_or_default(),
     }
 }
 
-fn http(root: &mut Section, problems: &mut Problems) -> Http {
+fn http(root: &mut Section) -> Http {
     let forms = [
         ("chunk", KeepAliveForm::Chunk),
         ("comment", KeepAliveForm::Comment),
     ];
     Http {
-        max_body: root.size(problems, "max_body", 1 << 30).unwrap_or(32 << 20),
-        hold: root
-            .duration(problems, "hold")
-            .unwrap_or(Duration::from_secs(10)),
-        keep_alive: keep_alive(root, problems),
+        max_body: root.size("max_body", 1 << 30).unwrap_or(32 << 20),
+        hold: root.duration("hold").unwrap_or(Duration::from_secs(10)),
+        keep_alive: keep_alive(root),
         client_timeout: root
-            .duration(problems, "client_timeout")
+            .duration("client_timeout")
             .unwrap_or(Duration::from_secs(60)),
         keep_alive_form: root
-            .choice(problems, "keep_alive_form", &forms)
+            .choice("keep_alive_form", &forms)
             .unwrap_or(KeepAliveForm::Chunk),
-        max_choices: root.count(problems, "max_choices", 1, 64).unwrap_or(4),
-        refuse_ignored: root
-            .flag(problems, "refuse_ignored_params")
-            .unwrap_or(false),
-        rate_limit_status: rate_limit_status(root, problems),
+        max_choices: root.count("max_choices", 1, 64).unwrap_or(4),
+        refuse_ignored: root.flag("refuse_ignored_params").unwrap_or(false),
+        rate_limit_status: rate_limit_status(root),
     }
 }
 
-fn keep_alive(root: &mut Section, problems: &mut Problems) -> Duration {
+fn keep_alive(root: &mut Section) -> Duration {
     /// Below this, keeping alive would be all that a stream does.
     const LEAST: Duration = Duration::from_millis(50);
     let time = root
-        .duration(problems, "keep_alive")
+        .duration("keep_alive")
         .unwrap_or(Duration::from_secs(15));
     if time < LEAST {
-        problems.add("keep_alive", format_args!("it must be at least {LEAST:?}"));
+        root.problem("keep_alive", format_args!("it must be at least {LEAST:?}"));
     }
     time.max(LEAST)
 }
 
-fn rate_limit_status(root: &mut Section, problems: &mut Problems) -> u16 {
-    match root.count(problems, "rate_limit_status", 429, 503) {
+fn rate_limit_status(root: &mut Section) -> u16 {
+    match root.count("rate_limit_status", 429, 503) {
         None | Some(429) => 429,
         Some(503) => 503,
         Some(other) => {
-            problems.add(
+            root.problem(
                 "rate_limit_status",
                 format_args!("`{other}` is neither 429 nor 503"),
             );
@@ -188,30 +180,26 @@ fn rate_limit_status(root: &mut Section, problems: &mut Problems) -> u16 {
     }
 }
 
-fn guest_limits(root: &mut Section, problems: &mut Problems) -> GuestLimits {
+fn guest_limits(root: &mut Section) -> GuestLimits {
     GuestLimits {
         call: root
-            .duration(problems, "guest_call_timeout")
+            .duration("guest_call_timeout")
             .unwrap_or(Duration::from_millis(500)),
-        memory: root
-            .size(problems, "guest_memory", 1 << 30)
-            .unwrap_or(512 << 20),
-        output: root
-            .size(problems, "guest_output", 1 << 30)
-            .unwrap_or(1 << 20),
+        memory: root.size("guest_memory", 1 << 30).unwrap_or(512 << 20),
+        output: root.size("guest_output", 1 << 30).unwrap_or(1 << 20),
     }
 }
 
-fn guests(root: &mut Section, problems: &mut Problems) -> Vec<Guest> {
+fn guests(root: &mut Section) -> Vec<Guest> {
     let mut guests = Vec::new();
-    for (name, mut section) in root.sections(problems, "guests").unwrap_or_default() {
+    for (name, mut section) in root.sections("guests").unwrap_or_default() {
         let mut guest = Guest::unset(&name);
-        if let Some(config) = section.json(problems, "config") {
+        if let Some(config) = section.json("config") {
             guest.config = config;
         }
-        guest.wasi = section.flag(problems, "wasi").unwrap_or(guest.wasi);
+        guest.wasi = section.flag("wasi").unwrap_or(guest.wasi);
         guests.push(guest);
-        section.finish(problems);
+        section.finish();
     }
     guests
 }

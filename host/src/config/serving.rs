@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::{Problems, Section};
+use super::reader::Section;
 use super::{Backend, Framing, Model, Profile};
 
 /// Variables that a backend gets from the service's environment by default: where its login
@@ -35,43 +35,33 @@ const CLAUDE_MODELS: [(&str, &str); 6] = [
 ];
 
 /// The configured backends, or the built-in ones.
-pub(super) fn backends(root: &mut Section, problems: &mut Problems) -> Vec<Backend> {
-    let Some(sections) = root.sections(problems, "backends") else {
+pub(super) fn backends(root: &mut Section) -> Vec<Backend> {
+    let Some(sections) = root.sections("backends") else {
         let mut defaults = Vec::new();
         for (name, profile) in [("claude", "claude-code"), ("demo", "demo")] {
             let table = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
-            let mut section = Section::new(format!("backends.{name}"), table);
-            defaults.push(backend(name.to_owned(), &mut section, problems));
+            let mut section = root.beside(format!("backends.{name}"), table);
+            defaults.push(backend(name.to_owned(), &mut section));
         }
         return defaults;
     };
     let read = sections.into_iter().map(|(name, mut section)| {
-        let backend = backend(name, &mut section, problems);
-        section.finish(problems);
+        let backend = backend(name, &mut section);
+        section.finish();
         backend
     });
     read.collect()
 }
 
-fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Backend {
+fn backend(name: String, section: &mut Section) -> Backend {
     let profiles = [
         ("claude-code", Profile::ClaudeCode),
         ("demo", Profile::Demo),
     ];
     let profile = section
-        .choice(problems, "profile", &profiles)
+        .choice("profile", &profiles)
         .unwrap_or(Profile::ClaudeCode);
     let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
-    let env = section.environment(problems, "env").unwrap_or_default();
-    for (variable, _) in &env {
-        if crate::backends::profile::is_safety_variable(variable) {
-            let key = format!("{}.{variable}", section.name("env"));
-            problems.add(
-                &key,
-                "the host sets this variable to keep prompts from reading files: remove it",
-            );
-        }
-    }
     let seconds = Duration::from_secs;
     // The demonstration starts in a moment.
     let (warm, continue_for) = match profile {
@@ -80,66 +70,63 @@ fn backend(name: String, section: &mut Section, problems: &mut Problems) -> Back
     };
     Backend {
         adapter: section
-            .text(problems, "adapter")
+            .text("adapter")
             .unwrap_or_else(|| "claude-code".into()),
-        command: section
-            .text(problems, "command")
-            .unwrap_or_else(|| "claude".into()),
-        env,
+        command: section.text("command").unwrap_or_else(|| "claude".into()),
+        env: environment(section),
         pass_env: section
-            .texts(problems, "pass_env")
+            .texts("pass_env")
             .unwrap_or_else(|| PASS_ENV.map(str::to_owned).to_vec()),
         framing: section
-            .choice(problems, "framing", &framings)
+            .choice("framing", &framings)
             .unwrap_or(Framing::Lines),
-        max_concurrent: section
-            .count(problems, "max_concurrent", 1, 1024)
-            .unwrap_or(4) as usize,
-        queue: section.count(problems, "queue", 0, 100_000).unwrap_or(32) as usize,
-        queue_timeout: section
-            .duration(problems, "queue_timeout")
-            .unwrap_or(seconds(60)),
-        max_retries: section.count(problems, "max_retries", 0, 10).unwrap_or(0),
+        max_concurrent: section.count("max_concurrent", 1, 1024).unwrap_or(4) as usize,
+        queue: section.count("queue", 0, 100_000).unwrap_or(32) as usize,
+        queue_timeout: section.duration("queue_timeout").unwrap_or(seconds(60)),
+        max_retries: section.count("max_retries", 0, 10).unwrap_or(0),
         warm: section
-            .count(problems, "warm", 0, 64)
+            .count("warm", 0, 64)
             .map_or(warm, |count| count as usize),
-        warm_max_age: warm_max_age(section, problems),
-        continue_for: section
-            .duration(problems, "continue_for")
-            .unwrap_or(continue_for),
-        start_timeout: section
-            .duration(problems, "start_timeout")
-            .unwrap_or(seconds(30)),
+        warm_max_age: warm_max_age(section),
+        continue_for: section.duration("continue_for").unwrap_or(continue_for),
+        start_timeout: section.duration("start_timeout").unwrap_or(seconds(30)),
         first_output_timeout: section
-            .duration(problems, "first_output_timeout")
+            .duration("first_output_timeout")
             .unwrap_or(seconds(600)),
-        silence_timeout: section
-            .duration(problems, "silence_timeout")
-            .unwrap_or(seconds(300)),
-        request_timeout: section
-            .duration(problems, "request_timeout")
-            .unwrap_or(seconds(3600)),
+        silence_timeout: section.duration("silence_timeout").unwrap_or(seconds(300)),
+        request_timeout: section.duration("request_timeout").unwrap_or(seconds(3600)),
         login_warning: section
-            .duration(problems, "login_warning")
+            .duration("login_warning")
             .unwrap_or(seconds(7 * 24 * 3600)),
-        fetch_urls: section.flag(problems, "fetch_urls").unwrap_or(false),
-        max_line: section
-            .size(problems, "max_line", 1 << 30)
-            .unwrap_or(16 << 20),
+        fetch_urls: section.flag("fetch_urls").unwrap_or(false),
+        max_line: section.size("max_line", 1 << 30).unwrap_or(16 << 20),
         profile,
         name,
     }
 }
 
-fn warm_max_age(section: &mut Section, problems: &mut Problems) -> Duration {
+fn environment(section: &mut Section) -> Vec<(String, String)> {
+    let env = section.environment("env").unwrap_or_default();
+    for (variable, _) in &env {
+        if crate::backends::profile::is_safety_variable(variable) {
+            let key = format!("env.{variable}");
+            section.problem(
+                &key,
+                "the host sets this variable to keep prompts from reading files: remove it",
+            );
+        }
+    }
+    env
+}
+
+fn warm_max_age(section: &mut Section) -> Duration {
     /// Below this, starting processes would be all that a service does.
     const LEAST: Duration = Duration::from_secs(1);
-    let age = section.duration(problems, "warm_max_age");
+    let age = section.duration("warm_max_age");
     let age = age.unwrap_or(Duration::from_secs(1800));
     if age < LEAST {
-        let name = section.name("warm_max_age");
-        problems.add(
-            &name,
+        section.problem(
+            "warm_max_age",
             "it must be at least 1s; `warm = 0` starts nothing ahead",
         );
     }
@@ -147,16 +134,11 @@ fn warm_max_age(section: &mut Section, problems: &mut Problems) -> Duration {
 }
 
 /// The configured models, and the built-in names beside them.
-pub(super) fn models(
-    root: &mut Section,
-    problems: &mut Problems,
-    backends: &[Backend],
-    built_in: bool,
-) -> Vec<Model> {
+pub(super) fn models(root: &mut Section, backends: &[Backend], built_in: bool) -> Vec<Model> {
     let mut models = Vec::new();
-    for (name, mut section) in root.sections(problems, "models").unwrap_or_default() {
-        models.extend(model(name, &mut section, problems, backends));
-        section.finish(problems);
+    for (name, mut section) in root.sections("models").unwrap_or_default() {
+        models.extend(model(name, &mut section, backends));
+        section.finish();
     }
     if built_in {
         let unnamed = |model: &Model| !models.iter().any(|named: &Model| named.name == model.name);
@@ -169,41 +151,28 @@ pub(super) fn models(
     models
 }
 
-fn model(
-    name: String,
-    section: &mut Section,
-    problems: &mut Problems,
-    backends: &[Backend],
-) -> Option<Model> {
-    let backend = section.text(problems, "backend");
-    let model = section
-        .text(problems, "model")
-        .unwrap_or_else(|| name.clone());
-    let context_length = section.count(problems, "context_length", 1, u32::MAX);
+fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Model> {
+    let backend = section.text("backend");
+    let model = section.text("model").unwrap_or_else(|| name.clone());
+    let context_length = section.count("context_length", 1, u32::MAX);
     if section
-        .texts(problems, "transforms")
+        .texts("transforms")
         .is_some_and(|list| !list.is_empty())
     {
         let what = "this version has no transforms: leave the list empty";
-        problems.add(&section.name("transforms"), what);
+        section.problem("transforms", what);
     }
     if !crate::backends::profile::is_model_name(&model) {
         let what = "is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first";
-        problems.add(&section.name("model"), format_args!("`{model}` {what}"));
+        section.problem("model", format_args!("`{model}` {what}"));
     }
     match backend {
         None => {
-            problems.add(
-                &section.name("backend"),
-                "is missing: name one of [backends]",
-            );
+            section.problem("backend", "is missing: name one of [backends]");
             None
         }
         Some(backend) if !backends.iter().any(|b| b.name == backend) => {
-            problems.add(
-                &section.name("backend"),
-                format_args!("there is no [backends.{backend}]"),
-            );
+            section.problem("backend", format_args!("there is no [backends.{backend}]"));
             None
         }
         Some(backend) => Some(Model {

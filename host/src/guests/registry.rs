@@ -314,11 +314,15 @@ impl Loader {
             return;
         }
         self.settings.handled = looks;
+        let overrides = &self.settings.config.overrides;
         let config = match Config::load(&Overrides {
             file: Some(path),
-            ..self.settings.config.overrides.clone()
+            ..overrides.clone()
         }) {
-            Ok(config) => config,
+            Ok(config) => Config {
+                overrides: overrides.clone(),
+                ..config
+            },
             Err(error) => return next.reject(CONFIGURATION, &error.to_string()),
         };
         next.set.rejected.remove(CONFIGURATION);
