@@ -1,8 +1,8 @@
 //! What the adapter costs as a guest, beside the same adapter compiled natively.
 //!
 //! `cargo bench --bench guest` prints rows for the benchmark's table. With `lines native 1000`, or
-//! `guest` instead of `native`, or `requests` instead of `lines`, it only does that: for callgrind,
-//! which counts instructions, so that two runs of different length tell what one costs.
+//! `guest` instead of `native`, or `requests` or `instances` instead of `lines`, it only does that: for
+//! callgrind, which counts instructions, so that two runs of different length tell what one costs.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -72,11 +72,17 @@ impl Guest {
         Ok(Guest { engine, pre })
     }
 
-    /// What a request takes before its process is there.
-    fn open(&self) -> Result<Instance> {
+    /// What wasmtime takes for a request, whatever the guest.
+    fn instance(&self) -> Result<(Store<Nothing>, AdapterGuest)> {
         let mut store = Store::new(&self.engine, Nothing);
         bound(&mut store);
         let guest = self.pre.instantiate(&mut store)?;
+        Ok((store, guest))
+    }
+
+    /// What a request takes before its process is there.
+    fn open(&self) -> Result<Instance> {
+        let (mut store, guest) = self.instance()?;
         let adapter = guest.claude_harness_guest_adapter();
         let configured = adapter.call_configure(&mut store, &"{}".to_owned())?;
         configured.map_err(anyhow::Error::msg)?;
@@ -145,9 +151,11 @@ fn repeat(what: &str, how: &str, count: u32, pooled: bool) -> Result<Duration> {
         match (what, &guest, &mut instance) {
             ("requests", Some(guest), _) => drop(black_box(guest.open()?)),
             ("requests", None, _) => drop(black_box(native()?)),
+            ("instances", Some(guest), _) => drop(black_box(guest.instance()?)),
+            ("instances", None, _) => {}
             ("lines", _, Some(instance)) => instance.line()?,
             ("lines", _, None) => drop(black_box(exchange.output(LINE.as_bytes()))),
-            _ => bail!("requests or lines?"),
+            _ => bail!("requests, instances or lines?"),
         }
     }
     Ok(started.elapsed() / count)
@@ -169,6 +177,7 @@ fn main() -> Result<()> {
     }
     for (what, count, name) in [
         ("requests", 2_000, "guest: a request opened and started"),
+        ("instances", 2_000, "guest: of that, a fresh instance"),
         ("lines", 50_000, "guest: a delta's line"),
     ] {
         let mut both = ["guest", "native"].map(|how| (how, Vec::new()));
@@ -181,6 +190,10 @@ fn main() -> Result<()> {
             times.sort();
             times[times.len() / 2].as_secs_f64() * 1e6
         });
+        if what == "instances" {
+            println!("| {name} | {guest:.2} µs |  |");
+            continue;
+        }
         let ratio = guest / native;
         println!("| {name} | {guest:.2} µs, native {native:.2} µs: {ratio:.1} times | 2.5 times |");
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
 use claude_harness::server::{self, Inherited};
-use claude_harness::{demo, telemetry, warden};
+use claude_harness::{demo, memory, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
@@ -52,6 +52,7 @@ const WORKERS_MIN: usize = 4;
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    memory::share_arenas();
     let arguments = Arguments::parse();
     let serve_arguments = match arguments.command {
         None => arguments.serve,

@@ -15,6 +15,8 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::memory;
+
 /// Files that were not written for this long are removed.
 const KEEP: Duration = Duration::from_secs(60 * 24 * 3600);
 
@@ -52,7 +54,7 @@ impl Cache {
         bytes: &[u8],
     ) -> wasmtime::Result<Component> {
         let Some(folder) = &self.folder else {
-            return Component::new(engine, bytes);
+            return anew(engine, bytes);
         };
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -60,12 +62,18 @@ impl Cache {
         if let Some(component) = load(engine, &file) {
             return Ok(component);
         }
-        let component = Component::new(engine, bytes)?;
+        let component = anew(engine, bytes)?;
         if let Err(error) = store(folder, &file, &component.serialize()?) {
             tracing::warn!(file = %file.display(), %error, "cannot keep a compiled guest");
         }
         Ok(component)
     }
+}
+
+fn anew(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    let component = Component::new(engine, bytes);
+    memory::give_back();
+    component
 }
 
 fn prepare(folder: &Path) -> std::io::Result<()> {
