@@ -51,7 +51,7 @@ const OTHERS: [Other; 3] = [
         arguments: |port| vec![port.to_string()],
     },
     Other {
-        name: "claude-code-api (the Rust registry)",
+        name: "claude-code-api 0.1.3 (the Rust registry)",
         program: "rust/bin/claude-code-api",
         arguments: |_| Vec::new(),
     },
@@ -162,6 +162,8 @@ impl Running {
             .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
             .env("DISABLE_AUTOUPDATER", "1")
             .env("DISABLE_TELEMETRY", "1")
+            // All of them run the same version, whatever they bring along.
+            .env("CLAUDEGATE_CLI_PATH", bin.join("claude"))
             .env("CLAUDE_CODE__SERVER__PORT", port.to_string())
             .env("CLAUDE_CODE__SERVER__HOST", "127.0.0.1")
             .env("CLAUDE_CODE__CLAUDE__COMMAND", bin.join("claude"))
