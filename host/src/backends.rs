@@ -6,6 +6,7 @@ pub(crate) mod profile;
 pub(crate) mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::admission::{Admission, Limits};
 use crate::config;
@@ -20,6 +21,8 @@ pub(crate) struct Backend {
     /// The door outlives a change of the configuration, with those who are in and those who wait.
     pub(crate) admission: Arc<Admission>,
     pub(crate) status: Arc<Status>,
+    /// Tells one way to start its processes from another; a later configuration may have it too.
+    pub(crate) revision: u64,
     guard: Guard,
 }
 
@@ -56,20 +59,21 @@ impl Backend {
             }
             None => Arc::new(Admission::new(limits)),
         };
-        let status = match before.filter(|before| before.is_started_like(config)) {
-            Some(before) => before.status.clone(),
-            None => Arc::new(Status::new(config.profile)),
+        let (status, revision) = match before.filter(|before| before.is_started_like(config)) {
+            Some(before) => (before.status.clone(), before.revision),
+            None => (Arc::new(Status::new(config.profile)), another_revision()),
         };
         Ok(Backend {
             admission,
             status,
+            revision,
             guard: Guard::claude_code(config.fetch_urls)?,
             config: config.clone(),
         })
     }
 
     /// Whether its processes are the same as under another configuration.
-    pub(crate) fn is_started_like(&self, other: &config::Backend) -> bool {
+    fn is_started_like(&self, other: &config::Backend) -> bool {
         let this = &self.config;
         let same_program = this.profile == other.profile && this.command == other.command;
         let same_environment = this.env == other.env && this.pass_env == other.pass_env;
@@ -88,6 +92,7 @@ impl Backend {
         let line = profile::exchange(&self.config, model, &[]).ok()?;
         Some(Arc::new(Launch {
             backend: self.config.name.clone(),
+            revision: self.revision,
             line,
             reading: Reading::of(&self.config),
             is_plain: true,
@@ -98,4 +103,9 @@ impl Backend {
     pub(crate) fn seal(&self, bytes: &[u8]) -> Result<Vec<u8>, guard::Refusal> {
         self.guard.seal(bytes)
     }
+}
+
+fn another_revision() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -25,11 +25,11 @@ use crate::failure::{Failure, Kind};
 use crate::guests::contract::adapter::Effect;
 use crate::guests::exchange::GuestExchange;
 use crate::guests::{GuestError, types};
-use crate::pool::{Pool, Terms};
+use crate::pool::Pool;
 use crate::processes::Output;
 use clock::Clock;
-pub(crate) use failures::not_opened;
 use failures::{api_failure, guest_failure};
+pub(crate) use failures::{no_process, not_opened};
 use seat::{Next, Seat};
 
 /// What an adapter may write beside four times the request's size, in bytes: the frame of its
@@ -46,8 +46,10 @@ pub(crate) struct Order {
     pub(crate) size: usize,
     /// Who may go on with the conversation.
     pub(crate) caller: Caller,
-    /// What may wait for it and stay behind.
-    pub(crate) terms: Terms,
+    /// How long it may wait for a process.
+    pub(crate) deadline: std::time::Instant,
+    /// It only asks what the backend offers: nothing waits for it or stays behind.
+    pub(crate) is_probe: bool,
 }
 
 /// A request being answered.

@@ -4,7 +4,7 @@
 //! somebody asks for the state and what is known of it has grown old. Requests renew it anyway.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, watch};
@@ -16,7 +16,7 @@ use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::{Guests, types};
-use crate::pool::{Pool, Terms};
+use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::setup::Setups;
 
@@ -153,7 +153,8 @@ impl Rounds {
             model: MODEL.into(),
             size: 0,
             caller: None,
-            terms: Terms::NONE,
+            deadline: Instant::now() + PROBE,
+            is_probe: true,
         };
         let probed = async {
             let mut exchange = Exchange::begin(order, opened, &self.pool, permit).await?;

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::backends::Backend;
 use crate::backends::profile::CommandLine;
-use crate::config;
 use crate::processes::{Process, Processes, Reading, Slot, SpawnError};
 use waiting::Waiting;
 
@@ -37,15 +37,19 @@ const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
 pub(crate) struct Launch {
     /// The backend's name.
     pub(crate) backend: String,
+    /// Which way to start its processes this is.
+    pub(crate) revision: u64,
     pub(crate) line: CommandLine,
     pub(crate) reading: Reading,
     /// A request set nothing of it but the model.
     pub(crate) is_plain: bool,
 }
 
-/// How many processes wait behind a launch line, and for how long.
+/// How many processes of a backend wait behind each launch line, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
+    /// The way to start processes that they are for; those that were started otherwise do not wait.
+    pub(crate) revision: u64,
     /// Processes that are kept warm.
     pub(crate) warm: usize,
     /// How long one of them may wait.
@@ -55,19 +59,14 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// No process waits, before or after.
-    pub(crate) const NONE: Terms = Terms {
-        warm: 0,
-        max_age: Duration::ZERO,
-        continue_for: Duration::ZERO,
-    };
-
     /// What the operator wants for a backend.
-    pub(crate) fn of(backend: &config::Backend) -> Self {
+    pub(crate) fn of(backend: &Backend) -> Self {
+        let config = &backend.config;
         Terms {
-            warm: backend.warm,
-            max_age: backend.warm_max_age,
-            continue_for: backend.continue_for,
+            revision: backend.revision,
+            warm: config.warm,
+            max_age: config.warm_max_age,
+            continue_for: config.continue_for,
         }
     }
 }
@@ -88,6 +87,17 @@ pub(crate) struct Claimed {
     pub(crate) origin: Origin,
     /// What the adapter left for whoever goes on with the conversation.
     pub(crate) memo: Option<String>,
+}
+
+impl Claimed {
+    /// One that was started for the request.
+    pub(crate) fn new(process: Process) -> Self {
+        Claimed {
+            process,
+            origin: Origin::New,
+            memo: None,
+        }
+    }
 }
 
 /// Where a request's process came from.
@@ -131,7 +141,12 @@ pub(crate) struct Pool {
     hurried: AtomicUsize,
     /// Requests that wait for a place among all processes.
     wanting: AtomicUsize,
+    /// Held by a request that takes several processes, until it has them.
+    turn: tokio::sync::Mutex<()>,
 }
+
+/// A request's turn to take several processes.
+pub(crate) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// A request that waits for the first piece of its answer: nothing is started ahead meanwhile.
 pub(crate) struct Hurry(Arc<Pool>);
@@ -145,6 +160,7 @@ impl Pool {
             changed: Notify::new(),
             hurried: AtomicUsize::new(0),
             wanting: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -152,23 +168,22 @@ impl Pool {
     pub(crate) async fn claim(
         &self,
         launch: &Arc<Launch>,
-        terms: Terms,
         conversation: Option<&Conversation>,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<Claimed, NoProcess> {
-        if terms != Terms::NONE {
-            let found = self.waiting().take(launch, terms, conversation);
-            self.changed.notify_one();
-            if let Some(claimed) = found {
-                return Ok(claimed);
-            }
+        let found = self.waiting().take(launch, conversation);
+        self.changed.notify_one();
+        match found {
+            Some(claimed) => Ok(claimed),
+            None => self.start(launch, deadline).await.map(Claimed::new),
         }
-        let deadline = Instant::now() + patience;
-        Ok(Claimed {
-            process: self.start(launch, deadline).await?,
-            origin: Origin::New,
-            memo: None,
-        })
+    }
+
+    /// Waits for the turn to take several processes. They are taken one by one, and two requests that
+    /// each had some of theirs would wait for one another.
+    pub(crate) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, NoProcess> {
+        let turn = tokio::time::timeout_at(deadline.into(), self.turn.lock());
+        turn.await.map_err(|_| NoProcess::Full)
     }
 
     /// A new process, for which another one that waits has to go if there are too many.
@@ -216,14 +231,25 @@ impl Pool {
         self.waiting().holds_any(launch)
     }
 
+    /// Whether the backend's processes are still started like this.
+    pub(crate) fn is_current(&self, launch: &Launch) -> bool {
+        self.waiting().lines().terms(launch).is_some()
+    }
+
+    /// Whether processes of this kind are kept after an answer.
+    pub(crate) fn keeps(&self, launch: &Launch) -> bool {
+        self.waiting().keeps_for(launch).is_some()
+    }
+
     /// Keeps a process whose answer is complete, as long as there is room and time.
-    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, held: Held, terms: Terms) {
-        if self.wanting.load(Ordering::Relaxed) > 0 {
-            return;
-        }
-        let surplus = self
-            .waiting()
-            .keep(launch, process, held, terms.continue_for);
+    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, held: Held) {
+        let mut waiting = self.waiting();
+        // Looked at under the lock: whoever wants a place now sees what is kept, or is seen here.
+        let surplus = match self.wanting.load(Ordering::Relaxed) {
+            0 => waiting.keep(launch, process, held),
+            _ => vec![process],
+        };
+        drop(waiting);
         drop(surplus);
     }
 
@@ -252,23 +278,17 @@ impl Pool {
         }
     }
 
-    /// Ends all that waits for a backend: what it knows is out of date.
-    pub(crate) fn forget(&self, backend: &str) {
-        self.waiting().lines().forget(backend);
-        let ended = self.waiting().take_all(backend);
-        drop(ended);
-    }
-
     /// The launch lines that are kept warm whether or not they are used, what holds for each backend,
-    /// and the memory that processes may hold while they wait, in bytes.
+    /// and the memory that processes may hold while they wait, in bytes. What was started otherwise
+    /// ends, and nothing waits for longer than it may now.
     pub(crate) fn configure(
         &self,
         lines: &[Arc<Launch>],
-        terms: &BTreeMap<String, Terms>,
+        terms: BTreeMap<String, Terms>,
         memory: u64,
     ) {
-        self.waiting().limit(memory);
-        self.waiting().lines().configure(lines, terms);
+        let outdated = self.waiting().configure(lines, terms, memory);
+        drop(outdated);
         self.changed.notify_one();
     }
 

@@ -5,9 +5,9 @@
 //! [`warden`] does the same if this service is killed.
 
 mod lines;
+mod proc;
 mod process;
 mod strays;
-mod usage;
 pub mod warden;
 mod workdirs;
 
@@ -27,8 +27,8 @@ use strays::Marks;
 use warden::Warden;
 use workdirs::Workdirs;
 
+pub(crate) use proc::cpu_time;
 pub(crate) use process::{Output, Process};
-pub(crate) use usage::cpu_time;
 
 /// How long a process has after SIGTERM before its group is killed. Long enough to write down
 /// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
@@ -72,8 +72,8 @@ impl Slots {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has there be as many as there shall be, as far as they are free. True if some are left over.
-    fn settle(&self) -> bool {
+    /// Has there be as many as there shall be, as far as they are free; how many are left over.
+    fn settle(&self) -> usize {
         let mut count = self.count();
         if count.wanted > count.there {
             self.free.add_permits(count.wanted - count.there);
@@ -81,7 +81,18 @@ impl Slots {
         } else {
             count.there -= self.free.forget_permits(count.there - count.wanted);
         }
-        count.there > count.wanted
+        count.there - count.wanted
+    }
+
+    /// A place that became free, unless there are more than there shall be: then it goes.
+    fn hand_out(&self, slot: Slot) -> Option<Slot> {
+        let mut count = self.count();
+        if count.there <= count.wanted {
+            return Some(slot);
+        }
+        slot.forget();
+        count.there -= 1;
+        None
     }
 }
 
@@ -116,7 +127,7 @@ impl Processes {
         let workdirs = Workdirs::new()?;
         let marks = Marks::new()?;
         Ok(Processes {
-            warden: Warden::start(workdirs.root(), marks.service())?,
+            warden: Warden::start(&workdirs.root(), marks.service())?,
             workdirs,
             marks,
             endings: TaskTracker::new(),
@@ -136,9 +147,11 @@ impl Processes {
         self.slots.settle();
     }
 
-    /// Whether there are more than there shall be.
-    pub(crate) fn are_too_many(&self) -> bool {
-        self.slots.settle()
+    /// How many more there are than there shall be, beside those whose end has begun.
+    pub(crate) fn surplus(&self) -> usize {
+        // In this order one that ends meanwhile makes it smaller, not larger.
+        let ending = self.endings();
+        self.slots.settle().saturating_sub(ending)
     }
 
     /// Processes whose end has begun.
@@ -148,12 +161,23 @@ impl Processes {
 
     /// A place for another process, if there is one.
     pub(crate) fn try_slot(&self) -> Option<Slot> {
-        self.slots.free.clone().try_acquire_owned().ok()
+        loop {
+            let slot = self.slots.free.clone().try_acquire_owned().ok()?;
+            if let Some(slot) = self.slots.hand_out(slot) {
+                return Some(slot);
+            }
+        }
     }
 
-    /// A place for another process, as soon as there is one.
+    /// A place for another process, as soon as there is one. Whoever had one that there shall not be any
+    /// more goes to the end of the line.
     pub(crate) async fn slot(&self) -> Option<Slot> {
-        self.slots.free.clone().acquire_owned().await.ok()
+        loop {
+            let slot = self.slots.free.clone().acquire_owned().await.ok()?;
+            if let Some(slot) = self.slots.hand_out(slot) {
+                return Some(slot);
+            }
+        }
     }
 
     /// Starts a process. `until_gone` is dropped when nothing is left of it.

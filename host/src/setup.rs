@@ -42,12 +42,8 @@ impl Setup {
     /// Tells the pool what to keep warm.
     fn tell(&self, pool: &Pool) {
         let backends = self.backends.iter();
-        let terms = backends.map(|b| (b.config.name.clone(), Terms::of(&b.config)));
-        pool.configure(
-            &self.warm_lines(),
-            &terms.collect(),
-            self.config.warm_memory,
-        );
+        let terms = backends.map(|b| (b.config.name.clone(), Terms::of(b)));
+        pool.configure(&self.warm_lines(), terms.collect(), self.config.warm_memory);
     }
 
     /// The launch lines of the models that stand in the configuration.
@@ -107,13 +103,6 @@ impl Setups {
                 key,
                 "this setting changes with the next start of the service"
             );
-        }
-        for backend in &before.backends {
-            let mut others = config.backends.iter();
-            let same = others.find(|other| other.name == backend.config.name);
-            if !same.is_some_and(|same| backend.is_started_like(same)) {
-                self.pool.forget(&backend.config.name);
-            }
         }
         self.processes.limit(config.max_processes);
         next.tell(&self.pool);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use harness_tests::poll;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::fake::{ANSWER, Fake};
 
@@ -32,11 +32,7 @@ fn peak(fake: &Fake) -> u64 {
 }
 
 async fn is_quiet(fake: &Fake) {
-    poll::until("a quiet service", Duration::from_secs(10), async || {
-        let (_, health) = fake.host.get("/health").await;
-        (health["backends"]["fake"]["in_flight"] == 0).then_some(())
-    })
-    .await;
+    fake.load(0, 0).await;
     fake.all_gone(Duration::from_secs(5)).await;
 }
 
@@ -91,33 +87,15 @@ async fn a_thousand_clients_that_say_nothing_cost_the_others_nothing() {
     is_quiet(&fake).await;
 }
 
-/// A client that asks for an endless stream and whose socket takes little.
-async fn slow_client(fake: &Fake) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let address = fake.host.authority().parse().unwrap();
-    let mut client = socket.connect(address).await.unwrap();
-    let mut body = hello();
-    body["stream"] = true.into();
-    let body = body.to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    client
-        .write_all(format!("{head}{body}").as_bytes())
-        .await
-        .unwrap();
-    client
-}
-
 #[tokio::test]
 async fn a_slow_reader_holds_its_own_stream_only() {
     let settings = "max_concurrent = 32";
     let fake = Fake::start_with("#init\n#read\n#burst 100000000\n", settings, "");
+    let mut body = hello();
+    body["stream"] = true.into();
     let mut slow = Vec::new();
     for _ in 0..8 {
-        slow.push(slow_client(&fake).await);
+        slow.push(fake.slow_client(&body).await);
     }
     fake.started(8).await;
     // A byte now and then, while others are served.
@@ -131,11 +109,8 @@ async fn a_slow_reader_holds_its_own_stream_only() {
         assert!(started.elapsed() < Duration::from_secs(5));
     }
     assert!(peak(&fake) < MEMORY_MAX, "{} MB", peak(&fake));
-    poll::until("only the slow ones", Duration::from_secs(5), async || {
-        let (_, health) = fake.host.get("/health").await;
-        (health["backends"]["fake"]["in_flight"] == 8).then_some(())
-    })
-    .await;
+    // Only the slow ones.
+    fake.load(8, 0).await;
     drop(slow);
     is_quiet(&fake).await;
 }
@@ -147,22 +122,15 @@ async fn whoever_waits_in_the_queue_and_leaves_is_forgotten() {
     let mut body = hello();
     body["stream"] = true.into();
     let holds = fake.host.send(&body).await;
-    let queued = async |count: u64| {
-        poll::until("those who wait", Duration::from_secs(5), async || {
-            let (_, health) = fake.host.get("/health").await;
-            (health["backends"]["fake"]["queued"] == count).then_some(())
-        })
-        .await;
-    };
     for _ in 0..3 {
         let waits = async {
             futures_util::future::join(fake.host.send(&body), fake.host.send(&body)).await
         };
         tokio::select! {
             _ = waits => panic!("there is no place"),
-            () = queued(2) => {}
+            () = fake.load(1, 2) => {}
         }
-        queued(0).await;
+        fake.load(1, 0).await;
     }
     assert_eq!(
         fake.pids().len(),
@@ -180,39 +148,31 @@ async fn keys_take_turns() {
     let keys = "api_keys = [\"crowd\", \"single\"]";
     let fake = Fake::start_with("#init\n#read\n#text a\n#hang\n", settings, keys);
     let send = async |key: &str, stream: bool| {
-        let mut body = hello();
-        body["stream"] = stream.into();
+        let asks = json!([{"role": "user", "content": format!("I am {key}")}]);
+        let body = json!({"model": "fake", "stream": stream, "messages": asks});
         let url = fake.host.url("/v1/chat/completions");
         let request = fake.host.client().post(url).bearer_auth(key);
         let response = request.json(&body).send().await.unwrap();
         assert_eq!(response.status(), 200);
         response
     };
-    let done = std::sync::Mutex::new(Vec::new());
-    let ask = async |key: &'static str| {
-        drop(send(key, false).await.bytes().await);
-        done.lock().unwrap().push(key);
-    };
-    let queued = async |count: u64| {
-        poll::until("those who wait", Duration::from_secs(10), async || {
-            let (_, health) = fake.host.get("/health").await;
-            (health["backends"]["fake"]["queued"] == count).then_some(())
-        })
-        .await;
-    };
+    let ask = async |key: &str| drop(send(key, false).await.bytes().await);
     // The only place is taken until both are in line.
     let holds = send("crowd", true).await;
     fake.play(ANSWER);
     let crowd = futures_util::future::join_all((0..5).map(|_| ask("crowd")));
     let single = async {
-        queued(5).await;
+        fake.load(1, 5).await;
         ask("single").await;
     };
     let opens = async {
-        queued(6).await;
+        fake.load(1, 6).await;
         drop(holds);
     };
     tokio::join!(crowd, single, opens);
-    let place = done.lock().unwrap().iter().position(|key| *key == "single");
-    assert_eq!(place, Some(1), "{:?}", done.lock().unwrap());
+    // What the processes read, one after the other: whoever held the place, one of his own, the other key.
+    let read = std::fs::read_to_string(fake.stdin()).unwrap();
+    let asked: Vec<&str> = read.lines().filter(|line| line.contains("I am")).collect();
+    let place = asked.iter().position(|line| line.contains("I am single"));
+    assert_eq!((asked.len(), place), (7, Some(2)), "{read}");
 }

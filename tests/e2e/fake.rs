@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use harness_tests::host::{Host, fake_cli, process_per_request};
 use harness_tests::poll;
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A service with the model `fake`, and the file in which its processes' ids are.
 pub(crate) struct Fake {
@@ -80,6 +83,22 @@ impl Fake {
         self.host.home().join("stdin")
     }
 
+    /// A client that asks, and whose socket takes little of the answer.
+    pub(crate) async fn slow_client(&self, body: &Value) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let address = self.host.authority().parse().unwrap();
+        let mut client = socket.connect(address).await.unwrap();
+        let body = body.to_string();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = format!("{head}{body}");
+        client.write_all(request.as_bytes()).await.unwrap();
+        client
+    }
+
     /// Waits until so many processes were started.
     pub(crate) async fn started(&self, count: usize) -> Vec<i32> {
         poll::until(
@@ -88,6 +107,17 @@ impl Fake {
             async || Some(self.pids()).filter(|pids| pids.len() >= count),
         )
         .await
+    }
+
+    /// Waits until as many requests as this are served, and wait in the queue.
+    pub(crate) async fn load(&self, in_flight: u64, queued: u64) {
+        let what = format!("{in_flight} requests in flight and {queued} in the queue");
+        poll::until(&what, Duration::from_secs(10), async || {
+            let (_, health) = self.host.get("/health").await;
+            let backend = &health["backends"]["fake"];
+            (backend["in_flight"] == in_flight && backend["queued"] == queued).then_some(())
+        })
+        .await;
     }
 
     /// Waits until none of the processes is left.

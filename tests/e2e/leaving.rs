@@ -78,27 +78,12 @@ async fn bytes_behind_the_request_do_not_hide_that_the_client_left() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_loses_its_place() {
-    use tokio::io::AsyncWriteExt;
     let fake = Fake::start_with(
         "#init\n#read\n#deltas 1000000 0\n",
         "",
         "client_timeout = \"500ms\"",
     );
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut socket = socket
-        .connect(fake.host.authority().parse().unwrap())
-        .await
-        .unwrap();
-    let body = hello(true).to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    socket
-        .write_all(format!("{head}{body}").as_bytes())
-        .await
-        .unwrap();
+    let _client = fake.slow_client(&hello(true)).await;
     fake.started(1).await;
     fake.all_gone(Duration::from_secs(10)).await;
 }

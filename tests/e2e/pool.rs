@@ -127,9 +127,14 @@ async fn fewer_processes_after_a_change_of_the_configuration() {
     waiting(&fake, 2, 0).await;
     change("warm = 2", "max_processes = 1");
     waiting(&fake, 1, 0).await;
+    change("warm = 0\ncontinue_for = \"1h\"", "");
+    waiting(&fake, 0, 0).await;
+    fake.play(CHAT);
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+    waiting(&fake, 0, 1).await;
+    // What is kept already is not kept for longer than it may be now.
     change("warm = 0", "");
     waiting(&fake, 0, 0).await;
-    assert_eq!(fake.host.post(&hello()).await.0, 200);
 }
 
 #[tokio::test]
@@ -235,6 +240,69 @@ async fn more_requests_than_processes_wait_for_one() {
     for (status, answer) in futures_util::future::join_all(all).await {
         assert_eq!(status, 200, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn requests_for_several_answers_do_not_wait_for_one_another() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#text a\n#hang\n",
+        "max_concurrent = 8\nqueue_timeout = \"20s\"",
+        "max_processes = 2",
+    );
+    let mut body = hello();
+    body["stream"] = true.into();
+    let singles = (fake.host.send(&body).await, fake.host.send(&body).await);
+    fake.started(2).await;
+    fake.play(ANSWER);
+    let mut body = hello();
+    body["n"] = 2.into();
+    let doubles = futures_util::future::join(fake.host.post(&body), fake.host.post(&body));
+    let opens = async {
+        fake.load(6, 0).await;
+        drop(singles);
+    };
+    let ((one, other), ()) = tokio::join!(doubles, opens);
+    for (status, answer) in [one, other] {
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["choices"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn fewer_processes_while_all_are_busy_and_requests_wait() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#text a\n#hang\n",
+        "max_concurrent = 4",
+        "max_processes = 2",
+    );
+    let mut stream = hello();
+    stream["stream"] = true.into();
+    let first = fake.host.send(&stream).await;
+    let second = fake.host.send(&stream).await;
+    let pids = fake.started(2).await;
+    fake.play(ANSWER);
+    let config = Fake::config(fake.host.home(), "max_concurrent = 4", "max_processes = 1");
+    let body = hello();
+    let mut third = std::pin::pin!(fake.host.post(&body));
+    let fewer = async {
+        fake.load(3, 0).await;
+        fake.host.reconfigure(&config);
+        fake.host.signal(Signal::HUP);
+        fake.host.logged("the configuration was read again").await;
+        drop(first);
+        poll::until("the end of the first", SOON, async || {
+            (pids.iter().filter(|pid| poll::is_alive(**pid)).count() == 1).then_some(())
+        })
+        .await;
+    };
+    tokio::select! {
+        (status, _) = &mut third => panic!("answered beside the second: {status}"),
+        () = fewer => {}
+    }
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut third).await;
+    assert!(early.is_err(), "answered beside the second: {early:?}");
+    drop(second);
+    assert_eq!(third.await.0, 200);
 }
 
 /// Two answers, if the conversation goes on.

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -22,17 +23,16 @@ use super::observed::Record;
 use super::request::ChatRequest;
 use super::sse;
 use super::wire::Head;
-use crate::admission::{Caller, Shed};
+use crate::admission::{Caller, Permit, Shed};
 use crate::ascii_json;
 use crate::backends::Backend;
 use crate::blocking;
 use crate::config::{Config, Http};
-use crate::exchange::{Event, Exchange, Order, not_opened};
+use crate::exchange::{Event, Exchange, Order, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::types;
 use crate::models::Route;
-use crate::pool::Terms;
 use crate::service::Service;
 use crate::setup::Setup;
 
@@ -106,7 +106,7 @@ impl Call<'_> {
         record.routed(label, request.stream);
         let count = count(&request, &self.setup.config, &backend)?;
         let entered = backend.admission.enter(self.caller, count).await;
-        let mut permits = entered.map_err(|shed| full(&shed))?;
+        let permits = entered.map_err(|shed| full(&shed))?;
         let adapter = &backend.config.adapter;
         let guest = self.service.guests.current().serving.get(adapter).cloned();
         let guest = guest.ok_or_else(|| self.missing_guest(adapter))?;
@@ -117,35 +117,48 @@ impl Call<'_> {
             model: request.model.clone(),
             fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
         };
-        let context = types::Context {
-            id: head.id.clone(),
-            created: head.created,
-            model: model.clone(),
-            extra: json!({
-                "fetch_urls": backend.config.fetch_urls,
-                "resolved_model": backend.status.offer(&model).and_then(|offer| offer.resolved),
-            })
-            .to_string(),
-        };
+        let patience = backend.config.queue_timeout;
         let order = Order {
-            backend: backend.clone(),
+            backend,
             model,
             size: request.json.len(),
             caller: self.caller,
-            terms: Terms::of(&backend.config),
+            deadline: Instant::now() + patience,
+            is_probe: false,
         };
-        let mut exchanges = Vec::with_capacity(count);
-        while let Some(permit) = permits.split() {
-            let opened = GuestExchange::open(guest.clone(), &context, &request.json)
-                .map_err(|reason| not_opened(adapter, reason))?;
-            let pool = &self.service.pool;
-            exchanges.push(Exchange::begin(order.clone(), opened, pool, permit).await?);
-        }
+        let context = context(&head, &order);
+        let open = |_| GuestExchange::open(guest.clone(), &context, &request.json);
+        let opened: Result<Vec<_>, _> = (0..count).map(open).collect();
+        let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
+        let exchanges = self.exchanges(&order, opened, permits).await?;
         Ok(Begun {
             request,
             choices: Choices::new(exchanges),
             head,
         })
+    }
+
+    /// A process for each exchange.
+    async fn exchanges(
+        &self,
+        order: &Order,
+        opened: Vec<GuestExchange>,
+        mut permits: Permit,
+    ) -> Result<Vec<Exchange>, Failure> {
+        let pool = &self.service.pool;
+        let busy = |error| no_process(&order.backend, error);
+        let _turn = match opened.len() {
+            1 => None,
+            _ => Some(pool.turn(order.deadline).await.map_err(busy)?),
+        };
+        let mut exchanges = Vec::with_capacity(opened.len());
+        for (guest, permit) in opened
+            .into_iter()
+            .zip(std::iter::from_fn(|| permits.split()))
+        {
+            exchanges.push(Exchange::begin(order.clone(), guest, pool, permit).await?);
+        }
+        Ok(exchanges)
     }
 
     fn missing_guest(&self, adapter: &str) -> Failure {
@@ -157,6 +170,21 @@ impl Call<'_> {
             ),
         };
         Failure::new(Kind::Guest, message).logged()
+    }
+}
+
+/// What an adapter is told of a request beside its words.
+fn context(head: &Head, order: &Order) -> types::Context {
+    let offer = order.backend.status.offer(&order.model);
+    types::Context {
+        id: head.id.clone(),
+        created: head.created,
+        model: order.model.clone(),
+        extra: json!({
+            "fetch_urls": order.backend.config.fetch_urls,
+            "resolved_model": offer.and_then(|offer| offer.resolved),
+        })
+        .to_string(),
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::backends::Backend;
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::NotOpened;
 use crate::guests::{GuestError, types};
+use crate::pool::NoProcess;
 
 /// An adapter that did not open an exchange, as the request's failure.
 pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
@@ -12,6 +14,23 @@ pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
         NotOpened::Refused(error) => api_failure(error),
         NotOpened::Broken(error) => guest_failure(guest, &error),
     }
+}
+
+/// A request for which there is no process, as its failure.
+pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
+    let NoProcess::Spawn(error) = error else {
+        let retry = Duration::from_secs(1);
+        let mut failure = Failure::new(Kind::QueueFull, format!("the service is busy: {error}"));
+        failure.retry_after = Some(retry);
+        return failure;
+    };
+    backend.status.not_started(&error);
+    let health = backend.status.health();
+    let way_out = match health.remedy() {
+        [] => String::new(),
+        commands => format!("; to mend it: `{}`", commands.join("`, then `")),
+    };
+    Failure::new(Kind::Backend, health.message() + &way_out).logged()
 }
 
 pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::Order;
-use super::failures::guest_failure;
+use super::failures::{guest_failure, no_process};
 use crate::admission::{Caller, Permit};
 use crate::backends::{Backend, profile};
 use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::GuestError;
 use crate::guests::exchange::GuestExchange;
-use crate::pool::{Claimed, Conversation, Held, Hurry, Launch, NoProcess, Origin, Pool, Terms};
+use crate::pool::{Claimed, Conversation, Held, Hurry, Launch, Origin, Pool};
 use crate::processes::{Output, Process, Reading};
 use crate::telemetry::names;
 
@@ -23,7 +23,7 @@ pub(super) struct Seat {
     backend: Arc<Backend>,
     pool: Arc<Pool>,
     launch: Arc<Launch>,
-    terms: Terms,
+    is_probe: bool,
     patience: Duration,
     /// None once it was left to the pool, or while another one is awaited.
     process: Option<Process>,
@@ -64,8 +64,7 @@ impl Seat {
         let broken = |guest: &GuestExchange, error| guest_failure(&guest.guest().name, &error);
         let launch = launch(order, guest).map_err(|error| broken(guest, error))?;
         let config = &order.backend.config;
-        let terms = order.terms;
-        let conversation = match !terms.continue_for.is_zero() && pool.holds_any(&launch) {
+        let conversation = match !order.is_probe && pool.holds_any(&launch) {
             true => {
                 let history = guest.history(order.size);
                 let history = history.map_err(|error| broken(guest, error))?;
@@ -74,10 +73,11 @@ impl Seat {
             false => None,
         };
         let hurry = pool.hurry();
-        let patience = config.queue_timeout;
-        let claimed = pool
-            .claim(&launch, terms, conversation.as_ref(), patience)
-            .await;
+        let deadline = order.deadline;
+        let claimed = match order.is_probe {
+            true => pool.start(&launch, deadline).await.map(Claimed::new),
+            false => pool.claim(&launch, conversation.as_ref(), deadline).await,
+        };
         let Claimed {
             mut process,
             origin,
@@ -90,8 +90,8 @@ impl Seat {
             backend: order.backend.clone(),
             pool: pool.clone(),
             launch,
-            terms,
-            patience,
+            is_probe: order.is_probe,
+            patience: config.queue_timeout,
             process: Some(process),
             permit: None,
             origin,
@@ -169,7 +169,7 @@ impl Seat {
 
     /// A piece of the answer is there.
     pub(super) fn answers(&mut self) {
-        if self.hurry.take().is_some() {
+        if self.hurry.take().is_some() && self.pool.is_current(&self.launch) {
             self.pool.trust(&self.launch.backend);
         }
     }
@@ -184,7 +184,7 @@ impl Seat {
     /// The request failed. What waits is not trusted any more if its login is not.
     pub(super) fn failed(&mut self, kind: Kind) {
         self.hurry = None;
-        if kind == Kind::Authentication {
+        if kind == Kind::Authentication && self.pool.is_current(&self.launch) {
             self.pool.distrust(&self.launch.backend);
         }
     }
@@ -193,7 +193,7 @@ impl Seat {
     /// `size` is how many bytes were asked and answered.
     pub(super) fn keep(&mut self, guest: &mut GuestExchange, size: usize, caller: Caller) {
         self.hurry = None;
-        if self.terms.continue_for.is_zero() {
+        if self.is_probe || !self.pool.keeps(&self.launch) {
             return;
         }
         let holding = match guest.holding(size) {
@@ -211,8 +211,7 @@ impl Seat {
         if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
             // Free once the process is in the pool, for whoever enters then finds it there.
             self.permit = process.rest();
-            let launch = self.launch.clone();
-            self.pool.keep(launch, process, held, self.terms);
+            self.pool.keep(self.launch.clone(), process, held);
             self.permit = None;
         }
     }
@@ -230,6 +229,7 @@ fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, Guest
         .map_err(|error| GuestError::Contract(error.to_string()))?;
     Ok(Arc::new(Launch {
         backend: config.name.clone(),
+        revision: order.backend.revision,
         line,
         reading: Reading::of(config),
         is_plain: placeholders.is_empty(),
@@ -248,20 +248,4 @@ fn name(guest: &GuestExchange, caller: &Caller, history: &[u8]) -> Conversation 
     digest.update(caller.unwrap_or_default());
     blocking::run_on(history.len(), || digest.update(history));
     digest.finalize().into()
-}
-
-fn no_process(backend: &Backend, error: NoProcess) -> Failure {
-    let NoProcess::Spawn(error) = error else {
-        let retry = Duration::from_secs(1);
-        let mut failure = Failure::new(Kind::QueueFull, format!("the service is busy: {error}"));
-        failure.retry_after = Some(retry);
-        return failure;
-    };
-    backend.status.not_started(&error);
-    let health = backend.status.health();
-    let way_out = match health.remedy() {
-        [] => String::new(),
-        commands => format!("; to mend it: `{}`", commands.join("`, then `")),
-    };
-    Failure::new(Kind::Backend, health.message() + &way_out).logged()
 }

@@ -7,7 +7,8 @@ use wasmtime::component::ResourceAny;
 
 use super::GuestError;
 use super::admission::Guest;
-use super::contract::{AdapterGuest, adapter, types};
+use super::contract::adapter::{self, Effect, GuestExchange as GuestCalls};
+use super::contract::{AdapterGuest, types};
 use super::engine::{Effort, State};
 
 /// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
@@ -98,35 +99,25 @@ impl GuestExchange {
 
     /// Values for the launch profile's placeholders.
     pub(crate) fn placeholders(&mut self) -> Result<Vec<adapter::Placeholder>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_placeholders(store, exchange);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(0), call)
+        self.call(Effort::Request(0), |adapter, store, exchange| {
+            adapter.call_placeholders(store, exchange)
+        })
     }
 
     /// What a process must hold to go on with this request of `request_size` bytes.
     pub(crate) fn history(&mut self, request_size: usize) -> Result<Option<Vec<u8>>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_history(store, exchange);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(request_size), call)
+        let effort = Effort::Request(request_size);
+        self.call(effort, |adapter, store, exchange| {
+            adapter.call_history(store, exchange)
+        })
     }
 
     /// The process is there. `request_size` is how many bytes there may be to write.
-    pub(crate) fn start(
-        &mut self,
-        request_size: usize,
-    ) -> Result<Vec<adapter::Effect>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_start(store, exchange);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(request_size), call)
+    pub(crate) fn start(&mut self, request_size: usize) -> Result<Vec<Effect>, GuestError> {
+        let effort = Effort::Request(request_size);
+        self.call(effort, |adapter, store, exchange| {
+            adapter.call_start(store, exchange)
+        })
     }
 
     /// The process is there, and holds the history. `memo` is from the exchange before.
@@ -134,13 +125,11 @@ impl GuestExchange {
         &mut self,
         memo: &str,
         request_size: usize,
-    ) -> Result<Vec<adapter::Effect>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_resume(store, exchange, memo);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(request_size), call)
+    ) -> Result<Vec<Effect>, GuestError> {
+        let effort = Effort::Request(request_size);
+        self.call(effort, |adapter, store, exchange| {
+            adapter.call_resume(store, exchange, memo)
+        })
     }
 
     /// A piece of output. While the conversation is still being written, a short line may set
@@ -149,12 +138,11 @@ impl GuestExchange {
         &mut self,
         piece: &[u8],
         request_size: usize,
-    ) -> Result<Vec<adapter::Effect>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_output(store, exchange, piece);
+    ) -> Result<Vec<Effect>, GuestError> {
         let effort = Effort::Line(piece.len().saturating_add(request_size));
-        self.guest.engine.call(&mut self.store, effort, call)
+        self.call(effort, |adapter, store, exchange| {
+            adapter.call_output(store, exchange, piece)
+        })
     }
 
     /// The process ended.
@@ -162,23 +150,29 @@ impl GuestExchange {
         &mut self,
         status: Option<i32>,
         stderr: &str,
-    ) -> Result<Vec<adapter::Effect>, GuestError> {
-        let adapter = self.instance.claude_harness_guest_adapter().exchange();
-        let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_exit(store, exchange, status, stderr);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(stderr.len()), call)
+    ) -> Result<Vec<Effect>, GuestError> {
+        let effort = Effort::Request(stderr.len());
+        self.call(effort, |adapter, store, exchange| {
+            adapter.call_exit(store, exchange, status, stderr)
+        })
     }
 
     /// What the process holds now. `size` is how many bytes were asked and answered.
     pub(crate) fn holding(&mut self, size: usize) -> Result<Option<adapter::Holding>, GuestError> {
+        self.call(Effort::Request(size), |adapter, store, exchange| {
+            adapter.call_holding(store, exchange)
+        })
+    }
+
+    fn call<T: Send>(
+        &mut self,
+        effort: Effort,
+        call: impl FnOnce(GuestCalls<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T> + Send,
+    ) -> Result<T, GuestError> {
         let adapter = self.instance.claude_harness_guest_adapter().exchange();
         let exchange = self.exchange;
-        let call = |store: &mut Store<State>| adapter.call_holding(store, exchange);
-        self.guest
-            .engine
-            .call(&mut self.store, Effort::Request(size), call)
+        let call = |store: &mut Store<State>| call(adapter, store, exchange);
+        self.guest.engine.call(&mut self.store, effort, call)
     }
 }
 

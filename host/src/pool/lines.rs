@@ -18,6 +18,8 @@ const LINES_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Lines {
     all: Vec<Line>,
+    /// What holds for each backend.
+    terms: BTreeMap<String, Terms>,
     /// Backends that cannot serve at present.
     distrusted: BTreeSet<String>,
 }
@@ -25,7 +27,6 @@ pub(super) struct Lines {
 /// A launch line that is in use.
 pub(super) struct Line {
     pub(super) launch: Arc<Launch>,
-    pub(super) terms: Terms,
     /// When a request last wanted it.
     pub(super) used: Instant,
     uses: u32,
@@ -55,16 +56,28 @@ impl Lines {
         self.all.iter_mut().find(|line| *line.launch == *launch)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Line> {
-        self.all.iter()
+    /// What holds for processes that are started like this; None if the backend's are started
+    /// otherwise by now.
+    pub(super) fn terms(&self, launch: &Launch) -> Option<&Terms> {
+        let terms = self.terms.get(&launch.backend)?;
+        (terms.revision == launch.revision).then_some(terms)
+    }
+
+    /// How many processes are to be warm behind this line.
+    pub(super) fn warm(&self, launch: &Launch) -> usize {
+        let terms = self.get(launch).and_then(|_| self.terms(launch));
+        terms.map_or(0, |terms| terms.warm)
     }
 
     /// A line is in use, as of now. If there are too many, the one that was not used for longest is
     /// forgotten.
-    pub(super) fn used(&mut self, launch: &Arc<Launch>, terms: Terms) {
+    pub(super) fn used(&mut self, launch: &Arc<Launch>) {
+        if self.terms(launch).is_none() {
+            return;
+        }
         let now = Instant::now();
         if let Some(line) = self.get_mut(launch) {
-            (line.used, line.terms) = (now, terms);
+            line.used = now;
             line.uses = line.uses.saturating_add(1);
             return;
         }
@@ -78,7 +91,6 @@ impl Lines {
         }
         self.all.push(Line {
             launch: launch.clone(),
-            terms,
             used: now,
             uses: 1,
             size: None,
@@ -131,33 +143,32 @@ impl Lines {
         !self.distrusted.contains(backend)
     }
 
-    pub(super) fn forget(&mut self, backend: &str) {
-        self.all.retain(|line| line.launch.backend != backend);
-    }
-
     /// The lines that are kept warm whether or not they are used, and what holds for each backend.
-    pub(super) fn configure(&mut self, lines: &[Arc<Launch>], terms: &BTreeMap<String, Terms>) {
+    pub(super) fn configure(&mut self, lines: &[Arc<Launch>], terms: BTreeMap<String, Terms>) {
+        self.terms = terms;
         for line in &mut self.all {
             line.configured = false;
-            if let Some(terms) = terms.get(&line.launch.backend) {
-                line.terms = *terms;
-            }
         }
         for launch in lines {
             if self.get(launch).is_none() {
-                let terms = terms.get(&launch.backend).copied();
-                self.used(launch, terms.unwrap_or(Terms::NONE));
+                self.used(launch);
             }
             if let Some(line) = self.get_mut(launch) {
                 line.configured = true;
             }
         }
+        self.expire(Instant::now());
     }
 
-    /// Forgets those that nobody has used for as long as a process of theirs may wait.
+    /// Forgets those that nobody has used for as long as a process of theirs may wait, and those of
+    /// another configuration.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.all
-            .retain(|line| line.configured || now < line.used + line.terms.max_age);
+        let mut all = std::mem::take(&mut self.all);
+        all.retain(|line| {
+            let terms = self.terms(&line.launch);
+            terms.is_some_and(|terms| line.configured || now < line.used + terms.max_age)
+        });
+        self.all = all;
     }
 
     /// The lines that lack a warm process, the one used last first. `warm` counts those of a line.
@@ -171,7 +182,7 @@ impl Lines {
             .iter()
             .filter(|line| line.is_wanted() && line.not_before <= now)
             .filter(|line| self.trusts(&line.launch.backend))
-            .filter(|line| warm(&line.launch) < line.terms.warm)
+            .filter(|line| warm(&line.launch) < self.warm(&line.launch))
             .collect();
         lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
         lacking.iter().map(|line| line.launch.clone()).collect()
@@ -186,6 +197,7 @@ mod tests {
     use crate::processes::Reading;
 
     const TERMS: Terms = Terms {
+        revision: 0,
         warm: 1,
         max_age: Duration::from_secs(60),
         continue_for: Duration::ZERO,
@@ -194,6 +206,7 @@ mod tests {
     fn launch(name: &str, is_plain: bool) -> Arc<Launch> {
         Arc::new(Launch {
             backend: "b".into(),
+            revision: 0,
             line: CommandLine {
                 program: name.into(),
                 args: Vec::new(),
@@ -211,15 +224,25 @@ mod tests {
         lines.lacking(Instant::now(), |_| 0).len()
     }
 
+    fn terms() -> BTreeMap<String, Terms> {
+        BTreeMap::from([("b".to_owned(), TERMS)])
+    }
+
+    fn lines() -> Lines {
+        let mut lines = Lines::default();
+        lines.configure(&[], terms());
+        lines
+    }
+
     #[test]
     fn plain_lines_are_wanted_at_once_and_others_when_they_come_back() {
-        let mut lines = Lines::default();
-        lines.used(&launch("plain", true), TERMS);
+        let mut lines = lines();
+        lines.used(&launch("plain", true));
         assert_eq!(lacking(&lines), 1);
         let special = launch("special", false);
-        lines.used(&special, TERMS);
+        lines.used(&special);
         assert_eq!(lacking(&lines), 1);
-        lines.used(&special, TERMS);
+        lines.used(&special);
         assert_eq!(lacking(&lines), 2);
         assert_eq!(lines.lacking(Instant::now(), |_| 0)[0], special);
         lines.expire(Instant::now() + TERMS.max_age);
@@ -230,25 +253,40 @@ mod tests {
     fn lines_are_few_and_configured_ones_stay() {
         let mut lines = Lines::default();
         let configured = launch("configured", true);
-        let terms = BTreeMap::from([("b".to_owned(), TERMS)]);
-        lines.configure(std::slice::from_ref(&configured), &terms);
+        lines.configure(std::slice::from_ref(&configured), terms());
         for number in 0..1000 {
-            lines.used(&launch(&number.to_string(), true), TERMS);
+            lines.used(&launch(&number.to_string(), true));
         }
-        assert_eq!(lines.iter().count(), LINES_MAX);
+        assert_eq!(lines.all.len(), LINES_MAX);
         assert!(lines.get(&configured).is_some() && lines.get(&launch("999", true)).is_some());
         lines.expire(Instant::now() + TERMS.max_age);
-        assert_eq!(lines.iter().count(), 1);
-        lines.configure(&[], &terms);
+        assert_eq!(lines.all.len(), 1);
+        lines.configure(&[], terms());
         lines.expire(Instant::now() + TERMS.max_age);
-        assert_eq!(lines.iter().count(), 0);
+        assert_eq!(lines.all.len(), 0);
+    }
+
+    #[test]
+    fn what_was_started_otherwise_is_in_use_no_more() {
+        let mut lines = lines();
+        let before = launch("x", true);
+        lines.used(&before);
+        let other = Terms {
+            revision: 1,
+            ..TERMS
+        };
+        lines.configure(&[], BTreeMap::from([("b".to_owned(), other)]));
+        assert_eq!(lacking(&lines), 0);
+        // A request that came before the change.
+        lines.used(&before);
+        assert_eq!((lacking(&lines), lines.warm(&before)), (0, 0));
     }
 
     #[test]
     fn troubles_and_distrust_start_nothing_ahead() {
-        let mut lines = Lines::default();
+        let mut lines = lines();
         let plain = launch("plain", true);
-        lines.used(&plain, TERMS);
+        lines.used(&plain);
         lines.failed(&plain);
         assert_eq!(lacking(&lines), 0);
         let later = Instant::now() + TROUBLE_LEAST;

@@ -28,7 +28,7 @@ impl Pool {
         loop {
             let ended = self.waiting().sweep(Instant::now());
             drop(ended);
-            if self.processes.are_too_many() {
+            for _ in 0..self.processes.surplus() {
                 self.give_up();
             }
             let lacking = self.waiting().lacking(Instant::now());

@@ -1,5 +1,6 @@
 //! The processes that wait: which may be taken, and which have to go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,10 +53,9 @@ impl Waiting {
     pub(super) fn take(
         &mut self,
         launch: &Arc<Launch>,
-        terms: Terms,
         conversation: Option<&Conversation>,
     ) -> Option<Claimed> {
-        self.lines.used(launch, terms);
+        self.lines.used(launch);
         loop {
             let fits = |idle: &Idle| match &idle.held {
                 Some(held) => Some(&held.conversation) == conversation,
@@ -98,7 +98,8 @@ impl Waiting {
     /// Adds a warm process. It is given back if nobody wants it any more.
     pub(super) fn add(&mut self, launch: &Arc<Launch>, process: Process) -> Option<Process> {
         let wanted = !self.closed && self.lines.trusts(&launch.backend);
-        let Some(line) = self.lines.get(launch).filter(|_| wanted) else {
+        let line = self.lines.get(launch).filter(|_| wanted);
+        let (Some(line), Some(terms)) = (line, self.lines.terms(launch)) else {
             return Some(process);
         };
         let now = Instant::now();
@@ -106,7 +107,7 @@ impl Waiting {
             launch: line.launch.clone(),
             process,
             since: now,
-            until: now + line.terms.max_age,
+            until: now + terms.max_age,
             held: None,
             size: line.size.unwrap_or(USUAL_MEMORY),
             // While it starts, it holds less than it will.
@@ -116,20 +117,26 @@ impl Waiting {
         None
     }
 
+    /// How long a process with a conversation waits, if it does.
+    pub(super) fn keeps_for(&self, launch: &Launch) -> Option<Duration> {
+        let time = self.lines.terms(launch)?.continue_for;
+        (!self.closed && !time.is_zero()).then_some(time)
+    }
+
     /// Adds a process with a conversation; what has to go for it is given back, perhaps itself.
     pub(super) fn keep(
         &mut self,
         launch: Arc<Launch>,
         process: Process,
         held: Held,
-        time: Duration,
     ) -> Vec<Process> {
         let size = process.resident().unwrap_or(USUAL_MEMORY);
         let warm = self.processes.iter().filter(|idle| idle.held.is_none());
         let warm: u64 = warm.map(|idle| idle.size).sum();
-        if self.closed || warm + size > self.memory {
+        let time = self.keeps_for(&launch);
+        let Some(time) = time.filter(|_| warm + size <= self.memory) else {
             return vec![process];
-        }
+        };
         let mut surplus = Vec::new();
         while self.memory_used() + size > self.memory {
             // What is warm is worth more.
@@ -239,16 +246,21 @@ impl Waiting {
             }
         }
         self.lines.expire(now);
-        for line in self.lines.iter() {
-            let surplus = |idle: &Idle| idle.launch == line.launch && idle.held.is_none();
-            let count = self.processes.iter().filter(|idle| surplus(idle)).count();
-            for _ in line.terms.warm..count {
-                if let Some(at) = self.processes.iter().position(surplus) {
-                    gone.push(self.processes.swap_remove(at).process);
-                }
-            }
-        }
+        gone.extend(self.take_surplus());
         gone
+    }
+
+    /// The warm ones that are more than are wanted behind their line.
+    fn take_surplus(&mut self) -> Vec<Process> {
+        let (lines, mut seen) = (&self.lines, Vec::new());
+        take_out(&mut self.processes, |idle| {
+            if idle.held.is_some() {
+                return false;
+            }
+            seen.push(idle.launch.clone());
+            let count = seen.iter().filter(|launch| **launch == idle.launch).count();
+            count > lines.warm(&idle.launch)
+        })
     }
 
     /// The launch lines that lack a warm process.
@@ -282,24 +294,35 @@ impl Waiting {
 
     /// All that wait for a backend.
     pub(super) fn take_all(&mut self, backend: &str) -> Vec<Process> {
-        self.take_out(|idle| idle.launch.backend == backend)
+        take_out(&mut self.processes, |idle| idle.launch.backend == backend)
     }
 
-    /// Bounds what processes hold while they wait, in bytes.
-    pub(super) fn limit(&mut self, memory: u64) {
+    /// See [`Pool::configure`](super::Pool::configure); gives back what ends.
+    pub(super) fn configure(
+        &mut self,
+        lines: &[Arc<Launch>],
+        terms: BTreeMap<String, Terms>,
+        memory: u64,
+    ) -> Vec<Process> {
         self.memory = memory;
+        self.lines.configure(lines, terms);
+        let lines = &self.lines;
+        take_out(&mut self.processes, |idle| {
+            let Some(terms) = lines.terms(&idle.launch) else {
+                return true;
+            };
+            let time = match idle.held {
+                Some(_) => terms.continue_for,
+                None => terms.max_age,
+            };
+            idle.until = idle.until.min(idle.since + time);
+            false
+        })
     }
 
     pub(super) fn close(&mut self) -> Vec<Process> {
         self.closed = true;
-        self.take_out(|_| true)
-    }
-
-    fn take_out(&mut self, which: impl Fn(&Idle) -> bool) -> Vec<Process> {
-        let all = std::mem::take(&mut self.processes);
-        let (out, stays): (Vec<_>, Vec<_>) = all.into_iter().partition(which);
-        self.processes = stays;
-        out.into_iter().map(|idle| idle.process).collect()
+        take_out(&mut self.processes, |_| true)
     }
 
     pub(super) fn count(&self, backend: &str) -> (usize, usize) {
@@ -310,4 +333,9 @@ impl Waiting {
         let (kept, warm): (Vec<_>, Vec<_>) = of_backend.partition(|idle| idle.held.is_some());
         (warm.len(), kept.len())
     }
+}
+
+/// Takes those out that `goes` names.
+fn take_out(all: &mut Vec<Idle>, goes: impl FnMut(&mut Idle) -> bool) -> Vec<Process> {
+    all.extract_if(.., goes).map(|idle| idle.process).collect()
 }

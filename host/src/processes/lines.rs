@@ -1,8 +1,10 @@
 //! Cuts a process's output into pieces, within bounds.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Reading;
@@ -62,11 +64,6 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
         }
     }
 
-    /// Whether nothing of a line was read whose end is still to come.
-    pub(super) fn is_between_lines(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
     /// The next piece. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> io::Result<Piece> {
         loop {
@@ -89,12 +86,44 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
     }
 }
 
+impl<R: AsFd> Pieces<R> {
+    /// Drops all that there is to be read at this moment. False if that does not end, ended within a
+    /// line, or was the last.
+    pub(super) fn skip(&mut self) -> bool {
+        /// More than that are no leftovers, in bytes.
+        const MOST: usize = 1 << 20;
+        let mut last = self.buffer.last().copied();
+        self.buffer.clear();
+        self.searched = 0;
+        let (mut part, mut size) = ([0; 4 << 10], 0);
+        while size < MOST && !self.ended {
+            // The pipe itself is asked: the runtime learns later that there is something in it.
+            match rustix::io::read(&self.from, &mut part) {
+                Ok(0) => self.ended = true,
+                Ok(count) => {
+                    size += count;
+                    last = Some(part[count - 1]);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    return self.reading.framing == Framing::Bytes
+                        || last.is_none_or(|b| b == b'\n');
+                }
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}
+
 fn memchr(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|b| *b == b'\n')
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     async fn read_all(text: &'static [u8], framing: Framing, max_line: usize) -> Vec<Piece> {
@@ -133,6 +162,30 @@ mod tests {
     async fn a_line_without_end_is_cut_off() {
         let all = read_all(b"ab\n123456", Framing::Lines, 4).await;
         assert_eq!(all, [whole(b"ab"), Piece::TooLong]);
+    }
+
+    #[tokio::test]
+    async fn what_is_skipped_is_all_that_is_there() {
+        let (from, mut to) = io::pipe().unwrap();
+        let from = tokio::net::unix::pipe::Receiver::from_owned_fd(from.into()).unwrap();
+        let reading = Reading {
+            framing: Framing::Lines,
+            max_line: 10,
+        };
+        let mut pieces = Pieces::new(from, reading);
+        let mut write = |text: &[u8]| to.write_all(text).unwrap();
+        assert!(pieces.skip(), "nothing is there");
+        write(b"a\nb\n");
+        assert_eq!(pieces.next().await.unwrap(), whole(b"a"));
+        write(b"c\n");
+        assert!(pieces.skip());
+        write(b"d\n");
+        assert_eq!(pieces.next().await.unwrap(), whole(b"d"));
+        write(b"e");
+        assert!(!pieces.skip(), "it stopped within a line");
+        write(b"f\n");
+        drop(to);
+        assert!(!pieces.skip(), "there will be no more");
     }
 
     #[tokio::test]

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::lines::{Piece, Pieces};
 use super::warden::{Registration, Warden};
-use super::{Reading, TERM_GRACE, usage};
+use super::{Reading, TERM_GRACE, proc};
 use crate::admission::Permit;
 use crate::readiness;
 
@@ -125,24 +124,15 @@ impl Process {
         self.to_write.is_empty() && self.stdin.is_some() && !has_ended(self.pid)
     }
 
-    /// Drops what it has printed and nobody has read. False if it prints on and on, or stopped within a
-    /// line.
+    /// Drops what it has printed and nobody has read. False if it prints on and on, stopped within a
+    /// line, or prints no more.
     pub(crate) fn drop_output(&mut self) -> bool {
-        /// More lines than that are no leftovers.
-        const LINES_MAX: usize = 100;
-        for _ in 0..LINES_MAX {
-            match tokio::task::coop::unconstrained(self.stdout.next()).now_or_never() {
-                Some(Ok(Piece::Whole(_))) => {}
-                Some(_) => return false,
-                None => return self.stdout.is_between_lines(),
-            }
-        }
-        false
+        self.stdout.skip()
     }
 
     /// Memory that it holds, in bytes.
     pub(crate) fn resident(&self) -> Option<u64> {
-        usage::resident(self.id())
+        proc::resident(self.id())
     }
 
     /// The process's id, for the log.

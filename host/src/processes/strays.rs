@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use super::proc::Stat;
+
 /// The variable that marks every process of a service and its children.
 pub(super) const VARIABLE: &str = "CLAUDE_HARNESS_PROCESS";
 
@@ -158,12 +160,8 @@ fn marked() -> Vec<Found> {
 /// A name for a process that no other one has until the machine starts anew: its id, and when it
 /// began. None if it has ended.
 fn name_of(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything, even a parenthesis.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let began = fields.nth(18)?;
-    (!["Z", "X"].contains(&state)).then(|| format!("{pid}.{began}"))
+    let Stat { state, began, .. } = Stat::of(pid)?;
+    (!"ZX".contains(state)).then(|| format!("{pid}.{began}"))
 }
 
 /// Whether the service of this name is there.

@@ -6,33 +6,37 @@
 //! anew for it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::geteuid;
 
 /// The most services of one machine that have folders.
 const FOLDERS_MAX: u32 = 1000;
 
-/// The file in a folder that the service to which it belongs has locked. The lock goes with the
-/// service, however that ends.
-const LOCK: &str = ".lock";
-
 /// The folder in which working directories lie.
 pub(super) struct Workdirs(Arc<Shared>);
 
 struct Shared {
+    /// Where the folder is looked for.
+    base: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
     root: Root,
-    taken: Mutex<BTreeSet<u32>>,
+    taken: BTreeSet<u32>,
 }
 
 /// A folder that belongs to this service; it goes when this is dropped.
 struct Root {
     path: PathBuf,
-    _lock: File,
+    /// The folder itself, locked: the lock goes with the service, however that ends, and keeps those
+    /// away who tidy up `/tmp`.
+    lock: File,
 }
 
 /// A directory that belongs to one process.
@@ -47,15 +51,9 @@ impl Root {
     fn take(base: &Path) -> io::Result<Self> {
         for number in 0..FOLDERS_MAX {
             let path = base.join(format!("harness-{number}"));
-            match make(&path).and_then(|()| lock(&path)) {
-                Ok(Some(lock)) => {
-                    clear(&path)?;
-                    return Ok(Root { path, _lock: lock });
-                }
-                Ok(None) => {}
-                // Its last owner has just removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            if let Some(lock) = make(&path)? {
+                clear(&path)?;
+                return Ok(Root { path, lock });
             }
         }
         let message = format!("no folder can be had in {}: set TMPDIR", base.display());
@@ -63,24 +61,33 @@ impl Root {
     }
 }
 
-impl Drop for Root {
-    fn drop(&mut self) {
-        remove(&self.path);
+impl Root {
+    /// Whether its path still leads to it: somebody who minds no locks may have removed it.
+    fn is_there(&self) -> bool {
+        is_at(&self.lock, &self.path).unwrap_or(false)
     }
 }
 
-/// Removes a folder whose lock is held. It gets another name first, so that nobody takes it for a
-/// folder to be had while it goes.
-fn remove(path: &Path) {
-    let going = path.with_extension(std::process::id().to_string());
-    let _ = fs::rename(path, &going).and_then(|()| fs::remove_dir_all(&going));
+impl Drop for Root {
+    fn drop(&mut self) {
+        // As long as it is locked, nobody takes it for a folder to be had. What cannot be removed,
+        // the next service does.
+        if self.is_there() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
 }
 
-/// Makes a folder, if it is not there.
-fn make(path: &Path) -> io::Result<()> {
+/// Locks the folder at `path`, which is made if it is not there. None if it is another service's.
+fn make(path: &Path) -> io::Result<Option<File>> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match lock(path) {
+        // Its last owner has just removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        locked => locked,
     }
 }
 
@@ -91,32 +98,26 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     if !looks.is_dir() || looks.uid() != geteuid().as_raw() || !is_private {
         return Ok(None);
     }
-    let file = path.join(LOCK);
-    let lock = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&file)?;
+    let lock = File::open(path)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
     // Its last owner may have removed it before it was locked here.
-    let same = fs::metadata(&file).is_ok_and(|there| {
-        lock.metadata()
-            .is_ok_and(|this| (this.dev(), this.ino()) == (there.dev(), there.ino()))
-    });
-    Ok(same.then_some(lock))
+    Ok(is_at(&lock, path)?.then_some(lock))
 }
 
-/// Removes all that is in a folder but its lock.
+/// Whether a path leads to this folder.
+fn is_at(folder: &File, path: &Path) -> io::Result<bool> {
+    let (this, there) = (folder.metadata()?, fs::symlink_metadata(path)?);
+    Ok((this.dev(), this.ino()) == (there.dev(), there.ino()))
+}
+
+/// Removes all that is in a folder.
 fn clear(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name() == LOCK {
-            continue;
-        }
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
         } else {
@@ -128,33 +129,49 @@ fn clear(path: &Path) -> io::Result<()> {
 
 /// Removes a folder, if the service that had it is gone and no other one has taken it over.
 pub(super) fn remove_abandoned(folder: &Path) {
-    if let Ok(Some(_lock)) = lock(folder) {
-        remove(folder);
+    if let Ok(Some(lock)) = lock(folder) {
+        drop(Root {
+            path: folder.to_owned(),
+            lock,
+        });
     }
 }
 
 impl Workdirs {
     /// Takes a folder; it goes when the last directory in it does.
     pub(super) fn new() -> io::Result<Self> {
+        Workdirs::below(&std::env::temp_dir())
+    }
+
+    fn below(base: &Path) -> io::Result<Self> {
+        let root = Root::take(base)?;
         Ok(Workdirs(Arc::new(Shared {
-            root: Root::take(&std::env::temp_dir())?,
-            taken: Mutex::default(),
+            base: base.to_owned(),
+            state: Mutex::new(State {
+                root,
+                taken: BTreeSet::new(),
+            }),
         })))
     }
 
     /// The folder in which all of them lie.
-    pub(super) fn root(&self) -> &Path {
-        &self.0.root.path
+    pub(super) fn root(&self) -> PathBuf {
+        self.0.state().root.path.clone()
     }
 
+    /// A directory for a process.
     pub(super) fn lease(&self) -> io::Result<Workdir> {
-        let number = {
-            let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-            let lowest = (0..).find(|n| !taken.contains(n)).unwrap_or(u32::MAX);
-            taken.insert(lowest);
-            lowest
+        let (number, path) = {
+            let mut state = self.0.state();
+            if !state.root.is_there() {
+                state.root = Root::take(&self.0.base)?;
+                let folder = state.root.path.display();
+                tracing::warn!(%folder, "the folder of working directories was gone");
+            }
+            let lowest = (0..).find(|n| !state.taken.contains(n)).unwrap_or(u32::MAX);
+            state.taken.insert(lowest);
+            (lowest, state.root.path.join(lowest.to_string()))
         };
-        let path = self.0.root.path.join(number.to_string());
         let workdir = Workdir {
             shared: self.0.clone(),
             number,
@@ -163,6 +180,12 @@ impl Workdirs {
         workdir.clear()?;
         fs::DirBuilder::new().mode(0o700).create(&workdir.path)?;
         Ok(workdir)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,14 +204,14 @@ impl Workdir {
 
 impl Drop for Workdir {
     fn drop(&mut self) {
-        if let Err(error) = self.clear() {
+        let is_ours = {
+            let root = &self.shared.state().root;
+            self.path.starts_with(&root.path) && root.is_there()
+        };
+        if is_ours && let Err(error) = self.clear() {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove a working directory");
         }
-        self.shared
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.number);
+        self.shared.state().taken.remove(&self.number);
     }
 }
 
@@ -208,8 +231,7 @@ mod tests {
         fs::write(first.path.join("left"), "x").unwrap();
         // As if it had been killed: nothing is removed, and the lock is gone.
         let path = first.path.clone();
-        let Root { _lock, .. } = &first;
-        _lock.unlock().unwrap();
+        first.lock.unlock().unwrap();
         std::mem::forget(first);
         let third = Root::take(base.path()).unwrap();
         assert_eq!(third.path, path);
@@ -232,7 +254,8 @@ mod tests {
 
     #[test]
     fn directories_are_private_empty_and_used_again() {
-        let workdirs = Workdirs::new().unwrap();
+        let base = tempfile::tempdir().unwrap();
+        let workdirs = Workdirs::below(base.path()).unwrap();
         let first = workdirs.lease().unwrap();
         let second = workdirs.lease().unwrap();
         let name = first.path().to_owned();
@@ -243,5 +266,25 @@ mod tests {
         let again = workdirs.lease().unwrap();
         assert_eq!(again.path(), name);
         assert_eq!(fs::read_dir(&name).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_somebody_removed_is_made_again() {
+        let base = tempfile::tempdir().unwrap();
+        let workdirs = Workdirs::below(base.path()).unwrap();
+        let before = workdirs.lease().unwrap();
+        fs::remove_dir_all(workdirs.root()).unwrap();
+        let after = workdirs.lease().unwrap();
+        assert!(after.path().exists() && after.path() != before.path());
+        // Now another service is faster.
+        fs::remove_dir_all(workdirs.root()).unwrap();
+        let other = Workdirs::below(base.path()).unwrap();
+        let others = other.lease().unwrap();
+        let last = workdirs.lease().unwrap();
+        assert_ne!(workdirs.root(), other.root());
+        drop((before, after, last));
+        drop(workdirs);
+        assert!(others.path().exists());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
     }
 }
