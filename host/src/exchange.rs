@@ -48,7 +48,7 @@ pub(crate) struct Order {
     pub(crate) caller: Caller,
     /// How long it may wait for a process.
     pub(crate) deadline: std::time::Instant,
-    /// It only asks what the backend offers: nothing waits for it or stays behind.
+    /// It only asks what the backend offers: it waits for nothing, and nothing waits for it or stays behind.
     pub(crate) is_probe: bool,
 }
 

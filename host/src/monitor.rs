@@ -153,7 +153,7 @@ impl Rounds {
             model: MODEL.into(),
             size: 0,
             caller: None,
-            deadline: Instant::now() + PROBE,
+            deadline: Instant::now(),
             is_probe: true,
         };
         let probed = async {

@@ -196,6 +196,12 @@ impl Pool {
         Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
     }
 
+    /// A new process, if there is room for another one at this moment.
+    pub(crate) fn try_start(&self, launch: &Launch) -> Result<Process, NoProcess> {
+        let slot = self.processes.try_slot().ok_or(NoProcess::Full)?;
+        Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
+    }
+
     async fn slot(&self, deadline: Instant) -> Option<Slot> {
         if let Some(slot) = self.processes.try_slot() {
             return Some(slot);
@@ -315,10 +321,7 @@ impl Pool {
 
     /// Starts a process ahead, if there is room for it and it does not fail. True if it started.
     fn start_ahead(&self, launch: &Arc<Launch>) -> bool {
-        let Some(slot) = self.processes.try_slot() else {
-            return false;
-        };
-        match self.processes.spawn(&launch.line, launch.reading, slot) {
+        match self.try_start(launch) {
             Ok(process) => {
                 tracing::debug!(
                     backend = launch.backend,
@@ -329,6 +332,7 @@ impl Pool {
                 drop(surplus);
                 true
             }
+            Err(NoProcess::Full) => false,
             Err(error) => {
                 tracing::debug!(backend = launch.backend, %error, "no process was started ahead");
                 self.failed(launch);

@@ -73,10 +73,10 @@ impl Seat {
             false => None,
         };
         let hurry = pool.hurry();
-        let deadline = order.deadline;
+        let (conversation, deadline) = (conversation.as_ref(), order.deadline);
         let claimed = match order.is_probe {
-            true => pool.start(&launch, deadline).await.map(Claimed::new),
-            false => pool.claim(&launch, conversation.as_ref(), deadline).await,
+            true => pool.try_start(&launch).map(Claimed::new),
+            false => pool.claim(&launch, conversation, deadline).await,
         };
         let Claimed {
             mut process,

@@ -1,11 +1,12 @@
 //! Compiles guests, and bounds what each of their calls may use.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
     Config, Enabled, Engine as Wasmtime, EngineWeak, InstanceAllocationStrategy,
     PoolConcurrencyLimitError, PoolingAllocationConfig, ResourceLimiter, Store, Trap,
+    UpdateDeadline,
 };
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
@@ -16,6 +17,9 @@ use crate::config::GuestLimits;
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK: Duration = Duration::from_millis(10);
+
+/// How many times as long as it may run a call may take, on a machine that has little time for it.
+const DELAY_MOST: u32 = 4;
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
 const WHOLE_REQUEST: u32 = 10;
@@ -40,6 +44,7 @@ pub(crate) struct Engine {
 pub(crate) struct State {
     name: String,
     memory: Memory,
+    time: Time,
     log_lines: u32,
     /// Set for guests that may use WASI: its calls may block, and so never run on a thread that
     /// must not.
@@ -58,6 +63,17 @@ struct Memory {
     limit: usize,
     used: usize,
     refused: bool,
+}
+
+/// Bounds the time of a call. The clock of guests goes on while the machine has no time for the
+/// call's thread, so what the clock says is only the first half: after that the thread's own time counts.
+#[derive(Default)]
+struct Time {
+    limit: Duration,
+    /// When the call must have returned, whatever its thread was given.
+    last: Option<Instant>,
+    /// What the thread had used when the first half was over.
+    used_before: Option<Duration>,
 }
 
 /// How much a call may take.
@@ -129,11 +145,13 @@ impl Engine {
                 used: 0,
                 refused: false,
             },
+            time: Time::default(),
             log_lines: LOG_LINES,
             wasi: wasi.then(Wasi::empty),
         };
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.memory);
+        store.epoch_deadline_callback(|mut store| store.data_mut().time.is_up());
         store
     }
 
@@ -145,8 +163,11 @@ impl Engine {
         call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T> + Send,
     ) -> Result<T, GuestError> {
         let (time, output, large) = self.bounds(effort);
-        let ticks = time.as_millis().div_ceil(TICK.as_millis()) as u64;
-        store.set_epoch_deadline(ticks + 1);
+        store.set_epoch_deadline(ticks(time / 2) + 1);
+        store.data_mut().time = Time {
+            limit: time,
+            ..Time::default()
+        };
         store.set_hostcall_fuel(output);
         store.data_mut().log_lines = LOG_LINES;
         store.data_mut().memory.refused = false;
@@ -196,6 +217,31 @@ impl Engine {
             None => GuestError::Trap(error.root_cause().to_string()),
         }
     }
+}
+
+impl Time {
+    /// What to do when a deadline has come: wait for the next one, or stop the call.
+    fn is_up(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        let (now, used) = (Instant::now(), thread_time());
+        let last = *self.last.get_or_insert(now + self.limit * DELAY_MOST);
+        let before = *self.used_before.get_or_insert(used);
+        let left = (self.limit / 2).saturating_sub(used.saturating_sub(before));
+        if left.is_zero() || now >= last {
+            return Err(Trap::Interrupt.into());
+        }
+        Ok(UpdateDeadline::Continue(ticks(left)))
+    }
+}
+
+/// Processor time that this thread has used.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// Ticks of the guests' clock.
+fn ticks(time: Duration) -> u64 {
+    time.as_millis().div_ceil(TICK.as_millis()) as u64
 }
 
 /// The clock of guests. It is no task of the runtime, whose threads a guest may hold.
@@ -282,5 +328,34 @@ impl log::Host for State {
             log::Level::Warn => tracing::warn!(target: "guest", %guest, "{text}"),
             log::Level::Error => tracing::error!(target: "guest", %guest, "{text}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_stopped_for_what_its_thread_used_or_when_it_took_far_too_long() {
+        let limit = Duration::from_millis(40);
+        let mut time = Time {
+            limit,
+            ..Time::default()
+        };
+        let begun = thread_time();
+        // The clock said that half of the time was over; the thread may have had none of it.
+        assert!(matches!(time.is_up(), Ok(UpdateDeadline::Continue(2))));
+        time.last = Some(Instant::now() + Duration::from_secs(60));
+        while time.is_up().is_ok() {
+            std::hint::black_box(limit);
+        }
+        assert!(thread_time() - begun >= limit / 2);
+
+        let mut time = Time {
+            limit,
+            last: Some(Instant::now()),
+            ..Time::default()
+        };
+        assert!(time.is_up().is_err());
     }
 }
