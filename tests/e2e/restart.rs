@@ -176,8 +176,9 @@ async fn what_an_earlier_service_left_is_ended_at_the_start() {
     let warden: i32 = warden.unwrap().parse().unwrap();
     kill_process(Pid::from_raw(fake.host.pid()).unwrap(), Signal::STOP).unwrap();
     kill_process(Pid::from_raw(warden).unwrap(), Signal::KILL).unwrap();
-    fake.host.kill();
+    // From then on any service that starts may end them, that of another test too.
     assert!(left.iter().all(|pid| poll::is_alive(*pid)));
+    fake.host.kill();
     let _next = Fake::start(ANSWER);
     fake.all_gone(Duration::from_secs(5)).await;
 }
