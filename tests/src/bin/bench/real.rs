@@ -19,6 +19,9 @@ use crate::table::{Times, ratio, row};
 /// How often each thing is measured.
 const ROUNDS: usize = 9;
 
+/// How many turns a conversation goes on for: they are short, and vary by half.
+const TURNS: usize = 31;
+
 /// What is asked without the service: as long as "Say hi", and told apart from it at the API.
 const STRAIGHT: &str = "Say ho";
 
@@ -126,7 +129,7 @@ impl Bench {
         cli.turn_end().await?;
         let mut messages = json!([]);
         let [mut through, mut straight] = [(); 2].map(|()| Times::default());
-        for round in 0..=ROUNDS {
+        for round in 0..=TURNS {
             let list = messages.as_array_mut().context("a list")?;
             list.push(json!({"role": "user", "content": "scenario:hello"}));
             let body = json!({"model": "m", "stream": true, "messages": messages});
