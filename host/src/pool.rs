@@ -192,13 +192,16 @@ impl Pool {
         launch: &Launch,
         deadline: Instant,
     ) -> Result<Process, NoProcess> {
-        let slot = self.slot(deadline).await.ok_or(NoProcess::Full)?;
-        Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
+        self.spawn(launch, self.slot(deadline).await)
     }
 
     /// A new process, if there is room for another one at this moment.
     pub(crate) fn try_start(&self, launch: &Launch) -> Result<Process, NoProcess> {
-        let slot = self.processes.try_slot().ok_or(NoProcess::Full)?;
+        self.spawn(launch, self.processes.try_slot())
+    }
+
+    fn spawn(&self, launch: &Launch, slot: Option<Slot>) -> Result<Process, NoProcess> {
+        let slot = slot.ok_or(NoProcess::Full)?;
         Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
     }
 

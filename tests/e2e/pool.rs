@@ -25,6 +25,15 @@ async fn waiting(fake: &Fake, warm: u64, kept: u64) {
     .await;
 }
 
+/// Sends so many requests at once, and wants an answer to each.
+async fn all_are_answered(fake: &Fake, count: usize) {
+    let body = hello();
+    let all = (0..count).map(|_| fake.host.post(&body));
+    for (status, answer) in futures_util::future::join_all(all).await {
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
 fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
@@ -93,11 +102,7 @@ async fn a_request_goes_before_a_process_that_might_be_kept() {
         "max_concurrent = 4\ncontinue_for = \"60s\"\nqueue_timeout = \"5s\"",
         "max_processes = 2",
     );
-    let body = hello();
-    let all = [(); 6].map(|()| fake.host.post(&body));
-    for (status, answer) in futures_util::future::join_all(all).await {
-        assert_eq!(status, 200, "{answer}");
-    }
+    all_are_answered(&fake, 6).await;
 }
 
 #[tokio::test]
@@ -235,11 +240,7 @@ async fn more_requests_than_processes_wait_for_one() {
         "max_concurrent = 4",
         "max_processes = 1",
     );
-    let body = hello();
-    let all = [(); 4].map(|()| fake.host.post(&body));
-    for (status, answer) in futures_util::future::join_all(all).await {
-        assert_eq!(status, 200, "{answer}");
-    }
+    all_are_answered(&fake, 4).await;
 }
 
 #[tokio::test]

@@ -195,15 +195,15 @@ fn count(request: &ChatRequest, config: &Config, backend: &Backend) -> Result<us
         (backend.config.max_concurrent, "max_concurrent"),
         (config.max_processes, "max_processes"),
     ];
-    let [first, others @ ..] = limits;
-    let least = |a: (usize, &'static str), b| if b < a { b } else { a };
-    let (limit, setting) = others.into_iter().fold(first, least);
     let count = request.choices as usize;
-    if count <= limit {
-        return Ok(count);
+    let exceeded = limits.into_iter().filter(|(limit, _)| count > *limit);
+    match exceeded.min_by_key(|(limit, _)| *limit) {
+        None => Ok(count),
+        Some((limit, setting)) => {
+            let message = format!("`n` may be at most {limit} (`{setting}`)");
+            Err(Failure::invalid("n", message))
+        }
     }
-    let message = format!("`n` may be at most {limit} (`{setting}`)");
-    Err(Failure::invalid("n", message))
 }
 
 /// From running exchanges to a response.

@@ -59,9 +59,7 @@ impl Root {
         let message = format!("no folder can be had in {}: set TMPDIR", base.display());
         Err(io::Error::other(message))
     }
-}
 
-impl Root {
     /// Whether its path still leads to it: somebody who minds no locks may have removed it.
     fn is_there(&self) -> bool {
         is_at(&self.lock, &self.path).unwrap_or(false)
