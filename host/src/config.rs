@@ -8,13 +8,14 @@ mod sections;
 mod serving;
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::ownership;
 use reader::{Problems, Section};
 
 /// Everything that can be configured.
@@ -30,6 +31,8 @@ pub struct Config {
     pub guests_dir: PathBuf,
     /// Where compiled guests are kept from one start to the next, if anywhere.
     pub cache_dir: Option<PathBuf>,
+    /// Where the last good guests are kept, if anywhere.
+    pub state_dir: Option<PathBuf>,
     /// How long requests in flight may go on after a signal to stop.
     pub shutdown_grace: Duration,
     /// Who may call.
@@ -50,6 +53,8 @@ pub struct Config {
     pub models: Vec<Model>,
     /// What is configured of guests.
     pub guests: Vec<Guest>,
+    /// What is accepted, and probably not meant: a line each.
+    pub warnings: Vec<String>,
 }
 
 /// An address to listen on.
@@ -81,6 +86,8 @@ pub type KeyDigest = [u8; 32];
 pub struct Http {
     /// The largest body of a request, in bytes.
     pub max_body: usize,
+    /// What the bodies of all requests together may take, in bytes.
+    pub max_body_memory: usize,
     /// How long the status line of a stream is held back for the first content or error.
     pub hold: Duration,
     /// How long a stream may be silent before something is sent to keep it alive.
@@ -116,6 +123,19 @@ pub struct GuestLimits {
     pub memory: usize,
     /// What one call may return, in bytes, beside twice what it was given.
     pub output: usize,
+    /// How long compiling one may take.
+    pub compile: Duration,
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        GuestLimits {
+            call: Duration::from_millis(500),
+            memory: 512 << 20,
+            output: 1 << 20,
+            compile: Duration::from_secs(120),
+        }
+    }
 }
 
 /// A command line that answers.
@@ -207,6 +227,21 @@ pub struct Guest {
     pub config: Value,
     /// Whether it may import an empty WASI.
     pub wasi: bool,
+    /// The highest level that its lines in the log have.
+    pub log: GuestLog,
+}
+
+/// The highest level that a guest's lines in the log have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestLog {
+    /// What it says is for those who debug it.
+    Debug,
+    /// As far as `info`.
+    Info,
+    /// As far as `warn`.
+    Warn,
+    /// As it is.
+    Error,
 }
 
 /// A configuration that cannot be used.
@@ -220,8 +255,14 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is no TOML.
-    #[error("{origin} is no TOML: {message}")]
+    /// Somebody else can change the file, and so what this program runs.
+    #[error("{what}; a configuration names programs that are run, so nobody else may write it")]
+    NotOurs {
+        /// What others can change, and the command that mends it.
+        what: String,
+    },
+    /// The file is not valid TOML.
+    #[error("{origin} is not valid TOML: {message}")]
     Syntax {
         /// The file.
         origin: String,
@@ -248,6 +289,19 @@ pub struct Overrides {
     /// Addresses of sockets that listen already; they are served beside the configured ones, and
     /// instead of the default one.
     pub inherited: Vec<String>,
+    /// The digest of a key that callers may send, beside those of the file.
+    pub api_key: Option<KeyDigest>,
+}
+
+impl Overrides {
+    /// Has callers send this key, or one of the file's.
+    pub fn with_api_key(self, key: Option<&str>) -> Self {
+        let key = key.map(str::trim).filter(|key| !key.is_empty());
+        Overrides {
+            api_key: key.map(|key| Sha256::digest(key.as_bytes()).into()),
+            ..self
+        }
+    }
 }
 
 impl Config {
@@ -263,6 +317,11 @@ impl Config {
         let Some(path) = find(overrides) else {
             return Config::parse("", None, overrides);
         };
+        if path.exists() {
+            ownership::check(&path).map_err(|what| ConfigError::NotOurs {
+                what: what.to_string(),
+            })?;
+        }
         let text = read(&path).map_err(|source| ConfigError::Read {
             path: path.clone(),
             source,
@@ -291,8 +350,9 @@ impl Config {
             })?;
         let problems = Problems::default();
         let mut root = Section::new("", table, &problems);
-        let config = sections::read(&mut root, source, overrides);
+        let mut config = sections::read(&mut root, source, overrides);
         root.finish();
+        config.warnings = problems.take_warnings();
         let problems = problems.into_lines();
         if problems.is_empty() {
             Ok(config)
@@ -311,13 +371,25 @@ impl Config {
     pub(crate) fn fixed_keys(&self, next: &Config) -> Vec<&'static str> {
         let differs = [
             ("cache_dir", self.cache_dir != next.cache_dir),
+            ("state_dir", self.state_dir != next.state_dir),
             (
-                "guest_call_timeout, guest_memory or guest_output",
+                "max_body_memory",
+                self.http.max_body_memory != next.http.max_body_memory,
+            ),
+            (
+                "guest_call_timeout, guest_memory, guest_output or guest_compile_timeout",
                 self.guest_limits != next.guest_limits,
             ),
         ];
         let differs = differs.into_iter().filter(|(_, differs)| *differs);
         differs.map(|(key, _)| key).collect()
+    }
+
+    /// Logs what is accepted and probably not meant.
+    pub(crate) fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("the configuration: {warning}");
+        }
     }
 
     /// Where the component of a guest is looked for.
@@ -333,6 +405,7 @@ impl Guest {
             name: name.to_owned(),
             config: Value::Object(Default::default()),
             wasi: false,
+            log: GuestLog::Debug,
         }
     }
 }
@@ -361,13 +434,22 @@ impl std::str::FromStr for Listen {
         match text.strip_prefix("unix:") {
             Some("") => Err("`unix:` needs a path behind it".into()),
             Some(path) => Ok(Listen::Unix(path.into())),
-            None => text.parse().map(Listen::Tcp).map_err(|_| {
+            None => tcp_address(text).map(Listen::Tcp).ok_or_else(|| {
                 format!(
                     "`{text}` is no address: write IP:PORT, such as 127.0.0.1:8013, or unix:/path"
                 )
             }),
         }
     }
+}
+
+/// `IP:PORT`, or one of the two beside the default of the other.
+fn tcp_address(text: &str) -> Option<SocketAddr> {
+    const PORT: u16 = 8013;
+    let whole = || text.parse().ok();
+    let port = || Some((IpAddr::from([127, 0, 0, 1]), text.parse().ok()?).into());
+    let ip = || Some((text.parse::<IpAddr>().ok()?, PORT).into());
+    whole().or_else(port).or_else(ip)
 }
 
 /// Reads a file, unless it is larger than any configuration.
@@ -384,16 +466,36 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with a file's syntax, and where; not the line itself, which may hold a key.
+/// What is wrong with a file's syntax, and where. Of the line nothing is shown that stands between or
+/// behind quotes: it may be a key.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let at = error.span().map_or(0, |span| span.start).min(text.len());
-    let line = text.as_bytes()[..at]
-        .iter()
-        .filter(|b| **b == b'\n')
-        .count()
-        + 1;
+    let mut at = error.span().map_or(0, |span| span.start).min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    let begin = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[..at].matches('\n').count() + 1;
+    let column = text[begin..at].chars().count();
     let what = error.message().lines().next().unwrap_or_default();
-    format!("line {line}: {what}")
+    let mut hidden = false;
+    let shown = text[begin..]
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .map(|c| {
+            let is_quote = matches!(c, '"' | '\'');
+            let shown = if hidden && !is_quote { '*' } else { c };
+            hidden |= is_quote;
+            if shown == '\t' { ' ' } else { shown }
+        });
+    let shown: String = shown.take(200).collect();
+    format!(
+        "line {line}, column {}: {what}\n  {shown}\n  {:>2$}",
+        column + 1,
+        '^',
+        column.min(200) + 1
+    )
 }
 
 fn find(overrides: &Overrides) -> Option<PathBuf> {

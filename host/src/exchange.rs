@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
+use crate::backends::status::Reporter;
 use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::contract::adapter::Effect;
@@ -209,7 +210,14 @@ impl Exchange {
                 self.seat.answers();
                 self.events.push_back(Event::Delta(delta));
             }
-            Effect::Report(report) => backend.status.observe(&report),
+            Effect::Report(report) => {
+                let model = &*self.order.model;
+                let reporter = match self.order.is_probe {
+                    true => Reporter::Probe,
+                    false => Reporter::Request { model },
+                };
+                backend.status.observe(&report, reporter);
+            }
             Effect::Finish(outcome) => self.finish(outcome),
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);

@@ -1,15 +1,19 @@
 //! Hosts the guests: the only place that knows WebAssembly.
 //!
 //! [`engine`] compiles and bounds, [`admission`] decides whether a component may serve,
-//! [`folder`] finds components, [`registry`] holds the set that serves, and [`exchange`] calls
-//! an adapter for one request.
+//! [`folder`] finds components, [`loader`] renews the set that serves, which [`registry`] holds,
+//! [`compile`] compiles files in a process of their own, [`last_good`] keeps what was admitted, and
+//! [`exchange`] calls an adapter for one request.
 
 pub(crate) mod admission;
 pub(crate) mod cache;
+pub mod compile;
 pub(crate) mod contract;
 pub(crate) mod engine;
 pub(crate) mod exchange;
 pub(crate) mod folder;
+mod last_good;
+mod loader;
 pub(crate) mod registry;
 
 pub(crate) use contract::types;

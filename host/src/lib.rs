@@ -17,6 +17,8 @@ mod guests;
 pub mod memory;
 mod models;
 mod monitor;
+mod ownership;
+mod plain;
 mod pool;
 mod processes;
 mod readiness;
@@ -24,6 +26,8 @@ pub mod server;
 mod service;
 mod setup;
 mod shutdown;
+mod systemd;
 pub mod telemetry;
 
+pub use guests::compile;
 pub use processes::warden;

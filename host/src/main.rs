@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
 use claude_harness::server::{self, Inherited};
-use claude_harness::{demo, memory, telemetry, warden};
+use claude_harness::{compile, demo, memory, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     },
     #[command(name = warden::SUBCOMMAND, hide = true)]
     Warden,
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompileGuest,
 }
 
 #[derive(Args)]
@@ -52,12 +54,15 @@ const WORKERS_MIN: usize = 4;
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    memory::share_arenas();
+    memory::bound();
+    // What this program writes, and what the command lines write, is for nobody else.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = Arguments::parse();
     let serve_arguments = match arguments.command {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
+        Some(Command::CompileGuest) => return compiled(compile::run()),
         Some(Command::Warden) => {
             warden::run();
             return ExitCode::SUCCESS;
@@ -71,7 +76,10 @@ fn main() -> ExitCode {
         file: serve_arguments.config,
         listen: serve_arguments.listen,
         inherited: inherited.addresses(),
+        api_key: None,
     };
+    let key = std::env::var("CLAUDE_HARNESS_API_KEY").ok();
+    let overrides = overrides.with_api_key(key.as_deref());
     let config = match Config::load(&overrides) {
         Ok(config) => config,
         Err(error) => {
@@ -93,6 +101,17 @@ fn serve(config: Config, inherited: Inherited) -> Result<()> {
     runtime
         .context("cannot start the runtime")?
         .block_on(server::run(config, inherited, metrics))
+}
+
+/// What is wrong with a component goes to whoever asked for it, without this program's name.
+fn compiled<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn status(result: Result<()>) -> ExitCode {

@@ -6,14 +6,24 @@
 #[cfg(target_env = "gnu")]
 const ARENAS: i32 = 2;
 
-/// Has all threads share a few arenas. To be called before there are any.
-pub fn share_arenas() {
+/// What is as large as this, in bytes, is mapped by itself, and so goes back to the system when it is
+/// freed: bodies and prompts. Said explicitly, because glibc otherwise raises it to the size of the
+/// largest one that was ever freed, up to 32 MiB, and keeps those.
+#[cfg(target_env = "gnu")]
+const MAPPED_FROM: i32 = 256 << 10;
+
+/// Has all threads share a few arenas, and large pieces go back when they are free. To be called before
+/// there are any threads.
+pub fn bound() {
     #[cfg(target_env = "gnu")]
-    {
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, ARENAS),
+        (libc::M_MMAP_THRESHOLD, MAPPED_FROM),
+    ] {
         #[expect(unsafe_code, reason = "a call of C")]
         // SAFETY: it takes two numbers, and no other thread allocates yet. If it refuses, all is as
         // it was.
-        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+        let _ = unsafe { libc::mallopt(parameter, value) };
     }
 }
 

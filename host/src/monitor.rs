@@ -87,10 +87,15 @@ impl Monitor {
         self.task.abort();
     }
 
+    /// Has what has grown old be renewed.
+    pub(crate) fn look(&self) {
+        self.asked.notify_one();
+    }
+
     /// Waits, within bounds, until something is known of every backend; what has grown old is
     /// renewed behind the caller's back.
     pub(crate) async fn known(&self) {
-        self.asked.notify_one();
+        self.look();
         let mut checked = self.checked.clone();
         // Either it is known by then, or the state says that it is not.
         let _ = tokio::time::timeout(FIRST_CHECK, checked.wait_for(|done| *done)).await;
@@ -107,7 +112,7 @@ struct Rounds {
 impl Rounds {
     async fn make(&self, all: bool) {
         for backend in &self.setups.current().backends {
-            if !all && !backend.status.is_stale() {
+            if !all && !backend.status.is_stale() && !backend.status.offers_changed() {
                 continue;
             }
             let ready = backend.check(&self.processes).await;
@@ -118,7 +123,7 @@ impl Rounds {
             }
             if ready
                 && backend.is_real()
-                && backend.status.offers().is_empty()
+                && backend.status.wants_probe()
                 && let Err(failure) = self.probe(backend).await
             {
                 tracing::debug!(backend = %backend.config.name, "it did not say what it offers: {}", failure.message);

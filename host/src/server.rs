@@ -21,6 +21,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
 use crate::api::{self, Door};
@@ -28,6 +29,7 @@ use crate::config::Config;
 use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
+use crate::systemd;
 use connection::Connection;
 pub use inherited::Inherited;
 use listener::{Listeners, Socket};
@@ -57,15 +59,20 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
         router: api::router(service.clone()),
         service: service.clone(),
     };
-    for url in listeners.urls() {
+    let urls = listeners.urls();
+    for url in &urls {
         eprintln!("listening on {url}");
     }
+    service.announce();
+    systemd::ready(&format!("listening on {}", urls.join(", ")));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(systemd::keep_watchdog_calm()));
     let (mut connections, graceful) = (JoinSet::new(), GracefulShutdown::new());
     tokio::select! {
         () = server.accept(&mut listeners, &mut connections, Some(&graceful)) => {}
         () = asked_to_stop(&service, &mut signals) => {}
     }
     service.drain();
+    systemd::stopping();
     listeners.leave_inherited();
     let grace = service.setup().config.shutdown_grace;
     tracing::info!(?grace, "draining; another signal ends it at once");
@@ -78,7 +85,11 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     }
     connections.shutdown().await;
     service.monitor.stop();
-    let _ = tokio::time::timeout(LAST_ENDINGS, service.processes.drained()).await;
+    let gone = tokio::time::timeout(LAST_ENDINGS, service.processes.drained()).await;
+    match gone {
+        Ok(()) => tracing::info!("drained: nothing runs any more"),
+        Err(_) => tracing::warn!("stopped; some processes did not end in time"),
+    }
     Ok(())
 }
 

@@ -60,7 +60,8 @@ impl Service {
         );
         for backend in &setup.backends {
             let adapter = &backend.config.adapter;
-            if !guests.current().serving.contains_key(adapter) {
+            let set = guests.current();
+            if !set.serving.contains_key(adapter) && !set.pending.contains(adapter) {
                 let file = setup.config.guest_file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
             }
@@ -76,6 +77,25 @@ impl Service {
             started_at: unix_now(),
             draining: AtomicBool::new(false),
         }))
+    }
+
+    /// Logs what was started, for whoever looks at the log first.
+    pub(crate) fn announce(&self) {
+        let setup = self.setup();
+        let config = match &setup.config.source {
+            Some(path) => path.display().to_string(),
+            None => "none, all defaults".to_owned(),
+        };
+        let names = |names: Vec<&str>| names.join(", ");
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %config,
+            backends = %names(setup.backends.iter().map(|b| &*b.config.name).collect()),
+            models = %names(setup.config.models.iter().map(|m| &*m.name).collect()),
+            keys = setup.config.access.keys.len(),
+            "claude-harness started"
+        );
+        setup.config.warn();
     }
 
     /// What is configured now. A request keeps what it began with.

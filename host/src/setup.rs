@@ -108,6 +108,7 @@ impl Setups {
         next.tell(&self.pool);
         self.current.store(Arc::new(next));
         tracing::info!("the configuration was read again");
+        config.warn();
         self.changed.send_replace(());
     }
 }

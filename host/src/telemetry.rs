@@ -34,8 +34,14 @@ const SECONDS: [f64; 14] = [
 /// Writes the log to standard error. What is written is set by `CLAUDE_HARNESS_LOG`, such as
 /// `debug` or `info,request=warn`; without it, everything from `info` on.
 pub fn start_log() {
-    let filter =
-        EnvFilter::try_from_env("CLAUDE_HARNESS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var("CLAUDE_HARNESS_LOG").unwrap_or_default();
+    let filter = match wanted.trim() {
+        "" => EnvFilter::new("info"),
+        wanted => EnvFilter::try_new(wanted).unwrap_or_else(|error| {
+            eprintln!("claude-harness: CLAUDE_HARNESS_LOG is ignored: {error}; write a level (debug, info, warn, error), or several such as info,request=warn");
+            EnvFilter::new("info")
+        }),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -51,7 +51,7 @@ fn a_bad_configuration_exits_with_2_and_names_every_key() {
 #[test]
 fn a_configuration_that_is_no_toml_is_told_its_line() {
     let text = refused(Some("listen = [\n"), &[]);
-    assert!(text.contains("harness.toml is no TOML"), "{text}");
+    assert!(text.contains("harness.toml is not valid TOML"), "{text}");
 }
 
 #[test]

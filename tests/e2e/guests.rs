@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness_tests::host::{Host, fake_cli, streamed_text};
 use harness_tests::poll;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::fake::ANSWER;
@@ -79,9 +80,25 @@ impl Swapped {
             std::fs::write(folder.join(name), bytes).unwrap();
         }
         let config = config(home.path(), guest, &json!({}));
+        let host = Host::start_in(home, &config);
+        // The service listens before it has compiled what lies in the folder.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !files.is_empty() && !host.log().contains("a guest was loaded") {
+            assert!(Instant::now() < deadline, "the guest is not loaded");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Swapped { host, folder }
+    }
+
+    /// The same service after its end and another start.
+    fn restart(mut self) -> Self {
+        self.host.signal(Signal::TERM);
+        self.host.wait();
+        let config = std::fs::read_to_string(self.host.home().join("harness.toml")).unwrap();
+        let config = config.replace("listen = [\"127.0.0.1:0\"]\n", "");
         Swapped {
-            host: Host::start_in(home, &config),
-            folder,
+            host: Host::start_in(self.host.take_home(), &config),
+            folder: self.folder,
         }
     }
 
@@ -98,6 +115,14 @@ impl Swapped {
 
     async fn state(&self, guest: &str) -> Value {
         self.host.get("/health").await.1["guests"][guest].clone()
+    }
+
+    /// Waits until a guest's state is as wanted, and returns it.
+    async fn becomes_state(&self, guest: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        poll::until("the guest's state", Duration::from_secs(10), async || {
+            Some(self.state(guest).await).filter(&wanted)
+        })
+        .await
     }
 
     /// Waits until a guest's state is as wanted, and returns how long it took.
@@ -253,12 +278,12 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
     let wat = |text: &str| wat_to_wasm(text);
     let whole = claude_code();
     for (bytes, reason) in [
-        (b"rubbish".to_vec(), "no WebAssembly component"),
-        (Vec::new(), "no WebAssembly component"),
-        (b"\0asm\x01\0\0\0".to_vec(), "no WebAssembly component"),
+        (b"rubbish".to_vec(), "not a WebAssembly component"),
+        (Vec::new(), "not a WebAssembly component"),
+        (b"\0asm\x01\0\0\0".to_vec(), "not a WebAssembly component"),
         (
             whole[..whole.len() / 2].to_vec(),
-            "no WebAssembly component",
+            "not a WebAssembly component",
         ),
         (wat("(component)"), "does not export"),
         (wat(wasi), "`wasi:cli/environment@0.2.0`"),
@@ -513,7 +538,7 @@ async fn a_changed_section_of_the_configuration_is_a_reload_by_itself() {
     );
     swapped
         .host
-        .reconfigure("guests = 5\napi_keys = \"s3cret\"");
+        .reconfigure("guests = 5\napi_keys = [5, \"s3cret\"]");
     poll::until("the refusal", Duration::from_secs(5), async || {
         swapped.host.get("/health").await.1["guests"]["(configuration)"]["rejected"]
             .is_string()
@@ -523,8 +548,147 @@ async fn a_changed_section_of_the_configuration_is_a_reload_by_itself() {
     let told =
         swapped.host.get("/health").await.1["guests"]["(configuration)"]["rejected"].to_string();
     assert!(
-        told.contains("`api_keys`: this text is not a list") && !told.contains("s3cret"),
+        told.contains("`api_keys`: this array is not an array of strings")
+            && !told.contains("s3cret"),
         "{told}"
     );
     assert_eq!(swapped.host.post(&hello()).await.0, 200);
+}
+
+/// A small component that keeps a compiler busy for long: a loop whose branches each set one of many
+/// variables, all of which are live everywhere.
+fn slow_to_compile() -> Vec<u8> {
+    const VARIABLES: usize = 3000;
+    let locals = "i32 ".repeat(VARIABLES);
+    let branches: String = (0..VARIABLES)
+        .map(|n| {
+            format!(
+                "(if (local.get {n}) (then (local.set {} (i32.const {n}))))",
+                (n * 7 + 1) % VARIABLES
+            )
+        })
+        .collect();
+    wat_to_wasm(&format!(
+        r#"(component (core module (func (export "f") (local {locals}) (loop {branches} (br_if 0 (local.get 0))))))"#
+    ))
+}
+
+#[tokio::test]
+async fn a_component_that_is_never_compiled_holds_up_nothing() {
+    let slow = slow_to_compile();
+    assert!(slow.len() < 100_000, "{} bytes", slow.len());
+    let swapped = Swapped::start("claude-code", ANSWER, &[]);
+    swapped.rename_into("slow.wasm", &slow);
+    swapped
+        .host
+        .logged("being compiled and tried guest=slow")
+        .await;
+    // A configuration is taken up meanwhile, and requests are served.
+    let bounded = config(swapped.host.home(), "claude-code", &json!({}));
+    swapped
+        .host
+        .reconfigure(&format!("api_keys = [\"k\"]\n{bounded}"));
+    swapped
+        .host
+        .logged("the configuration was read again")
+        .await;
+    assert_eq!(
+        swapped.host.post(&hello()).await.0,
+        401,
+        "the new key is wanted at once"
+    );
+    // At the next start it lies there already: the service listens, and ends when it is told to.
+    swapped
+        .host
+        .reconfigure(&format!("guest_compile_timeout = \"1s\"\n{bounded}"));
+    let mut again = swapped.restart();
+    assert_eq!(again.host.post(&hello()).await.0, 200);
+    let refused = again
+        .host
+        .logged("was not loaded; what served before goes on guest=slow")
+        .await;
+    assert!(
+        refused.contains("compiling it took longer than 1s"),
+        "{refused}"
+    );
+    again.rename_into("another.wasm", &slow);
+    again.host.logged("guest=another").await;
+    let asked = Instant::now();
+    again.host.signal(Signal::TERM);
+    again.host.wait();
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn after_a_restart_with_a_bad_file_the_last_good_one_serves_and_never_the_built_in_one() {
+    let swapped = Swapped::start("claude-code", ANSWER, &[("claude-code.wasm", &variant(1))]);
+    let good = swapped.state("claude-code").await["digest"].clone();
+    std::fs::write(swapped.file("claude-code.wasm"), "rubbish").unwrap();
+    let swapped = swapped.restart();
+    let state = swapped
+        .becomes_state("claude-code", |state| state["origin"] == "last_good")
+        .await;
+    assert_eq!(state["digest"], good);
+    assert!(state["rejected"].is_string(), "{state}");
+    assert_eq!(swapped.host.get("/health").await.1["status"], "degraded");
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+
+    // Without one that was ever good, requests fail and say why.
+    std::fs::remove_dir_all(swapped.host.home().join(".local/state")).unwrap();
+    let swapped = swapped.restart();
+    let (status, answer) = swapped.host.post(&hello()).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("guest_error")),
+        "{answer}"
+    );
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("not a WebAssembly component"),
+        "{answer}"
+    );
+
+    // The operator takes the file away: that is a word.
+    std::fs::remove_file(swapped.file("claude-code.wasm")).unwrap();
+    swapped
+        .becomes_state("claude-code", |state| state["origin"] == "embedded")
+        .await;
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+}
+
+#[tokio::test]
+async fn files_that_others_can_write_are_no_guests() {
+    use std::os::unix::fs::PermissionsExt;
+    let swapped = Swapped::start("claude-code", ANSWER, &[]);
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap()
+    };
+    std::fs::write(swapped.file("claude-code.wasm"), variant(1)).unwrap();
+    mode(&swapped.file("claude-code.wasm"), 0o666);
+    let report = swapped.host.reload().await;
+    let told = report["rejected"]["claude-code"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(told.contains("can be written by other users"), "{report}");
+    mode(&swapped.file("claude-code.wasm"), 0o644);
+    mode(&swapped.folder, 0o777);
+    let report = swapped.host.reload().await;
+    let told = report["rejected"]["(guests_dir)"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(told.contains("can be written by other users"), "{report}");
+    mode(&swapped.folder, 0o755);
+    assert_eq!(
+        swapped.host.reload().await["changed"],
+        json!(["claude-code"])
+    );
+    std::fs::write(swapped.file("x\nINFO forged.wasm"), "x").unwrap();
+    assert!(swapped.host.reload().await["rejected"]["(guests_dir)"].is_string());
+    assert!(!swapped.host.log().contains("\nINFO forged"));
 }

@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(60);
 /// A running service. Dropping it kills it.
 pub struct Host {
     child: Child,
-    home: TempDir,
+    home: Option<TempDir>,
     address: String,
     log: Arc<Mutex<String>>,
     client: reqwest::Client,
@@ -121,7 +121,7 @@ impl Host {
             .expect("a client");
         Host {
             child,
-            home,
+            home: Some(home),
             address,
             log,
             client,
@@ -140,7 +140,12 @@ impl Host {
 
     /// The service's home.
     pub fn home(&self) -> &Path {
-        self.home.path()
+        self.home.as_ref().expect("a home").path()
+    }
+
+    /// Its home, for the next service to live in.
+    pub fn take_home(&mut self) -> TempDir {
+        self.home.take().expect("a home")
     }
 
     /// The service's process id.
@@ -169,14 +174,14 @@ impl Host {
 
     /// Replaces the configuration's file.
     pub fn reconfigure(&self, config: &str) {
-        let file = self.home.path().join("harness.toml");
+        let file = self.home().join("harness.toml");
         std::fs::write(file, format!("listen = [\"127.0.0.1:0\"]\n{config}"))
             .expect("a configuration");
     }
 
     /// Has the configuration's file name another address to listen on.
     pub fn add_address(&self, address: &str) {
-        let file = self.home.path().join("harness.toml");
+        let file = self.home().join("harness.toml");
         let config = std::fs::read_to_string(&file).expect("a configuration");
         let both = config.replace(
             "[\"127.0.0.1:0\"]",

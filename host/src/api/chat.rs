@@ -108,7 +108,9 @@ impl Call<'_> {
         let entered = backend.admission.enter(self.caller, count).await;
         let permits = entered.map_err(|shed| full(&shed))?;
         let adapter = &backend.config.adapter;
-        let guest = self.service.guests.current().serving.get(adapter).cloned();
+        let patience = backend.config.queue_timeout;
+        let deadline = Instant::now() + patience;
+        let guest = self.service.guests.find(adapter, deadline.into()).await;
         let guest = guest.ok_or_else(|| self.missing_guest(adapter))?;
         record.pinned(guest.generation);
         let head = Head {
@@ -117,7 +119,6 @@ impl Call<'_> {
             model: request.model.clone(),
             fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
         };
-        let patience = backend.config.queue_timeout;
         let order = Order {
             backend,
             model,
@@ -162,8 +163,12 @@ impl Call<'_> {
     }
 
     fn missing_guest(&self, adapter: &str) -> Failure {
-        let message = match self.service.guests.current().rejected.get(adapter) {
+        let set = self.service.guests.current();
+        let message = match set.rejected.get(adapter) {
             Some(reason) => format!("the adapter `{adapter}` is not loaded: {reason}"),
+            None if set.pending.contains(adapter) => {
+                format!("the adapter `{adapter}` is still being compiled: try again later")
+            }
             None => format!(
                 "the adapter `{adapter}` is not loaded: put it at {}",
                 self.setup.config.guest_file(adapter).display()

@@ -65,6 +65,9 @@ fn health_of(backend: &Backend, set: &GuestSet) -> Health {
     if set.serving.contains_key(adapter) {
         return backend.status.health();
     }
+    if set.pending.contains(adapter) {
+        return Health::Starting;
+    }
     Health::Failing(format!("its adapter `{adapter}` is not loaded"))
 }
 
@@ -114,6 +117,7 @@ fn guests_state(set: &GuestSet) -> Value {
         let origin = match guest.origin {
             Origin::Embedded => "embedded",
             Origin::File => "file",
+            Origin::LastGood => "last_good",
         };
         let state = json!({
             "version": guest.version,

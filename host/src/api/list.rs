@@ -13,6 +13,7 @@ use crate::service::Service;
 
 /// All models.
 pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
+    service.monitor.look();
     let data: Vec<Value> = service
         .setup()
         .models

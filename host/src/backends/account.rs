@@ -56,7 +56,49 @@ pub(super) fn login_warning(end: u64, now: u64, notice: Duration) -> Option<Stri
     }
 }
 
+/// The names of limits that are passed on as they are.
+const LIMITS: [&str; 7] = [
+    "five_hour",
+    "seven_day",
+    "seven_day_opus",
+    "seven_day_sonnet",
+    "monthly",
+    "overage",
+    "usage",
+];
+
+/// The furthest that a limit's reset lies ahead, in seconds: those of a month.
+const RESET_MOST: u64 = 40 * 24 * 3600;
+
+/// The furthest that a login's end lies ahead, in seconds; it is some 30 days, or a year for tokens.
+const LOGIN_MOST: u64 = 400 * 24 * 3600;
+
+const MINUTE: u64 = 60;
+
+/// When a login ends, to the minute, if it may be true.
+pub(super) fn login_end(end: u64, now: u64) -> Option<u64> {
+    (end <= now.saturating_add(LOGIN_MOST)).then_some(end / MINUTE * MINUTE)
+}
+
 impl RateLimit {
+    /// What may be passed on of it: it comes from a guest that has seen a request.
+    pub(super) fn checked(self, now: u64) -> Self {
+        let name = self.r#type.map(|name| {
+            let known = LIMITS.into_iter().find(|known| *known == name);
+            known.unwrap_or("other").to_owned()
+        });
+        let resets_at = self
+            .resets_at
+            .map(|at| at.div_ceil(MINUTE).saturating_mul(MINUTE));
+        let utilization = self.utilization.filter(|part| part.is_finite());
+        RateLimit {
+            status: self.status,
+            r#type: name,
+            resets_at: resets_at.filter(|at| *at <= now.saturating_add(RESET_MOST)),
+            utilization: utilization.map(|part| (part.clamp(0.0, 1.0) * 100.0).round() / 100.0),
+        }
+    }
+
     /// Of a limit that is reached and not yet reset.
     pub(super) fn warning(&self, now: u64) -> Option<String> {
         let reset = self.resets_at.filter(|at| *at > now)?;

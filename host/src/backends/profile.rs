@@ -180,6 +180,13 @@ pub(crate) fn login_check(backend: &config::Backend) -> CommandLine {
     line
 }
 
+/// The launch that asks the command line for its version: it prints a line that begins with it.
+pub(crate) fn version_check(backend: &config::Backend) -> CommandLine {
+    let mut line = base(backend);
+    line.args.push("--version".into());
+    line
+}
+
 fn base(backend: &config::Backend) -> CommandLine {
     let (program, args) = match backend.profile {
         Profile::ClaudeCode => (find(&backend.command), Vec::new()),

@@ -1,6 +1,7 @@
 //! What is known of a backend's state.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Backend;
-use super::account::{RateLimit, login_warning, unix_time};
+use super::account::{self, RateLimit, login_warning, unix_time};
 use crate::config::Profile;
 use crate::failure::{Kind, unix_now};
+use crate::plain::is_word;
 use crate::processes::{Processes, SpawnError};
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
 const LOGIN_CHECK: Duration = Duration::from_secs(15);
+
+/// How long the command line may take to say its version: it takes some 0.1 s.
+const VERSION_CHECK: Duration = Duration::from_secs(10);
 
 /// How long a good state is believed without another sign of life.
 const GOOD_FOR: Duration = Duration::from_secs(300);
@@ -37,7 +42,11 @@ struct State {
     health: Health,
     checked: Option<Instant>,
     version: Option<String>,
+    /// The program that said so, to ask another one again.
+    version_of: Option<(u64, u64, i64)>,
     models: Vec<ModelOffer>,
+    /// A request told of other models than these: it is time to ask again.
+    offers_changed: bool,
     limits: Vec<ModelLimits>,
     rate_limit: Option<RateLimit>,
     /// When the login ends, in seconds since the Unix epoch.
@@ -77,23 +86,24 @@ pub(crate) struct ModelLimits {
     pub(crate) max_output_tokens: Option<u64>,
 }
 
-/// What an adapter reports; see the contract's effect `report`. It comes from a guest that has
-/// seen a client's request, and is shown to others: so nothing passes that could carry a text.
+/// Who reports something of a backend, which others will see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reporter<'a> {
+    /// A guest that has seen no request.
+    Probe,
+    /// A guest that has seen a request for this model: from it nothing passes that could carry a
+    /// text of the request, only words of a fixed list and rounded numbers.
+    Request { model: &'a str },
+}
+
+/// What an adapter reports; see the contract's effect `report`. The version is not taken from it: the
+/// command line is asked.
 #[derive(Deserialize)]
 struct Report {
-    version: Option<String>,
     models: Option<Vec<ModelOffer>>,
     rate_limit: Option<RateLimit>,
     model_limits: Option<Vec<ModelLimits>>,
     login_expires_at: Option<String>,
-}
-
-/// Whether a text is a short technical word.
-fn is_word(text: &str) -> bool {
-    /// The longest word of a report: a version, the name of a limit.
-    const WORD_MAX: usize = 32;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
-    !text.is_empty() && text.len() <= WORD_MAX && text.bytes().all(plain)
 }
 
 impl ModelOffer {
@@ -106,8 +116,8 @@ impl ModelOffer {
             .into_iter()
             .flatten()
             .all(|name| super::profile::is_model_name(name));
-        let shown =
-            |name: &String| name.chars().count() <= DISPLAY_MAX && !name.contains(char::is_control);
+        let fit = |c: char| crate::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
+        let shown = |name: &String| name.chars().count() <= DISPLAY_MAX && name.chars().all(fit);
         self.display_name = self.display_name.filter(shown);
         (sound && self.id != "default").then_some(self)
     }
@@ -123,7 +133,9 @@ impl Status {
             health,
             checked: None,
             version: None,
+            version_of: None,
             models: Vec::new(),
+            offers_changed: false,
             limits: Vec::new(),
             rate_limit: None,
             login_ends: None,
@@ -197,39 +209,41 @@ impl Status {
         state.checked.is_none_or(|at| at.elapsed() > good_for)
     }
 
+    /// Whether a request told of other models than those that are known.
+    pub(crate) fn offers_changed(&self) -> bool {
+        self.state().offers_changed
+    }
+
+    /// Whether the backend should be asked what it offers.
+    pub(crate) fn wants_probe(&self) -> bool {
+        let state = self.state();
+        state.models.is_empty() || state.offers_changed
+    }
+
     /// Takes what an adapter reports. Anything of another shape is not for this version.
-    pub(crate) fn observe(&self, report: &str) {
+    pub(crate) fn observe(&self, report: &str, reporter: Reporter<'_>) {
         let Ok(report) = serde_json::from_str::<Report>(report) else {
             return;
         };
+        let now = unix_now();
         let mut state = self.state();
-        let limit = report
-            .rate_limit
-            .filter(|limit| limit.r#type.as_deref().is_none_or(is_word));
-        state.version = report
-            .version
-            .filter(|version| is_word(version))
-            .or(state.version.take());
+        let limit = report.rate_limit.map(|limit| limit.checked(now));
         state.rate_limit = limit.or(state.rate_limit.take());
         state.login_ends = report
             .login_expires_at
             .and_then(|instant| unix_time(&instant))
+            .and_then(|end| account::login_end(end, now))
             .or(state.login_ends);
         for limits in report.model_limits.unwrap_or_default() {
-            if !super::profile::is_model_name(&limits.id) {
-                continue;
-            }
-            state.limits.retain(|known| known.id != limits.id);
-            if state.limits.len() < MODELS_MAX {
-                state.limits.push(limits);
-            }
+            state.note_limits(limits, reporter);
         }
         if let Some(models) = report.models {
-            state.models = models
-                .into_iter()
-                .take(MODELS_MAX)
-                .filter_map(ModelOffer::checked)
-                .collect();
+            let models = models.into_iter().take(MODELS_MAX);
+            let models: Vec<_> = models.filter_map(ModelOffer::checked).collect();
+            match reporter {
+                Reporter::Probe => (state.models, state.offers_changed) = (models, false),
+                Reporter::Request { .. } => state.offers_changed |= state.models != models,
+            }
         }
     }
 
@@ -261,6 +275,38 @@ impl Status {
         state.checked = Some(Instant::now());
         state.health = health;
     }
+}
+
+impl State {
+    /// Keeps what is first said of a model's limits. A request may speak of its own model only.
+    fn note_limits(&mut self, limits: ModelLimits, reporter: Reporter<'_>) {
+        let known = self.limits.iter().any(|known| known.id == limits.id);
+        let own = match reporter {
+            Reporter::Probe => super::profile::is_model_name(&limits.id),
+            Reporter::Request { model } => {
+                let mut offers = self.models.iter();
+                let offer = offers.find(|offer| offer.id == model);
+                let resolved = offer.and_then(|offer| offer.resolved.as_deref());
+                limits.id == model || Some(&*limits.id) == resolved
+            }
+        };
+        if own && !known && self.limits.len() < MODELS_MAX {
+            self.limits.push(ModelLimits {
+                context_length: limits.context_length.map(rounded),
+                max_output_tokens: limits.max_output_tokens.map(rounded),
+                id: limits.id,
+            });
+        }
+    }
+}
+
+/// A number of tokens as the makers of models choose them: three digits, then zeros.
+fn rounded(tokens: u64) -> u64 {
+    /// More than any model has.
+    const MOST: u64 = 1_000_000_000;
+    let tokens = tokens.min(MOST);
+    let unit = 10_u64.pow(tokens.checked_ilog10().unwrap_or(0).saturating_sub(2));
+    tokens / unit * unit
 }
 
 impl Health {
@@ -309,16 +355,38 @@ impl Backend {
             Err(error) => self.status.not_started(&error),
         }
         let now = self.status.health();
+        if !matches!(now, Health::Missing(_)) {
+            self.check_version(processes).await;
+        }
         if now != before {
             let backend = &self.config.name;
+            let version = self.status.version().unwrap_or_default();
             match &now {
-                Health::Ready => tracing::info!(%backend, "the backend is ready"),
+                Health::Ready => tracing::info!(%backend, %version, "the backend is ready"),
                 bad => {
                     tracing::warn!(%backend, remedy = bad.remedy().join(" && "), "{}", bad.message());
                 }
             }
         }
         now == Health::Ready
+    }
+
+    /// Asks the command line for its version, if it is another program than the one that said it last.
+    async fn check_version(&self, processes: &Processes) {
+        let line = super::profile::version_check(&self.config);
+        let program = std::fs::metadata(&line.program).ok();
+        let program = program.map(|m| (m.dev(), m.ino(), m.mtime()));
+        if program.is_some() && program == self.status.state().version_of {
+            return;
+        }
+        let Ok((answer, true)) = processes.ask(&line, VERSION_CHECK).await else {
+            return;
+        };
+        let text = String::from_utf8_lossy(&answer);
+        let version = text.split_whitespace().next().filter(|word| is_word(word));
+        let mut state = self.status.state();
+        state.version = version.map(str::to_owned);
+        state.version_of = program;
     }
 
     /// Takes over when the login ends, and logs it once when that comes near.
@@ -375,11 +443,12 @@ mod tests {
     #[test]
     fn reports_of_other_shapes_are_not_for_this_version() {
         let status = Status::new(Profile::ClaudeCode);
-        status.observe(
+        let observe = |report| status.observe(report, Reporter::Probe);
+        observe(
             r#"{"models":[{"id":"opus","resolved":"x","new":1},{"id":"default"},{"id":"-p"}]}"#,
         );
-        status.observe(r#"{"models":"none"}"#);
-        status.observe("rubbish");
+        observe(r#"{"models":"none"}"#);
+        observe("rubbish");
         let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
         assert_eq!(ids, ["opus"]);
         assert_eq!(status.version(), None);
@@ -391,13 +460,59 @@ mod tests {
         let reset = unix_now() + 3600;
         let limit = json!({"status": "rejected", "type": "five_hour", "resets_at": reset});
         let models = json!([{"id": "m", "context_length": 7}, {"id": "a b"}]);
-        status.observe(&json!({"rate_limit": limit, "model_limits": models}).to_string());
+        let report = json!({"rate_limit": limit, "model_limits": models}).to_string();
+        status.observe(&report, Reporter::Request { model: "m" });
         assert_eq!(status.model_limits("m").unwrap().context_length, Some(7));
         assert_eq!(status.model_limits("a b"), None);
         let warnings = status.warnings(Duration::ZERO);
         assert!(
             warnings[0].contains("`five_hour` limit is reached until"),
             "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_guest_that_saw_a_request_reports_carries_no_text_of_it() {
+        let status = Status::new(Profile::ClaudeCode);
+        let probe = json!({"models": [{"id": "opus", "display_name": "Opus 4.5 (best)"}, {"id": "x", "display_name": "<img onerror>"}]});
+        status.observe(&probe.to_string(), Reporter::Probe);
+        assert_eq!(
+            status.offer("opus").unwrap().display_name.unwrap(),
+            "Opus 4.5 (best)"
+        );
+        assert_eq!(status.offer("x").unwrap().display_name, None);
+        let (before, request) = (status.offers(), Reporter::Request { model: "opus" });
+        let report = json!({
+            "version": "7365637265742e",
+            "models": [{"id": "736563726574", "display_name": "the prompt"}],
+            "model_limits": [{"id": "opus", "context_length": 199_783}, {"id": "other", "context_length": 1}],
+            "rate_limit": {"status": "allowed", "type": "the-prompt", "utilization": 0.123456, "resets_at": u64::MAX},
+            "login_expires_at": "9999-01-01T00:00:00Z",
+        });
+        status.observe(&report.to_string(), request);
+        assert_eq!((status.offers(), status.version()), (before, None));
+        assert!(
+            status.wants_probe(),
+            "other models are asked for, not believed"
+        );
+        assert_eq!(
+            status.model_limits("opus").unwrap().context_length,
+            Some(199_000)
+        );
+        assert_eq!(
+            (status.model_limits("other"), status.login_ends()),
+            (None, None)
+        );
+        let limit = json!(status.rate_limit().unwrap());
+        assert_eq!(
+            limit,
+            json!({"status": "allowed", "type": "other", "resets_at": null, "utilization": 0.12})
+        );
+        let again = json!({"model_limits": [{"id": "opus", "context_length": 5}]});
+        status.observe(&again.to_string(), request);
+        assert_eq!(
+            status.model_limits("opus").unwrap().context_length,
+            Some(199_000)
         );
     }
 }

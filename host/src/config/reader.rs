@@ -8,15 +8,23 @@ use toml::{Table, Value};
 /// Everything that is wrong with a configuration, one line each, every line beginning with the
 /// key as the person typed it.
 #[derive(Debug, Default)]
-pub(super) struct Problems(RefCell<Vec<String>>);
+pub(super) struct Problems {
+    errors: RefCell<Vec<String>>,
+    /// What is accepted, and probably not meant.
+    warnings: RefCell<Vec<String>>,
+}
 
 impl Problems {
     pub(super) fn add(&self, key: &str, what: impl std::fmt::Display) {
-        self.0.borrow_mut().push(format!("`{key}`: {what}"));
+        self.errors.borrow_mut().push(format!("`{key}`: {what}"));
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
-        self.0.into_inner()
+        self.errors.into_inner()
     }
 }
 
@@ -49,6 +57,12 @@ impl<'p> Section<'p> {
         self.problems.add(&self.name(key), what);
     }
 
+    /// The value of a key is accepted, but probably not what was meant.
+    pub(super) fn warning(&self, key: &str, what: impl std::fmt::Display) {
+        let line = format!("`{}`: {what}", self.name(key));
+        self.problems.warnings.borrow_mut().push(line);
+    }
+
     /// The full name of a key in this table.
     fn name(&self, key: &str) -> String {
         if self.path.is_empty() {
@@ -69,20 +83,40 @@ impl<'p> Section<'p> {
         wanted: &str,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
+        self.read_or(key, wanted, |_| None, read)
+    }
+
+    /// The same, with what to write instead of a value that is nearly right.
+    fn read_or<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        nearest: impl FnOnce(&Value) -> Option<String>,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Option<T> {
         let value = self.take(key)?;
         let found = read(&value);
         if found.is_none() {
-            self.problem(key, format_args!("{} is not {wanted}", shown(&value)));
+            let way_out = nearest(&value).map(|right| format!("; write `{key} = {right}`"));
+            let way_out = way_out.unwrap_or_default();
+            self.problem(
+                key,
+                format_args!("{} is not {wanted}{way_out}", shown(&value)),
+            );
         }
         found
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Option<String> {
-        self.read(key, "a text", |v| v.as_str().map(str::to_owned))
+        self.read(key, "a string", |v| v.as_str().map(str::to_owned))
     }
 
+    /// An array of strings; one alone may stand without its brackets.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
-        self.read(key, "a list of texts", |value| {
+        self.read(key, "an array of strings such as [\"…\"]", |value| {
+            if let Some(single) = value.as_str() {
+                return Some(vec![single.to_owned()]);
+            }
             let list = value.as_array()?.iter();
             list.map(|v| v.as_str().map(str::to_owned)).collect()
         })
@@ -102,7 +136,21 @@ impl<'p> Section<'p> {
 
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let wanted = "a time such as \"500ms\", \"30s\", \"5m\", \"2h\" or \"7d\"";
-        self.read(key, wanted, |v| parse_duration(v.as_str()?))
+        let seconds = |value: &Value| {
+            let number = value.as_integer().filter(|number| *number >= 0)?;
+            Some(format!("\"{number}s\""))
+        };
+        self.read_or(key, wanted, seconds, |v| parse_duration(v.as_str()?))
+    }
+
+    /// A time within which something must happen, so not none.
+    pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
+        let time = self.duration(key)?;
+        if time.is_zero() {
+            self.problem(key, "within no time nothing can happen: write a longer one");
+            return None;
+        }
+        Some(time)
     }
 
     /// A number of bytes, at most this many.
@@ -111,7 +159,7 @@ impl<'p> Section<'p> {
             "a size such as \"64KiB\" or \"32MiB\", at most {}GiB",
             most >> 30
         );
-        self.read(key, &wanted, |value| {
+        self.read_or(key, &wanted, nearest_size, |value| {
             parse_size(value.as_str()?).filter(|size| *size <= most)
         })
     }
@@ -137,7 +185,7 @@ impl<'p> Section<'p> {
     }
 
     pub(super) fn environment(&mut self, key: &'static str) -> Option<Vec<(String, String)>> {
-        self.read(key, "a table of texts", |value| {
+        self.read(key, "a table of strings", |value| {
             let table = value.as_table()?.iter();
             table
                 .map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
@@ -189,9 +237,9 @@ impl<'p> Section<'p> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => format!("`{value}`"),
-        Value::String(_) => "this text".into(),
+        Value::String(_) => "this string".into(),
         Value::Datetime(_) => "a date".into(),
-        Value::Array(_) => "this list".into(),
+        Value::Array(_) => "this array".into(),
         Value::Table(_) => "this table".into(),
     }
 }
@@ -224,8 +272,25 @@ fn parse_size(text: &str) -> Option<usize> {
     number.checked_mul(unit)
 }
 
+/// The size that a number, or one with another unit, was probably meant to be.
+fn nearest_size(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Integer(number) => return Some(format!("\"{number}B\"")).filter(|_| *number >= 0),
+        value => value.as_str()?,
+    };
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: usize = text[..at].parse().ok()?;
+    let unit = match text[at..].trim().to_ascii_lowercase().as_str() {
+        "k" | "kb" | "ki" | "kib" => "KiB",
+        "m" | "mb" | "mi" | "mib" => "MiB",
+        "g" | "gb" | "gi" | "gib" => "GiB",
+        _ => return None,
+    };
+    Some(format!("\"{number}{unit}\""))
+}
+
 /// The known word that differs from `typed` in at most two letters.
-fn closest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn closest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let best = known.iter().min_by_key(|word| distance(typed, word))?;
     (distance(typed, best) <= 2).then_some(*best)
 }
@@ -261,6 +326,29 @@ mod tests {
         for bad in ["", "5", "32MB", "99999999999GiB"] {
             assert_eq!(parse_size(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_nearly_right_is_told_how_it_is_written() {
+        let problems = Problems::default();
+        let table = toml::toml! {
+            max_body = "32MB"
+            grace = 20
+            client_timeout = "0s"
+            listen = "one"
+        };
+        let mut section = Section::new("", table, &problems);
+        assert_eq!(section.texts("listen"), Some(vec!["one".to_owned()]));
+        section.size("max_body", 1 << 30);
+        section.duration("grace");
+        section.timeout("client_timeout");
+        let lines = problems.into_lines();
+        assert!(
+            lines[0].contains("write `max_body = \"32MiB\"`"),
+            "{lines:?}"
+        );
+        assert!(lines[1].contains("write `grace = \"20s\"`"), "{lines:?}");
+        assert!(lines[2].contains("within no time"), "{lines:?}");
     }
 
     #[test]

@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::reader::Section;
 use super::serving;
-use super::{Access, Config, Guest, GuestLimits, Http, KeepAliveForm, Listen, Overrides};
+use super::{
+    Access, Config, Guest, GuestLimits, GuestLog, Http, KeepAliveForm, KeyDigest, Listen, Overrides,
+};
+use crate::ownership;
 
 /// The most memory that processes may hold while they wait, in bytes: more is a slip of the pen.
 const MEMORY_MOST: usize = 1 << 40;
@@ -24,8 +27,8 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     // Messages name the whole path. A working directory that is gone has none.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
     let listen = listen(root, overrides);
-    let access = access(root, &folder);
-    check_reach(root, &listen, &access);
+    let access = access(root, &folder, overrides);
+    check_reach(root, &listen, &access, overrides);
     let backends = serving::backends(root);
     let builtin_models = root.flag("builtin_models").unwrap_or(true);
     let models = serving::models(root, &backends, builtin_models);
@@ -35,7 +38,11 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         cache_dir: root
             .text("cache_dir")
             .map(|dir| folder.join(dir))
-            .or_else(default_cache_dir),
+            .or_else(|| default_dir("XDG_CACHE_HOME", ".cache")),
+        state_dir: root
+            .text("state_dir")
+            .map(|dir| folder.join(dir))
+            .or_else(|| default_dir("XDG_STATE_HOME", ".local/state")),
         shutdown_grace: root
             .duration("shutdown_grace")
             .unwrap_or(Duration::from_secs(20)),
@@ -48,6 +55,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         builtin_models,
         models,
         guests: guests(root),
+        warnings: Vec::new(),
         overrides: overrides.clone(),
         source,
     }
@@ -88,7 +96,12 @@ fn addresses(root: &Section, key: &str, list: &[String]) -> Vec<Listen> {
 
 /// Anybody who reaches the service can spend the subscription, so an address that other
 /// machines reach needs a key, or the operator's word that it needs none.
-fn check_reach(root: &Section, listen: &[Listen], access: &Access) {
+fn check_reach(root: &Section, listen: &[Listen], access: &Access, overrides: &Overrides) {
+    // Named as the person named it.
+    let key = match overrides.listen[..] {
+        [] => "listen",
+        _ => "--listen",
+    };
     for address in listen {
         let Listen::Tcp(tcp) = address else { continue };
         let name = address.to_string();
@@ -97,23 +110,41 @@ fn check_reach(root: &Section, listen: &[Listen], access: &Access) {
             && !access.open_addresses.contains(&name)
         {
             root.problem(
-                "listen",
+                key,
                 format_args!(
-                    "{name} can be reached by other machines: set `api_keys`, or name it in `open_addresses`"
+                    "{name} can be reached by other machines, so it needs a key: set `api_keys` in the configuration, or the variable CLAUDE_HARNESS_API_KEY; or write `open_addresses = [\"{name}\"]` to let everybody there in"
                 ),
             );
         }
     }
 }
 
-fn access(root: &mut Section, folder: &Path) -> Access {
+/// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
+const KEY_LEAST: usize = 16;
+
+fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -> Access {
     let mut keys = root.texts("api_keys").unwrap_or_default();
     let mut wanted = !keys.is_empty();
     if let Some(path) = root.text("api_keys_file") {
         wanted = true;
-        match std::fs::read_to_string(folder.join(path)) {
-            Ok(text) => keys.extend(text.lines().map(str::to_owned)),
-            Err(e) => root.problem("api_keys_file", format_args!("cannot read it: {e}")),
+        let path = folder.join(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                keys.extend(text.lines().map(str::to_owned));
+                if let Err(what) = ownership::check(&path) {
+                    root.problem("api_keys_file", what);
+                } else if ownership::others_read(&path) {
+                    root.warning("api_keys_file", "other users can read it: `chmod o-r` it");
+                }
+            }
+            // Not to be followed by a word on keys that are not there.
+            Err(e) => {
+                wanted = false;
+                root.problem(
+                    "api_keys_file",
+                    format_args!("cannot read {}: {e}", path.display()),
+                );
+            }
         }
     }
     keys.retain(|key| !key.trim().is_empty());
@@ -123,11 +154,20 @@ fn access(root: &mut Section, folder: &Path) -> Access {
             "there is no key among them: write one, or remove the setting",
         );
     }
-    let keys = keys.iter().map(|key| key.trim());
+    let mut digests: Vec<KeyDigest> = overrides.api_key.into_iter().collect();
+    for key in keys.iter().map(|key| key.trim()) {
+        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+            let what =
+                "a key has a character that no header can carry: take letters, digits and `-_.`";
+            root.problem("api_keys", what);
+        } else if key.len() < KEY_LEAST {
+            let what = "a key is shorter than 16 characters and could be guessed: `openssl rand -hex 32` makes one";
+            root.warning("api_keys", what);
+        }
+        digests.push(Sha256::digest(key.as_bytes()).into());
+    }
     Access {
-        keys: keys
-            .map(|key| Sha256::digest(key.as_bytes()).into())
-            .collect(),
+        keys: digests,
         hosts: root.texts("allowed_hosts").unwrap_or_default(),
         open_addresses: root.texts("open_addresses").unwrap_or_default(),
     }
@@ -140,10 +180,11 @@ fn http(root: &mut Section) -> Http {
     ];
     Http {
         max_body: root.size("max_body", 1 << 30).unwrap_or(32 << 20),
+        max_body_memory: root.size("max_body_memory", MEMORY_MOST).unwrap_or(1 << 30),
         hold: root.duration("hold").unwrap_or(Duration::from_secs(10)),
         keep_alive: keep_alive(root),
         client_timeout: root
-            .duration("client_timeout")
+            .timeout("client_timeout")
             .unwrap_or(Duration::from_secs(60)),
         keep_alive_form: root
             .choice("keep_alive_form", &forms)
@@ -181,12 +222,14 @@ fn rate_limit_status(root: &mut Section) -> u16 {
 }
 
 fn guest_limits(root: &mut Section) -> GuestLimits {
+    let default = GuestLimits::default();
     GuestLimits {
-        call: root
-            .duration("guest_call_timeout")
-            .unwrap_or(Duration::from_millis(500)),
-        memory: root.size("guest_memory", 1 << 30).unwrap_or(512 << 20),
-        output: root.size("guest_output", 1 << 30).unwrap_or(1 << 20),
+        call: root.timeout("guest_call_timeout").unwrap_or(default.call),
+        memory: root.size("guest_memory", 1 << 30).unwrap_or(default.memory),
+        output: root.size("guest_output", 1 << 30).unwrap_or(default.output),
+        compile: root
+            .timeout("guest_compile_timeout")
+            .unwrap_or(default.compile),
     }
 }
 
@@ -198,6 +241,13 @@ fn guests(root: &mut Section) -> Vec<Guest> {
             guest.config = config;
         }
         guest.wasi = section.flag("wasi").unwrap_or(guest.wasi);
+        let levels = [
+            ("debug", GuestLog::Debug),
+            ("info", GuestLog::Info),
+            ("warn", GuestLog::Warn),
+            ("error", GuestLog::Error),
+        ];
+        guest.log = section.choice("log", &levels).unwrap_or(guest.log);
         guests.push(guest);
         section.finish();
     }
@@ -205,9 +255,9 @@ fn guests(root: &mut Section) -> Vec<Guest> {
 }
 
 /// Nowhere, if the user has no folder of his own: what lies in `/tmp` is not to be run.
-fn default_cache_dir() -> Option<PathBuf> {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME")
+fn default_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(below_home));
+    let base = std::env::var_os(variable)
         .filter(|v| !v.is_empty())
         .map(PathBuf::from);
     Some(base.or_else(home)?.join("claude-harness"))

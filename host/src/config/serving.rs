@@ -89,12 +89,12 @@ fn backend(name: String, section: &mut Section) -> Backend {
             .map_or(warm, |count| count as usize),
         warm_max_age: warm_max_age(section),
         continue_for: section.duration("continue_for").unwrap_or(continue_for),
-        start_timeout: section.duration("start_timeout").unwrap_or(seconds(30)),
+        start_timeout: section.timeout("start_timeout").unwrap_or(seconds(30)),
         first_output_timeout: section
-            .duration("first_output_timeout")
+            .timeout("first_output_timeout")
             .unwrap_or(seconds(600)),
-        silence_timeout: section.duration("silence_timeout").unwrap_or(seconds(300)),
-        request_timeout: section.duration("request_timeout").unwrap_or(seconds(3600)),
+        silence_timeout: section.timeout("silence_timeout").unwrap_or(seconds(300)),
+        request_timeout: section.timeout("request_timeout").unwrap_or(seconds(3600)),
         login_warning: section
             .duration("login_warning")
             .unwrap_or(seconds(7 * 24 * 3600)),
@@ -166,13 +166,21 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
         let what = "is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first";
         section.problem("model", format_args!("`{model}` {what}"));
     }
-    match backend {
+    match backend.or_else(|| only_real(backends)) {
         None => {
-            section.problem("backend", "is missing: name one of [backends]");
+            let what = format!(
+                "is missing: write `backend = …`, one of {}",
+                quoted(backends)
+            );
+            section.problem("backend", what);
             None
         }
         Some(backend) if !backends.iter().any(|b| b.name == backend) => {
-            section.problem("backend", format_args!("there is no [backends.{backend}]"));
+            let what = format!(
+                "there is no [backends.{backend}]: name one of {}",
+                quoted(backends)
+            );
+            section.problem("backend", what);
             None
         }
         Some(backend) => Some(Model {
@@ -183,6 +191,18 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
             is_named: true,
         }),
     }
+}
+
+/// The backend of a model that names none: the only one that is no demonstration.
+fn only_real(backends: &[Backend]) -> Option<String> {
+    let mut real = backends.iter().filter(|b| b.profile != Profile::Demo);
+    let only = real.next()?;
+    real.next().is_none().then(|| only.name.clone())
+}
+
+fn quoted(backends: &[Backend]) -> String {
+    let names = backends.iter().map(|b| format!("\"{}\"", b.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Each backend's usual names; the first backend of a kind has them.

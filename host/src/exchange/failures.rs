@@ -42,6 +42,9 @@ pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
     Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
 }
 
+/// The longest wait that a client is told, in seconds: limits of a month have the latest reset.
+const RETRY_MOST: u64 = 31 * 24 * 3600;
+
 pub(super) fn api_failure(error: types::ApiError) -> Failure {
     let kind = match error.kind {
         types::ErrorKind::InvalidRequest => Kind::InvalidRequest,
@@ -56,13 +59,13 @@ pub(super) fn api_failure(error: types::ApiError) -> Failure {
     };
     let wait = error
         .retry_at
-        .map(|at| Duration::from_secs(at.saturating_sub(unix_now()).max(1)));
+        .map(|at| at.saturating_sub(unix_now()).clamp(1, RETRY_MOST));
     Failure {
         kind,
         message: error.message,
         param: error.param,
         code: error.code,
-        retry_after: wait,
+        retry_after: wait.map(Duration::from_secs),
         detail: None,
     }
 }

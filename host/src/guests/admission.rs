@@ -4,17 +4,17 @@
 //! instantiated, described and configured under the bounds that hold in production. The same
 //! path serves embedded guests and files.
 
-use std::sync::Arc;
-
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::cache::Cache;
+use super::cache::{Cache, Compile};
+use super::compile::CompileError;
 use super::contract::{AdapterGuestPre, adapter};
 use super::engine::{Effort, Engine, State};
 use super::exchange::configured;
 use crate::config;
+use crate::plain::{self, is_word};
 
 /// The largest component, in bytes: those made of Python have 18 MB.
 pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
@@ -35,6 +35,10 @@ const WASI_IMPORTS: [&str; 5] = [
     "wasi:io/",
     "wasi:random/",
 ];
+
+/// The longest summary of a guest, and what it may say of its configuration, in characters.
+const SUMMARY_MAX: usize = 200;
+const MESSAGE_MAX: usize = 500;
 
 /// A guest that may serve.
 pub(crate) struct Guest {
@@ -60,6 +64,8 @@ pub(crate) enum Origin {
     Embedded,
     /// A file in the guests' folder.
     File,
+    /// The last one that was admitted from such a file, because what is there now is bad.
+    LastGood,
 }
 
 /// A component that stands for admission.
@@ -76,8 +82,10 @@ pub(crate) struct Candidate<'a> {
 pub(crate) enum Refused {
     #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
     TooLarge,
-    #[error("it is no WebAssembly component: {0}")]
+    #[error("it is not a WebAssembly component: {0}")]
     NoComponent(String),
+    #[error("it was not compiled: {0}")]
+    NotCompiled(CompileError),
     #[error(
         "it imports `{0}`, and a guest may import nothing but the contract's `log` (`[guests.NAME] wasi = true` allows an empty WASI, without clocks to sleep by and sockets)"
     )]
@@ -88,6 +96,15 @@ pub(crate) enum Refused {
     Call(#[from] super::GuestError),
     #[error("it refuses its configuration `[guests.{name}] config`: {message}")]
     Config { name: String, message: String },
+}
+
+impl From<CompileError> for Refused {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Invalid(what) => Refused::NoComponent(plain::line(&what, MESSAGE_MAX)),
+            other => Refused::NotCompiled(other),
+        }
+    }
 }
 
 /// The digest that names a component, in hexadecimal.
@@ -115,24 +132,29 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Admits a component to the guest set with the number `generation`, or says why not.
+/// Admits a component, or says why not. May take as long as `guest_compile_timeout`, and what its calls
+/// may take.
 pub(crate) fn admit(
     engine: &Engine,
     cache: &Cache,
     candidate: &Candidate<'_>,
-    generation: u64,
-) -> Result<Arc<Guest>, Refused> {
+) -> Result<Guest, Refused> {
     if candidate.bytes.len() as u64 > COMPONENT_MAX {
         return Err(Refused::TooLarge);
     }
     if !begins_as_component(candidate.bytes) {
-        return Err(Refused::NoComponent(
-            "the file does not begin as a component does".into(),
-        ));
+        return Err(Refused::NoComponent(match candidate.bytes {
+            [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+                "it is a core module: build it as a component, with `cargo guests`".into()
+            }
+            _ => "the file does not begin as a component does".into(),
+        }));
     }
-    let component = cache
-        .compile(engine.wasmtime(), &candidate.digest, candidate.bytes)
-        .map_err(|e| Refused::NoComponent(first_line(&e)))?;
+    let how = match candidate.origin {
+        Origin::Embedded => Compile::Here,
+        Origin::File | Origin::LastGood => Compile::InProcess,
+    };
+    let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
     check_imports(engine, &component, candidate.settings.wasi)?;
     let pre = engine
         .linker(candidate.settings.wasi)
@@ -142,7 +164,7 @@ pub(crate) fn admit(
     let mut guest = Guest {
         name: candidate.settings.name.clone(),
         digest: candidate.digest.clone(),
-        generation,
+        generation: 1,
         origin: candidate.origin,
         version: String::new(),
         summary: String::new(),
@@ -152,15 +174,19 @@ pub(crate) fn admit(
         settings: candidate.settings.clone(),
     };
     let description = describe(&guest)?;
-    guest.version = description.version;
-    guest.summary = description.summary;
-    Ok(Arc::new(guest))
+    // Others see both; a guest may write there what it likes.
+    guest.version = match is_word(&description.version) {
+        true => description.version,
+        false => "unknown".into(),
+    };
+    guest.summary = plain::line(&description.summary, SUMMARY_MAX);
+    Ok(guest)
 }
 
 fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
     let (mut store, instance) = configured(guest)?.map_err(|message| Refused::Config {
         name: guest.name.clone(),
-        message,
+        message: plain::line(&message, MESSAGE_MAX),
     })?;
     let adapter = instance.claude_harness_guest_adapter();
     let described = guest.engine.call(&mut store, Effort::Request(0), |store| {

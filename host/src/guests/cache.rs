@@ -9,19 +9,33 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use wasmtime::Engine;
+use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
-use crate::memory;
+use super::compile::{self, CompileError};
+use super::engine::Engine;
+use crate::{memory, ownership};
 
 /// Files that were not written for this long are removed.
 const KEEP: Duration = Duration::from_secs(60 * 24 * 3600);
 
+/// What the files may have together, in bytes: one of a Python guest has some 60 MB.
+const SIZE_MAX: u64 = 512 << 20;
+
 /// The length of the digest at the head of a file, in bytes.
 const HEAD: usize = 32;
+
+/// Where a component is compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Compile {
+    /// By this thread: a guest that is built into this program.
+    Here,
+    /// By a process with bounds: anybody's.
+    InProcess,
+}
 
 /// A folder of compiled guests; without one, nothing is kept.
 pub(crate) struct Cache {
@@ -52,28 +66,54 @@ impl Cache {
         engine: &Engine,
         digest: &str,
         bytes: &[u8],
-    ) -> wasmtime::Result<Component> {
+        how: Compile,
+    ) -> Result<Component, CompileError> {
+        let wasmtime = engine.wasmtime();
         let Some(folder) = &self.folder else {
-            return anew(engine, bytes);
+            return deserialized(wasmtime, &anew(engine, bytes, how)?);
         };
         let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
+        wasmtime.precompile_compatibility_hash().hash(&mut hasher);
         let file = folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()));
-        if let Some(component) = load(engine, &file) {
+        if let Some(component) = load(wasmtime, &file) {
             return Ok(component);
         }
-        let component = anew(engine, bytes)?;
-        if let Err(error) = store(folder, &file, &component.serialize()?) {
+        let code = anew(engine, bytes, how)?;
+        if let Err(error) = store(folder, &file, &code) {
             tracing::warn!(file = %file.display(), %error, "cannot keep a compiled guest");
         }
-        Ok(component)
+        deserialized(wasmtime, &code)
     }
 }
 
-fn anew(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
-    let component = Component::new(engine, bytes);
-    memory::give_back();
-    component
+fn anew(engine: &Engine, bytes: &[u8], how: Compile) -> Result<Vec<u8>, CompileError> {
+    match how {
+        Compile::InProcess => compile::in_process(engine, bytes),
+        Compile::Here => {
+            let code = engine.wasmtime().precompile_component(bytes);
+            memory::give_back();
+            code.map_err(invalid)
+        }
+    }
+}
+
+fn invalid(error: wasmtime::Error) -> CompileError {
+    CompileError::Invalid(
+        format!("{error:#}")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    )
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the bytes are what this program's own compiler made"
+)]
+fn deserialized(engine: &Wasmtime, code: &[u8]) -> Result<Component, CompileError> {
+    // SAFETY: this program, in this process or in one that it started, has just compiled them.
+    unsafe { Component::deserialize(engine, code) }.map_err(invalid)
 }
 
 fn prepare(folder: &Path) -> std::io::Result<()> {
@@ -81,33 +121,34 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let folder = folder.canonicalize()?;
-    // Whoever can write one of the folders above can put another one in this one's place.
-    for place in folder.ancestors() {
-        let metadata = fs::symlink_metadata(place)?;
-        let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
-        let sticky = metadata.mode() & 0o1000 != 0;
-        let others_write = metadata.mode() & 0o022 != 0 && !(sticky && place != folder);
-        if others_write || (owner != us && owner != 0) {
-            let what = format!("others can change {}", place.display());
-            return Err(std::io::Error::other(what));
-        }
+    ownership::check(folder).map_err(std::io::Error::other)?;
+    // Its files are run: not even a group of this user's may write here.
+    if fs::metadata(folder)?.mode() & 0o022 != 0 {
+        let what = format!("others can write to {}", folder.display());
+        return Err(std::io::Error::other(what));
     }
-    remove_old(&folder);
+    remove_old(folder);
     Ok(())
 }
 
+/// Removes the files that were not written for long, and the oldest ones beyond the bound.
 fn remove_old(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
-    for entry in entries.flatten() {
-        let written = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .unwrap_or(SystemTime::now());
-        if written.elapsed().is_ok_and(|age| age > KEEP) {
-            let _ = fs::remove_file(entry.path());
+    let mut files: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+        })
+        .collect();
+    files.sort_by_key(|(written, ..)| std::cmp::Reverse(*written));
+    let mut size = 0_u64;
+    for (written, length, path) in files {
+        size = size.saturating_add(length);
+        if size > SIZE_MAX || written.elapsed().is_ok_and(|age| age > KEEP) {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -116,7 +157,7 @@ fn remove_old(folder: &Path) {
     unsafe_code,
     reason = "the bytes are those that this program wrote into a folder of its own"
 )]
-fn load(engine: &Engine, file: &Path) -> Option<Component> {
+fn load(engine: &Wasmtime, file: &Path) -> Option<Component> {
     let metadata = fs::symlink_metadata(file).ok()?;
     if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
         return None;
@@ -136,5 +177,6 @@ fn store(folder: &Path, file: &Path, compiled: &[u8]) -> std::io::Result<()> {
     whole.write_all(&Sha256::digest(compiled))?;
     whole.write_all(compiled)?;
     whole.persist(file)?;
+    remove_old(folder);
     Ok(())
 }

@@ -13,7 +13,8 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use super::GuestError;
 use super::contract::log;
 use crate::blocking::{self, LARGE};
-use crate::config::GuestLimits;
+use crate::config::{self, GuestLimits, GuestLog};
+use crate::plain;
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK: Duration = Duration::from_millis(10);
@@ -27,7 +28,7 @@ const WHOLE_REQUEST: u32 = 10;
 /// Lines that a guest may log in one call.
 const LOG_LINES: u32 = 32;
 
-/// The longest line that a guest may log, in bytes.
+/// The longest line that a guest may log, in characters.
 const LOG_LINE_MAX: usize = 2 << 10;
 
 /// Compiles guests, and runs their calls.
@@ -46,6 +47,8 @@ pub(crate) struct State {
     memory: Memory,
     time: Time,
     log_lines: u32,
+    /// The highest level that its lines have.
+    log_level: log::Level,
     /// Set for guests that may use WASI: its calls may block, and so never run on a thread that
     /// must not.
     wasi: Option<Wasi>,
@@ -88,27 +91,10 @@ pub(crate) enum Effort {
 impl Engine {
     /// An engine with room for `instances` at once.
     pub(crate) fn new(limits: GuestLimits, instances: u32) -> wasmtime::Result<Self> {
-        let mut pool = PoolingAllocationConfig::default();
-        // A guest made of many modules (Python has 38) takes as many places.
-        pool.total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(8).saturating_add(64))
-            .total_memories(instances.saturating_mul(2).saturating_add(8))
-            .total_tables(instances.saturating_mul(4).saturating_add(64))
-            .max_core_instances_per_component(64)
-            .max_memories_per_component(4)
-            .max_tables_per_component(64)
-            .max_memory_size(limits.memory)
-            // An instance's memory is written back to what it was, page by page as the kernel knows
-            // them to be dirty: a third faster than to unmap it.
-            .linear_memory_keep_resident(2 << 20)
-            .table_keep_resident(64 << 10)
-            .pagemap_scan(Enabled::Auto)
-            .max_unused_warm_slots(16);
-        let mut config = Config::new();
-        config
-            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-            .epoch_interruption(true)
-            .concurrency_support(false);
+        let mut config = code_settings();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(places(
+            &limits, instances,
+        )));
         let wasmtime = Wasmtime::new(&config)?;
         tick(wasmtime.weak())?;
         let mut linker = Linker::new(&wasmtime);
@@ -121,6 +107,11 @@ impl Engine {
             wasi_linker,
             limits,
         })
+    }
+
+    /// What a call may use, and compiling.
+    pub(super) fn limits(&self) -> &GuestLimits {
+        &self.limits
     }
 
     pub(crate) fn wasmtime(&self) -> &Wasmtime {
@@ -136,10 +127,16 @@ impl Engine {
         }
     }
 
-    /// A store for one instance of the guest of this name.
-    pub(crate) fn store(&self, name: &str, wasi: bool) -> Store<State> {
+    /// A store for one instance of a guest with these settings.
+    pub(crate) fn store(&self, guest: &config::Guest) -> Store<State> {
         let state = State {
-            name: name.to_owned(),
+            name: guest.name.clone(),
+            log_level: match guest.log {
+                GuestLog::Debug => log::Level::Debug,
+                GuestLog::Info => log::Level::Info,
+                GuestLog::Warn => log::Level::Warn,
+                GuestLog::Error => log::Level::Error,
+            },
             memory: Memory {
                 limit: self.limits.memory,
                 used: 0,
@@ -147,7 +144,7 @@ impl Engine {
             },
             time: Time::default(),
             log_lines: LOG_LINES,
-            wasi: wasi.then(Wasi::empty),
+            wasi: guest.wasi.then(Wasi::empty),
         };
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.memory);
@@ -214,9 +211,37 @@ impl Engine {
             None if format!("{error:#}").contains("fuel allocated for hostcalls") => {
                 GuestError::Output(output)
             }
-            None => GuestError::Trap(error.root_cause().to_string()),
+            None => GuestError::Trap(plain::line(&error.root_cause().to_string(), 200)),
         }
     }
+}
+
+/// What code is compiled for: the same here and in the process that compiles.
+pub(super) fn code_settings() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true).concurrency_support(false);
+    config
+}
+
+/// Places for `instances` at once.
+fn places(limits: &GuestLimits, instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    // A guest made of many modules (Python has 38) takes as many places.
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(8).saturating_add(64))
+        .total_memories(instances.saturating_mul(2).saturating_add(8))
+        .total_tables(instances.saturating_mul(4).saturating_add(64))
+        .max_core_instances_per_component(64)
+        .max_memories_per_component(4)
+        .max_tables_per_component(64)
+        .max_memory_size(limits.memory)
+        // An instance's memory is written back to what it was, page by page as the kernel knows
+        // them to be dirty: a third faster than to unmap it.
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(64 << 10)
+        .pagemap_scan(Enabled::Auto)
+        .max_unused_warm_slots(16);
+    pool
 }
 
 impl Time {
@@ -316,11 +341,13 @@ impl log::Host for State {
             return;
         };
         self.log_lines = left;
-        let mut end = message.len().min(LOG_LINE_MAX);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (guest, text) = (&self.name, &message[..end]);
+        let (guest, text) = (&self.name, plain::line(&message, LOG_LINE_MAX));
+        // It may have seen a prompt: unless the operator wants more, it speaks to who debugs it.
+        let level = if (level as u8) < self.log_level as u8 {
+            level
+        } else {
+            self.log_level
+        };
         match level {
             log::Level::Trace => tracing::trace!(target: "guest", %guest, "{text}"),
             log::Level::Debug => tracing::debug!(target: "guest", %guest, "{text}"),

@@ -39,7 +39,7 @@ impl From<GuestError> for NotOpened {
 pub(crate) fn configured(
     guest: &Guest,
 ) -> Result<Result<(Store<State>, AdapterGuest), String>, GuestError> {
-    let mut store = guest.engine.store(&guest.name, guest.settings.wasi);
+    let mut store = guest.engine.store(&guest.settings);
     let effort = Effort::Request(guest.config.len());
     let instance = guest
         .engine
@@ -181,7 +181,8 @@ fn ready(guest: &Guest) -> Result<(Store<State>, AdapterGuest), GuestError> {
     let taken = configured(guest)?;
     taken.map_err(|message| {
         GuestError::Contract(format!(
-            "it refused a configuration that it had taken: {message}"
+            "it refused a configuration that it had taken: {}",
+            crate::plain::line(&message, 500)
         ))
     })
 }

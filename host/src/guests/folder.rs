@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::admission::COMPONENT_MAX;
+use crate::ownership;
 
 /// How often the folder is looked at.
 pub(crate) const VISIT: Duration = Duration::from_millis(250);
@@ -49,42 +50,59 @@ pub(crate) struct File {
     pub(crate) looks: Looks,
 }
 
-/// The files `NAME.wasm` of a folder, by name. A folder that is not there has none.
+/// What is in the folder.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// The files `NAME.wasm`, by name.
+    pub(crate) files: BTreeMap<String, File>,
+    /// How many files have a name that no guest may have.
+    pub(crate) odd_names: usize,
+}
+
+/// Lists a folder. One that is not there has nothing.
 ///
 /// # Errors
 ///
-/// Fails if the folder cannot be read, which says nothing of what is in it.
-pub(crate) fn list(folder: &Path) -> io::Result<BTreeMap<String, File>> {
+/// Fails if the folder cannot be read, which says nothing of what is in it, or if others can write it.
+pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
         entries => entries?,
     };
-    let mut files = BTreeMap::new();
+    ownership::check(folder).map_err(io::Error::other)?;
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         let Some(name) = name.and_then(|name| name.strip_suffix(".wasm")) else {
             continue;
         };
-        if !name.is_empty()
-            && !name.starts_with('.')
-            && let Some(looks) = Looks::of(&path)
-        {
-            files.insert(
-                name.to_owned(),
-                File {
-                    path: path.clone(),
-                    looks,
-                },
-            );
+        if name.starts_with('.') {
+            continue;
+        }
+        if !is_guest_name(name) {
+            listing.odd_names += 1;
+        } else if let Some(looks) = Looks::of(&path) {
+            let file = File {
+                path: path.clone(),
+                looks,
+            };
+            listing.files.insert(name.to_owned(), file);
         }
     }
-    Ok(files)
+    Ok(listing)
+}
+
+/// Whether a guest may be called so: its name stands in logs and pages of state.
+fn is_guest_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// Reads a component, unless it is too large to be one, or no longer the regular file that was
 /// seen: reading something else could take for ever.
 pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
+    ownership::check(&file.path).map_err(io::Error::other)?;
     let open = fs::OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)

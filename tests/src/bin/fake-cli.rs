@@ -41,6 +41,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 fn main() -> io::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("--version") {
+        println!("0.0.1 (a fake)");
+        return Ok(());
+    }
     let script = std::env::var("FAKE_CLI_SCRIPT").map_err(io::Error::other)?;
     let script = std::fs::read_to_string(script)?;
     if std::env::args().nth(1).as_deref() == Some("auth") {

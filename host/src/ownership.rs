@@ -1,0 +1,157 @@
+//! Whether anybody else can change a file that decides what this program does.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{getegid, geteuid};
+
+/// Why a file cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOurs {
+    /// It, or a folder above it, belongs to somebody who is neither this user nor root.
+    #[error("{} belongs to another user (uid {owner}): `chown` it to the user of this service", path.display())]
+    Owner { path: PathBuf, owner: u32 },
+    /// It, or a folder above it, can be written by others.
+    #[error("{} can be written by other users (mode {mode:o}): `chmod go-w` it", path.display())]
+    Writable { path: PathBuf, mode: u32 },
+    /// It cannot be looked at.
+    #[error("cannot look at {}: {source}", path.display())]
+    Unknown { path: PathBuf, source: io::Error },
+}
+
+/// Checks that nobody but this user and root can change what is at `path`, or put something else in
+/// its place: its owner and mode, and those of all folders above it, where links lead included.
+///
+/// # Errors
+///
+/// Names the first place that somebody else can change, and the command that mends it.
+pub(crate) fn check(path: &Path) -> Result<(), NotOurs> {
+    let unknown = |source| NotOurs::Unknown {
+        path: path.to_owned(),
+        source,
+    };
+    let named = std::path::absolute(path).map_err(unknown)?;
+    let real = path.canonicalize().map_err(unknown)?;
+    // A link itself is as good as its owner, and the folder that it lies in.
+    check_each(&named)?;
+    if real == named {
+        Ok(())
+    } else {
+        check_each(&real)
+    }
+}
+
+fn check_each(path: &Path) -> Result<(), NotOurs> {
+    for place in path.ancestors() {
+        let metadata = fs::symlink_metadata(place).map_err(|source| NotOurs::Unknown {
+            path: place.to_owned(),
+            source,
+        })?;
+        if !is_trusted(metadata.uid()) {
+            return Err(NotOurs::Owner {
+                path: place.to_owned(),
+                owner: metadata.uid(),
+            });
+        }
+        // In a folder like /tmp others can write, but not change what is not theirs.
+        let is_shared = metadata.is_dir() && metadata.mode() & 0o1000 != 0 && place != path;
+        if others_write(&metadata) && !is_shared && !metadata.is_symlink() {
+            return Err(NotOurs::Writable {
+                path: place.to_owned(),
+                mode: metadata.mode() & 0o7777,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody else may write. A group of root's files is root's word; a group of our own ones
+/// is a slip of the umask, unless it is this user's private group.
+fn others_write(metadata: &Metadata) -> bool {
+    let (us, group) = (geteuid().as_raw(), metadata.gid());
+    let private = group == getegid().as_raw() && group == us;
+    let by_group = metadata.mode() & 0o020 != 0 && metadata.uid() == us && us != 0 && !private;
+    metadata.mode() & 0o002 != 0 || by_group
+}
+
+/// Whether an owner is this user or root.
+fn is_trusted(owner: u32) -> bool {
+    owner == geteuid().as_raw() || owner == 0 || is_unmapped_root(owner)
+}
+
+/// Whether root's files seem to belong to this user. In a user namespace without root (systemd's
+/// `PrivateUsers`) they seem to belong to `nobody`, and the root of all files tells so.
+fn is_unmapped_root(owner: u32) -> bool {
+    /// The kernel's number for users that a namespace does not know.
+    const OVERFLOW: u32 = 65534;
+    let map = || fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let has_root = |map: &str| {
+        map.lines()
+            .any(|line| line.split_whitespace().next() == Some("0"))
+    };
+    owner == OVERFLOW && fs::metadata("/").is_ok_and(|m| m.uid() == OVERFLOW) && !has_root(&map())
+}
+
+/// Whether other users can read a file.
+pub(crate) fn others_read(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_others_can_write_is_not_ours() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("file");
+        fs::write(&file, "").unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+        };
+        mode(&folder, 0o755);
+        mode(&file, 0o644);
+        check(&file).unwrap();
+        mode(&file, 0o646);
+        assert!(matches!(check(&file), Err(NotOurs::Writable { .. })));
+        mode(&file, 0o644);
+        mode(&folder, 0o777);
+        let error = check(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("folder can be written by other users (mode 777)"),
+            "{error}"
+        );
+        mode(&folder, 0o1777);
+        check(&file).unwrap();
+        // A link in a sound folder to one that is not.
+        mode(&folder, 0o777);
+        let link = base.path().join("link");
+        symlink(&file, &link).unwrap();
+        assert!(check(&link).is_err());
+        assert!(matches!(
+            check(&base.path().join("none")),
+            Err(NotOurs::Unknown { .. })
+        ));
+    }
+
+    #[test]
+    fn what_belongs_to_others_is_not_ours() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&file, Some(12345), None).is_ok() && geteuid().as_raw() != 12345
+        {
+            assert!(matches!(
+                check(&file),
+                Err(NotOurs::Owner { owner: 12345, .. })
+            ));
+        }
+    }
+}
