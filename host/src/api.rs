@@ -2,6 +2,8 @@
 
 mod access;
 mod aggregate;
+pub(crate) mod body;
+mod bounded_json;
 mod chat;
 mod choices;
 mod error;

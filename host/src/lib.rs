@@ -22,6 +22,7 @@ mod plain;
 mod pool;
 mod processes;
 mod readiness;
+pub mod schema_check;
 pub mod server;
 mod service;
 mod setup;

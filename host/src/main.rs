@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
 use claude_harness::server::{self, Inherited};
-use claude_harness::{compile, demo, memory, telemetry, warden};
+use claude_harness::{compile, demo, memory, schema_check, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
@@ -33,6 +33,8 @@ enum Command {
     Warden,
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompileGuest,
+    #[command(name = schema_check::SUBCOMMAND, hide = true)]
+    CheckSchemas,
 }
 
 #[derive(Args)]
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
+        Some(Command::CheckSchemas) => return status(schema_check::run()),
         Some(Command::CompileGuest) => return compiled(compile::run()),
         Some(Command::Warden) => {
             warden::run();

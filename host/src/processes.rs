@@ -21,7 +21,7 @@ use tokio::process::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::backends::profile::CommandLine;
+pub(crate) use crate::backends::profile::CommandLine;
 use crate::config::{self, Framing};
 use strays::Marks;
 use warden::Warden;
@@ -209,11 +209,12 @@ impl Processes {
         Process::new(child, reading, &self.warden, &self.endings, keep).map_err(error)
     }
 
-    /// Runs a command that asks nothing and prints little, and returns what it printed with
+    /// Runs a command that reads `input` and prints little, and returns what it printed with
     /// whether it succeeded.
     pub(crate) async fn ask(
         &self,
         line: &CommandLine,
+        input: Vec<u8>,
         limit: Duration,
     ) -> Result<(Vec<u8>, bool), SpawnError> {
         /// The most that is read of an answer, in bytes.
@@ -223,6 +224,7 @@ impl Processes {
             max_line: ANSWER_MAX,
         };
         let mut process = self.spawn(line, reading, ())?;
+        process.write(input);
         process.close_input();
         let mut answer = Vec::new();
         let asked = async {

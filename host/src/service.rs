@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::api::body::BodyMemory;
 use crate::config::Config;
 use crate::failure::unix_now;
 use crate::guests::Guests;
@@ -23,6 +24,7 @@ pub(crate) struct Service {
     pub(crate) pool: Arc<Pool>,
     pub(crate) monitor: Monitor,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) bodies: BodyMemory,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
@@ -74,6 +76,7 @@ impl Service {
             pool,
             monitor,
             metrics,
+            bodies: BodyMemory::new(setup.config.http.max_body_memory),
             started_at: unix_now(),
             draining: AtomicBool::new(false),
         }))

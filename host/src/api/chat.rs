@@ -8,13 +8,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::RequestId;
 use super::access::Calling;
 use super::aggregate::{Aggregate, completion};
+use super::body::{self, Read};
 use super::choices::Choices;
 use super::error;
 use super::expectation::Expectation;
@@ -33,6 +32,7 @@ use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::types;
 use crate::models::Route;
+use crate::processes::Processes;
 use crate::service::Service;
 use crate::setup::Setup;
 
@@ -56,7 +56,7 @@ pub(super) async fn completions(
         caller,
     };
     match call.read(body, &mut record).await {
-        Ok(begun) => respond(&call.setup.config.http, begun, record).await,
+        Ok(begun) => respond(&service, &call.setup.config.http, begun, record).await,
         Err(failure) => refuse(&call.setup.config.http, failure, record),
     }
 }
@@ -83,9 +83,9 @@ impl Call<'_> {
             return Err(Failure::new(Kind::ShuttingDown, message));
         }
         let http = &self.setup.config.http;
-        let body = read_body(body, http).await?;
-        let request = blocking::run_on(body.len(), || ChatRequest::parse(&body))?;
-        drop(body);
+        let Read { bytes, share } = body::read(body, http, &self.service.bodies).await?;
+        record.hold(share);
+        let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes))?;
         if let Some(param) = request.ignored.first()
             && http.refuse_ignored
         {
@@ -96,7 +96,7 @@ impl Call<'_> {
     }
 
     /// From a request to the exchanges that answer it, in the order of what each step costs.
-    async fn begin(&self, request: ChatRequest, record: &mut Record) -> Result<Begun, Failure> {
+    async fn begin(&self, mut request: ChatRequest, record: &mut Record) -> Result<Begun, Failure> {
         let route = self.setup.models.route(&request.model);
         let Route {
             backend,
@@ -107,6 +107,11 @@ impl Call<'_> {
         let count = count(&request, &self.setup.config, &backend)?;
         let entered = backend.admission.enter(self.caller, count).await;
         let permits = entered.map_err(|shed| full(&shed))?;
+        let limit = backend.config.request_timeout;
+        request
+            .expectation
+            .prepare(&self.service.processes, limit)
+            .await?;
         let adapter = &backend.config.adapter;
         let patience = backend.config.queue_timeout;
         let deadline = Instant::now() + patience;
@@ -212,7 +217,12 @@ fn count(request: &ChatRequest, config: &Config, backend: &Backend) -> Result<us
 }
 
 /// From running exchanges to a response.
-async fn respond(http: &Http, begun: Begun, mut record: Record) -> Response {
+async fn respond(
+    service: &Arc<Service>,
+    http: &Http,
+    begun: Begun,
+    mut record: Record,
+) -> Response {
     let Begun {
         request,
         mut choices,
@@ -224,11 +234,19 @@ async fn respond(http: &Http, begun: Begun, mut record: Record) -> Response {
             Err(failure) => return refuse(http, failure, record),
             Ok(first) => {
                 let settings = sse::Settings::new(http, request.include_usage, request.expectation);
-                sse::response(head, settings, choices, first, record)
+                let processes = service.processes.clone();
+                sse::response(head, settings, choices, first, record, processes).await
             }
         }
     } else {
-        match fold(&mut choices, &request.expectation, &mut record).await {
+        match fold(
+            &service.processes,
+            &mut choices,
+            &request.expectation,
+            &mut record,
+        )
+        .await
+        {
             Err(failure) => return refuse(http, failure, record),
             Ok(answers) => {
                 let json = [(
@@ -282,6 +300,7 @@ async fn first_event(
 
 /// Puts all choices together.
 async fn fold(
+    processes: &Processes,
     choices: &mut Choices,
     expectation: &Expectation,
     record: &mut Record,
@@ -301,7 +320,9 @@ async fn fold(
             }
             Event::Finish(outcome) => {
                 let answer = std::mem::take(&mut answers[index]);
-                expectation.check(&answer, outcome.finish_reason)?;
+                expectation
+                    .check(processes, &answer, outcome.finish_reason)
+                    .await?;
                 done[index] = answer.choice(index, outcome.finish_reason);
             }
             Event::Fail(failure) => return Err(failure),
@@ -314,44 +335,6 @@ fn refuse(http: &Http, failure: Failure, mut record: Record) -> Response {
     let status = error::status(&failure, http.rate_limit_status);
     record.failed(&failure, status);
     failure.into_response()
-}
-
-/// Reads a body of at most `limit` bytes. What goes beyond is read on for a while and dropped,
-/// because most clients only look for an answer after they have sent everything.
-async fn read_body(mut body: Body, http: &Http) -> Result<Bytes, Failure> {
-    let (limit, patience) = (http.max_body, http.client_timeout);
-    let late = || {
-        Failure::new(
-            Kind::InvalidRequest,
-            format!("the body did not go on for {patience:?} (`client_timeout`)"),
-        )
-    };
-    let mut read = BytesMut::new();
-    let mut size = 0_usize;
-    while let Some(frame) = tokio::time::timeout(patience, body.frame())
-        .await
-        .map_err(|_| late())?
-    {
-        let frame = frame
-            .map_err(|e| Failure::new(Kind::InvalidRequest, format!("the body broke off: {e}")))?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        size = size.saturating_add(data.len());
-        if size <= limit {
-            read.extend_from_slice(&data);
-        } else {
-            read = BytesMut::new();
-        }
-        if size > limit.saturating_mul(4) {
-            break;
-        }
-    }
-    if size > limit {
-        let message = format!("the body is larger than {limit} bytes (`max_body`)");
-        return Err(Failure::new(Kind::BodyTooLarge, message));
-    }
-    Ok(read.freeze())
 }
 
 fn full(shed: &Shed) -> Failure {

@@ -5,7 +5,12 @@
 
 use serde_json::{Map, Value};
 
-use super::request::{shown, wrong_type};
+use serde_json::value::RawValue;
+
+use super::bounded_json::{Budget, Fields};
+use super::request::PARTS_MAX;
+use super::request::{read_part, shown, wrong_type};
+use super::shapes;
 use crate::failure::{Failure, Kind};
 
 /// A field of a request.
@@ -171,42 +176,75 @@ pub(super) const FIELDS: [Field; 36] = [
     ),
 ];
 
-/// Checks the shapes of all fields, and that nothing is asked for that is refused.
+/// Fields that are read one item after the other, elsewhere.
+const READ_ELSEWHERE: [&str; 2] = ["messages", "tools"];
+
+/// Reads all fields of the table, checks their shapes, and that nothing is asked for that is refused.
 ///
 /// # Errors
 ///
 /// Names the first field at fault.
-pub(super) fn check(fields: &Map<String, Value>) -> Result<(), Failure> {
+pub(super) fn read(fields: &Fields<'_>, parts: &Budget) -> Result<Map<String, Value>, Failure> {
+    let mut read = Map::new();
     for field in &FIELDS {
-        match fields.get(field.name) {
-            None | Some(Value::Null) => {}
-            Some(value) => field.check(value)?,
+        let name = field.name;
+        match fields.get(name) {
+            None => {}
+            Some(text) if READ_ELSEWHERE.contains(&name) => {
+                if !text.get().starts_with('[') {
+                    return Err(wrong_type(name, "an array", text));
+                }
+            }
+            Some(text) => {
+                let value = read_part(parts, text, name, PARTS_MAX)?;
+                if name == "response_format" {
+                    shapes::RESPONSE_FORMAT.check(&value, name)?;
+                }
+                field.check(&value, text)?;
+                read.insert(name.to_owned(), value);
+            }
         }
     }
-    Ok(())
+    Ok(read)
 }
 
-/// Writes whole numbers without a point, as every reader of the request understands them.
-pub(super) fn settle(fields: &mut Map<String, Value>) {
-    for field in FIELDS
+/// The request's text as every reader understands it, if it is not already: whole numbers without a
+/// point, and no field twice.
+pub(super) fn canonical(fields: &Fields<'_>, read: &Map<String, Value>) -> Option<String> {
+    let wholes = FIELDS
         .iter()
-        .filter(|f| matches!(f.shape, Shape::Whole(..)))
-    {
-        if let Some(value) = fields.get_mut(field.name)
-            && let Some(number) = whole(value)
-        {
-            *value = number.into();
-        }
+        .filter(|field| matches!(field.shape, Shape::Whole(..)));
+    let settled: Vec<(&str, String)> = wholes
+        .filter_map(|field| {
+            let number = whole(read.get(field.name)?)?.to_string();
+            let text = fields.get(field.name)?.get();
+            (text != number).then_some((field.name, number))
+        })
+        .collect();
+    if settled.is_empty() && !fields.repeated {
+        return None;
     }
+    let mut text = String::from("{");
+    for (at, (name, value)) in fields.iter().enumerate() {
+        let number = settled.iter().find(|(known, _)| *known == name);
+        let value = number.map_or(value.get(), |(_, number)| number);
+        let comma = if at == 0 { "" } else { "," };
+        text += comma;
+        text += &Value::from(name).to_string();
+        text += ":";
+        text += value;
+    }
+    text += "}";
+    Some(text)
 }
 
 /// The names of fields that are ignored, sorted: those of the table, and those that nobody knows.
-pub(super) fn ignored(fields: &Map<String, Value>) -> Vec<String> {
+pub(super) fn ignored(fields: &Fields<'_>) -> Vec<String> {
     let is_ignored = |name: &str| {
         let known = FIELDS.iter().find(|field| field.name == name);
         known.is_none_or(|field| field.class == Ignored)
     };
-    let set = fields.iter().filter(|(_, value)| !value.is_null());
+    let set = fields.iter().filter(|(_, text)| text.get() != "null");
     let mut ignored: Vec<String> = set
         .filter(|(name, _)| is_ignored(name))
         .map(|(name, _)| shown(name))
@@ -217,21 +255,21 @@ pub(super) fn ignored(fields: &Map<String, Value>) -> Vec<String> {
 }
 
 impl Field {
-    fn check(&self, value: &Value) -> Result<(), Failure> {
+    fn check(&self, value: &Value, text: &RawValue) -> Result<(), Failure> {
         let name = self.name;
         let (fits, wanted) = match self.shape {
             Shape::Any => (true, String::new()),
             Shape::Flag => (value.is_boolean(), "true or false".into()),
-            Shape::Text => (value.is_string(), "a text".into()),
-            Shape::List => (value.is_array(), "a list".into()),
+            Shape::Text => (value.is_string(), "a string".into()),
+            Shape::List => (value.is_array(), "an array".into()),
             Shape::Object => (value.is_object(), "an object".into()),
             Shape::TextOrList => (
                 is_text_list(value) || value.is_string(),
-                "a text or a list of texts".into(),
+                "a string or an array of strings".into(),
             ),
             Shape::TextOrObject => (
                 value.is_string() || value.is_object(),
-                "a text or an object".into(),
+                "a string or an object".into(),
             ),
             Shape::Whole(least, most) => (
                 whole(value).is_some_and(|n| (least..=most).contains(&n)),
@@ -247,12 +285,15 @@ impl Field {
             ),
         };
         if !fits {
-            return Err(wrong_type(name, &wanted, value));
+            return Err(wrong_type(name, &wanted, text));
         }
         if self.class == Refused && !self.asks_for_nothing(value) {
-            let message = format!(
-                "`{name}` is not supported, and the answer would mean something else without it"
-            );
+            let instead = match name {
+                "functions" => ": use `tools`",
+                "function_call" => ": use `tool_choice`",
+                _ => ", and the answer would mean something else without it",
+            };
+            let message = format!("`{name}` is not supported{instead}");
             return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(name));
         }
         Ok(())
@@ -294,7 +335,7 @@ mod tests {
 
     /// The table as it stands in the README.
     fn table() -> String {
-        let mut text = String::from("| field | | |\n|---|---|---|\n");
+        let mut text = String::from("| field | what becomes of it | note |\n|---|---|---|\n");
         for field in &FIELDS {
             let class = match field.class {
                 Honoured => "honoured",
@@ -325,7 +366,9 @@ mod tests {
     #[test]
     fn shapes_are_checked_and_null_is_nothing() {
         let check = |name: &str, value: Value| {
-            super::check(&Map::from_iter([(name.to_owned(), value)])).is_ok()
+            let text = Value::from(Map::from_iter([(name.to_owned(), value)])).to_string();
+            let fields: Fields<'_> = serde_json::from_str(&text).unwrap();
+            read(&fields, &Budget::new(PARTS_MAX)).is_ok()
         };
         assert!(check("n", 2.into()) && check("n", 2.0.into()) && check("n", Value::Null));
         assert!(!check("n", 0.into()) && !check("n", 1.5.into()) && !check("n", "1".into()));

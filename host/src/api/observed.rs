@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 
 use super::RequestId;
+use super::body::Share;
 use super::error;
 use crate::failure::Failure;
 use crate::guests::types;
@@ -24,6 +25,8 @@ pub(super) struct Record {
     status: u16,
     error: Option<Failure>,
     usage: Option<types::Usage>,
+    /// What its body takes of the memory for bodies.
+    share: Share,
 }
 
 impl Record {
@@ -39,7 +42,13 @@ impl Record {
             status: CLIENT_LEFT,
             error: None,
             usage: None,
+            share: Share::default(),
         }
+    }
+
+    /// Its body takes this of the memory for bodies, to its end.
+    pub(super) fn hold(&mut self, share: Share) {
+        self.share = share;
     }
 
     /// The request is understood: `model` is what the metrics call the one that serves it.

@@ -1,7 +1,10 @@
 //! Reads the body of a chat completion request.
 
+use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::bounded_json::{self, Budget, Fields, each_item};
 use super::expectation::Expectation;
 use super::{fields, shapes};
 use crate::failure::{Failure, Kind};
@@ -14,6 +17,13 @@ const ROLES: [&str; 6] = [
     "tool",
     "function",
 ];
+
+/// The most parts of everything in a request but its messages together: values, those in arrays and
+/// objects included. A hundred functions with schemas of a thousand parts each.
+pub(super) const PARTS_MAX: usize = 100_000;
+
+/// The most parts of one message. The longest real ones have some hundred pictures.
+const MESSAGE_PARTS_MAX: usize = 20_000;
 
 /// A chat completion request of a sound shape.
 #[derive(Debug)]
@@ -33,81 +43,127 @@ pub(super) struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// Reads a body.
+    /// Reads a body. Nothing of it is kept as a tree, and what is looked into has a bound on its parts,
+    /// so that reading takes little more memory than the body itself.
     ///
     /// # Errors
     ///
     /// Names the first field that is missing, of a wrong type or not supported.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
-        let mut value: Value = serde_json::from_slice(body).map_err(|e| {
-            Failure::new(
-                Kind::InvalidRequest,
-                format!("the body is no valid JSON: {e}"),
-            )
+    pub(super) fn parse(body: Bytes) -> Result<Self, Failure> {
+        let text = String::from_utf8(body.into()).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            not_json(format_args!("byte {at} is not UTF-8"))
         })?;
-        shapes::check(&value)?;
-        let Value::Object(fields) = &mut value else {
-            return Err(Failure::new(
-                Kind::InvalidRequest,
-                "the body must be a JSON object",
-            ));
-        };
-        let model = match fields.get("model") {
-            Some(Value::String(model)) if !model.is_empty() => model.clone(),
-            Some(other) if !other.is_null() => {
-                return Err(wrong_type("model", "the name of a model", other));
+        let (request, canonical) = Self::read(&text)?;
+        Ok(ChatRequest {
+            json: canonical.unwrap_or(text),
+            ..request
+        })
+    }
+
+    /// The request without its text, and another text if adapters would stumble over this one.
+    fn read(text: &str) -> Result<(Self, Option<String>), Failure> {
+        let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
+            match error.is_data() && text.trim_start().starts_with('{') {
+                false if error.is_data() => {
+                    Failure::new(Kind::InvalidRequest, "the body must be a JSON object")
+                }
+                _ => not_json(error),
             }
-            _ => {
-                return Err(Failure::invalid(
-                    "model",
-                    "`model` is missing: name one of GET /v1/models",
-                ));
-            }
-        };
-        check_messages(fields)?;
-        fields::check(fields)?;
-        fields::settle(fields);
-        let include_usage = match fields.get("stream_options") {
+        })?;
+        let parts = Budget::new(PARTS_MAX);
+        let model = model(&fields)?;
+        check_messages(&fields)?;
+        let read = fields::read(&fields, &parts)?;
+        let include_usage = match read.get("stream_options") {
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?
             }
             _ => false,
         };
-        let choices = fields.get("n").and_then(Value::as_f64).unwrap_or(1.0);
-        Ok(ChatRequest {
+        let choices = read.get("n").and_then(Value::as_f64).unwrap_or(1.0);
+        let request = ChatRequest {
             model,
-            stream: flag(fields, "stream", "stream")?,
+            stream: flag(&read, "stream", "stream")?,
             include_usage,
             choices: choices as u32,
-            expectation: Expectation::of(fields)?,
-            ignored: fields::ignored(fields),
-            json: value.to_string(),
-        })
+            expectation: Expectation::of(&read, fields.get("tools"), &parts)?,
+            ignored: fields::ignored(&fields),
+            json: String::new(),
+        };
+        Ok((request, fields::canonical(&fields, &read)))
     }
 }
 
-fn check_messages(fields: &Map<String, Value>) -> Result<(), Failure> {
-    let messages = match fields.get("messages") {
-        Some(Value::Array(messages)) if !messages.is_empty() => messages,
-        Some(Value::Array(_)) => return Err(Failure::invalid("messages", "`messages` is empty")),
-        None | Some(Value::Null) => {
-            return Err(Failure::invalid("messages", "`messages` is missing"));
-        }
-        Some(other) => return Err(wrong_type("messages", "a list", other)),
+fn not_json(what: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        Kind::InvalidRequest,
+        format!("the body is not valid JSON: {what}"),
+    )
+}
+
+fn model(fields: &Fields<'_>) -> Result<String, Failure> {
+    let Some(text) = fields.get("model") else {
+        let message = "`model` is missing: name one of GET /v1/models";
+        return Err(Failure::invalid("model", message));
     };
-    for (i, message) in messages.iter().enumerate() {
-        check_message(&format!("messages[{i}]"), message)?;
+    match serde_json::from_str::<String>(text.get()) {
+        Ok(model) if !model.is_empty() => Ok(model),
+        _ => Err(wrong_type("model", "the name of a model", text)),
     }
-    Ok(())
+}
+
+fn check_messages(fields: &Fields<'_>) -> Result<(), Failure> {
+    let Some(messages) = fields.get("messages") else {
+        return Err(Failure::invalid("messages", "`messages` is missing"));
+    };
+    let other = || wrong_type("messages", "an array", messages);
+    let count = each_item(messages, other, |i, text| {
+        let at = format!("messages[{i}]");
+        let message = read_part(
+            &Budget::new(MESSAGE_PARTS_MAX),
+            text,
+            &at,
+            MESSAGE_PARTS_MAX,
+        )?;
+        shapes::MESSAGE.check(&message, &at)?;
+        check_message(&at, &message)
+    })?;
+    match count {
+        0 => Err(Failure::invalid("messages", "`messages` is empty")),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a part of a request that must be looked into.
+///
+/// # Errors
+///
+/// Names the part at fault.
+pub(super) fn read_part(
+    parts: &Budget,
+    text: &RawValue,
+    at: &str,
+    most: usize,
+) -> Result<Value, Failure> {
+    parts.read(text).map_err(|error| match error {
+        bounded_json::Error::TooMany => {
+            let message = format!("`{at}` has too many parts: at most {most} values, those in arrays and objects included");
+            Failure::invalid(at, message)
+        }
+        bounded_json::Error::Invalid(error) => {
+            Failure::invalid(at, format!("`{at}` is not valid JSON: {error}"))
+        }
+    })
 }
 
 fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
     let Value::Object(message) = message else {
-        return Err(wrong_type(param, "an object", message));
+        return Err(wrong_value(param, "an object", message));
     };
     let role = match message.get("role") {
         Some(Value::String(role)) => role,
-        Some(other) => return Err(wrong_type(&format!("{param}.role"), "a text", other)),
+        Some(other) => return Err(wrong_value(&format!("{param}.role"), "a string", other)),
         None => {
             return Err(Failure::invalid(
                 format!("{param}.role"),
@@ -117,7 +173,7 @@ fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
     };
     if !ROLES.contains(&role.as_str()) {
         let message = format!(
-            "`{}` is no role: use one of {}",
+            "`{}` is not a role: use one of {}",
             shown(role),
             ROLES.join(", ")
         );
@@ -135,29 +191,33 @@ fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
             content.as_str(),
             format!("`{content}` is missing"),
         )),
-        Some(other) => Err(wrong_type(&content, "a text or a list of parts", other)),
+        Some(other) => Err(wrong_value(
+            &content,
+            "a string or an array of parts",
+            other,
+        )),
     }
 }
 
 fn check_part(param: &str, part: &Value) -> Result<(), Failure> {
     let Value::Object(fields) = part else {
-        return Err(wrong_type(param, "an object", part));
+        return Err(wrong_value(param, "an object", part));
     };
     match fields.get("type") {
         Some(Value::String(kind)) if kind == "text" || kind == "refusal" => {
             match fields.get(kind.as_str()) {
                 Some(Value::String(_)) => Ok(()),
-                other => Err(wrong_type(
+                other => Err(wrong_value(
                     &format!("{param}.{kind}"),
-                    "a text",
+                    "a string",
                     other.unwrap_or(&Value::Null),
                 )),
             }
         }
         Some(Value::String(_)) => Ok(()),
-        other => Err(wrong_type(
+        other => Err(wrong_value(
             &format!("{param}.type"),
-            "a text",
+            "a string",
             other.unwrap_or(&Value::Null),
         )),
     }
@@ -167,7 +227,7 @@ fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Fai
     match fields.get(key) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(other) => Err(wrong_type(param, "true or false", other)),
+        Some(other) => Err(wrong_value(param, "true or false", other)),
     }
 }
 
@@ -179,15 +239,33 @@ pub(super) fn shown(name: &str) -> String {
         .collect()
 }
 
-pub(super) fn wrong_type(param: &str, wanted: &str, found: &Value) -> Failure {
+/// A value of another type than is wanted; `found` is its text.
+pub(super) fn wrong_type(param: &str, wanted: &str, found: &RawValue) -> Failure {
+    let found = match found.get().as_bytes().first() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'"') => "a string",
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        _ => "a number",
+    };
+    wrong(param, wanted, found)
+}
+
+/// The same for a value that was read.
+fn wrong_value(param: &str, wanted: &str, found: &Value) -> Failure {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
         Value::Object(_) => "an object",
     };
+    wrong(param, wanted, found)
+}
+
+fn wrong(param: &str, wanted: &str, found: &str) -> Failure {
     let message = if wanted.contains("number") && found == "a number" {
         format!("`{param}` must be {wanted}")
     } else {
@@ -201,7 +279,9 @@ mod tests {
     use super::*;
 
     fn param(body: &str) -> Option<String> {
-        ChatRequest::parse(body.as_bytes()).unwrap_err().param
+        ChatRequest::parse(body.to_owned().into())
+            .unwrap_err()
+            .param
     }
 
     fn with(field: &str) -> String {
@@ -262,12 +342,12 @@ mod tests {
     #[test]
     fn bodies_that_are_no_object_are_refused() {
         for body in ["", "{", "[]", "null", r#"{"model":"\ud800"}"#, "\u{0}"] {
-            let failure = ChatRequest::parse(body.as_bytes()).unwrap_err();
+            let failure = ChatRequest::parse(body.to_owned().into()).unwrap_err();
             assert_eq!(failure.kind, Kind::InvalidRequest, "{body}");
         }
-        assert!(ChatRequest::parse(b"{\"model\":\"\xff\"}").is_err());
+        assert!(ChatRequest::parse(Bytes::from_static(b"{\"model\":\"\xff\"}")).is_err());
         let deep = "[".repeat(100_000);
-        assert!(ChatRequest::parse(deep.as_bytes()).is_err());
+        assert!(ChatRequest::parse(deep.into()).is_err());
     }
 
     #[test]
@@ -275,9 +355,40 @@ mod tests {
         let body = with(
             r#""temperature":0.5,"top_k":3,"n":1,"logprobs":false,"logit_bias":{},"user":null,"a b,c":1"#,
         );
-        let request = ChatRequest::parse(body.as_bytes()).unwrap();
+        let request = ChatRequest::parse(body.to_owned().into()).unwrap();
         assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
         assert!(!request.stream && !request.include_usage);
+    }
+
+    #[test]
+    fn what_is_not_looked_into_is_passed_on_as_it_came() {
+        let body = with(r#""x":[[[0]]],"n":1,"y":{"a":1,"a":2}"#);
+        assert_eq!(ChatRequest::parse(body.clone().into()).unwrap().json, body);
+        // What some readers stumble over is written otherwise.
+        let body = with(r#""n":1.0,"x":1,"x":2"#);
+        let json: Value =
+            serde_json::from_str(&ChatRequest::parse(body.into()).unwrap().json).unwrap();
+        assert_eq!((&json["n"], &json["x"]), (&1.into(), &2.into()));
+    }
+
+    #[test]
+    fn what_has_too_many_parts_is_refused_by_its_place() {
+        let many = format!("[{}0]", "[0],".repeat(PARTS_MAX));
+        assert_eq!(
+            param(&with(&format!(r#""metadata":{{"a":{many}}}"#))).as_deref(),
+            Some("metadata")
+        );
+        let content = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{many}}}]}}"#);
+        assert_eq!(param(&content).as_deref(), Some("messages[0]"));
+        // A field that nobody looks into costs nothing.
+        assert!(ChatRequest::parse(with(&format!(r#""x":{many}"#)).into()).is_ok());
+        let fields: String = (0..1000).map(|i| format!(r#""f{i}":0,"#)).collect();
+        let failure = ChatRequest::parse(with(&format!("{fields}\"z\":0")).into()).unwrap_err();
+        assert!(
+            failure.message.contains("more than 512 fields"),
+            "{}",
+            failure.message
+        );
     }
 
     mod fuzz {
@@ -343,14 +454,14 @@ mod tests {
                     body.insert("model".into(), "m".into());
                     body.insert("messages".into(), serde_json::json!([{"role": "user", "content": "x"}]));
                 }
-                if let Err(failure) = ChatRequest::parse(Value::from(body).to_string().as_bytes()) {
+                if let Err(failure) = ChatRequest::parse(Value::from(body).to_string().into()) {
                     prop_assert!(!failure.message.is_empty() && failure.param.is_some());
                 }
             }
 
             #[test]
             fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-                let _ = ChatRequest::parse(&bytes);
+                let _ = ChatRequest::parse(bytes.into());
             }
         }
     }

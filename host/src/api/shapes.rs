@@ -9,35 +9,50 @@ use crate::failure::{Failure, Kind};
 
 const SCHEMA: &str = include_str!("chat-request.schema.json");
 
-/// Compiled once. None only if the schema is wrong, which a test would show.
-static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| {
-    let schema = serde_json::from_str(SCHEMA).ok()?;
-    jsonschema::validator_for(&schema).ok()
-});
+/// The shape of one part of a request.
+pub(super) struct Shape(LazyLock<Option<Validator>>);
 
-/// Checks the whole request.
-///
-/// # Errors
-///
-/// Names the place of the first value of a wrong shape.
-pub(super) fn check(request: &Value) -> Result<(), Failure> {
-    let Some(validator) = &*VALIDATOR else {
-        let message = "the schema of requests is broken";
-        return Err(Failure::new(Kind::Internal, message).logged());
-    };
-    validator.validate(request).map_err(|error| {
-        let at = place(&error.instance_path().to_string());
-        let what: String = error.to_string().chars().take(200).collect();
-        Failure::invalid(
-            at.as_str(),
-            format!("`{at}` is not as it should be: {what}"),
-        )
-    })
+/// The shape of a message.
+pub(super) static MESSAGE: Shape = Shape(LazyLock::new(|| compiled("/properties/messages/items")));
+
+/// The shape of a tool.
+pub(super) static TOOL: Shape = Shape(LazyLock::new(|| compiled("/properties/tools/items")));
+
+/// The shape of `response_format`.
+pub(super) static RESPONSE_FORMAT: Shape =
+    Shape(LazyLock::new(|| compiled("/properties/response_format")));
+
+/// None only if the schema is wrong, which a test would show.
+fn compiled(part: &str) -> Option<Validator> {
+    let schema: Value = serde_json::from_str(SCHEMA).ok()?;
+    jsonschema::validator_for(schema.pointer(part)?).ok()
 }
 
-/// A JSON pointer as OpenAI names places: `/tools/0/type` is `tools[0].type`.
-fn place(pointer: &str) -> String {
-    let mut place = String::new();
+impl Shape {
+    /// Checks a part that stands at `at` in the request.
+    ///
+    /// # Errors
+    ///
+    /// Names the place of the first value of a wrong shape.
+    pub(super) fn check(&self, part: &Value, at: &str) -> Result<(), Failure> {
+        let Some(validator) = &*self.0 else {
+            let message = "the schema of requests is broken";
+            return Err(Failure::new(Kind::Internal, message).logged());
+        };
+        validator.validate(part).map_err(|error| {
+            let at = place(at, &error.instance_path().to_string());
+            let what: String = error.to_string().chars().take(200).collect();
+            Failure::invalid(
+                at.as_str(),
+                format!("`{at}` is not as it should be: {what}"),
+            )
+        })
+    }
+}
+
+/// A JSON pointer as OpenAI names places: `/0/type` below `tools` is `tools[0].type`.
+fn place(at: &str, pointer: &str) -> String {
+    let mut place = at.to_owned();
     for part in pointer.split('/').skip(1) {
         if part.bytes().all(|b| b.is_ascii_digit()) {
             place += &format!("[{part}]");
@@ -53,46 +68,59 @@ fn place(pointer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_wrong_shape_is_named_by_its_place() {
-        let said = |message: Value| json!({ "messages": [message] });
-        for (request, at) in [
-            (json!({"tools": [null]}), "tools[0]"),
-            (json!({"tools": [["function", ["f"]]]}), "tools[0]"),
+        let (tool, format) = (("tools[0]", &TOOL), ("response_format", &RESPONSE_FORMAT));
+        let message = ("messages[0]", &MESSAGE);
+        for ((at, shape), part, place) in [
+            (tool, json!(null), "tools[0]"),
+            (tool, json!(["function", ["f"]]), "tools[0]"),
             (
-                json!({"tools": [{"type": "function", "function": {"name": 5}}]}),
+                tool,
+                json!({"type": "function", "function": {"name": 5}}),
                 "tools[0].function.name",
             ),
             (
-                json!({"response_format": {"type": "json_schema", "json_schema": ["d", {}]}}),
+                format,
+                json!({"type": "json_schema", "json_schema": ["d", {}]}),
                 "response_format.json_schema",
             ),
-            (said(json!({"tool_calls": {}})), "messages[0].tool_calls"),
+            (message, json!({"tool_calls": {}}), "messages[0].tool_calls"),
             (
-                said(json!({"tool_calls": [["a", ["f", "{}"]]]})),
+                message,
+                json!({"tool_calls": [["a", ["f", "{}"]]]}),
                 "messages[0].tool_calls[0]",
             ),
             (
-                said(
-                    json!({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {}}}]}),
-                ),
+                message,
+                json!({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {}}}]}),
                 "messages[0].tool_calls[0].function.arguments",
             ),
             (
-                said(json!({"content": [{"type": "image_url", "image_url": {"detail": "low"}}]})),
+                message,
+                json!({"content": [{"type": "image_url", "image_url": {"detail": "low"}}]}),
                 "messages[0].content[0].image_url",
             ),
-            (said(json!({"tool_call_id": 5})), "messages[0].tool_call_id"),
+            (
+                message,
+                json!({"tool_call_id": 5}),
+                "messages[0].tool_call_id",
+            ),
         ] {
             assert_eq!(
-                check(&request).unwrap_err().param.as_deref(),
-                Some(at),
-                "{request}"
+                shape.check(&part, at).unwrap_err().param.as_deref(),
+                Some(place),
+                "{part}"
             );
         }
-        assert!(check(&json!({"messages": [{"role": "user", "content": "x"}]})).is_ok());
+        assert!(
+            MESSAGE
+                .check(&json!({"role": "user", "content": "x"}), "m")
+                .is_ok()
+        );
     }
 }

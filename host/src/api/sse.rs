@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -23,6 +24,7 @@ use crate::config::{Http, KeepAliveForm};
 use crate::exchange::Event;
 use crate::failure::Failure;
 use crate::guests::types;
+use crate::processes::Processes;
 
 /// Tells nginx, and what imitates it, to pass each event on at once.
 const NO_BUFFERING: (HeaderName, HeaderValue) = (
@@ -50,12 +52,13 @@ impl Settings {
 }
 
 /// A response whose body owns the exchanges: when the client goes, all of it goes.
-pub(super) fn response(
+pub(super) async fn response(
     head: Head,
     settings: Settings,
     choices: Choices,
     first: Option<(usize, Event)>,
     record: Record,
+    processes: Arc<Processes>,
 ) -> Response {
     let count = choices.len();
     let kept = match settings.expectation.is_empty() {
@@ -70,13 +73,14 @@ pub(super) fn response(
         choices: Some(choices),
         kept,
         record,
+        processes,
         frames: VecDeque::new(),
     };
     for index in 0..count {
         events.chunk(index, json!({"role": "assistant", "content": ""}), None);
     }
     if let Some((index, event)) = first {
-        events.take(index, event);
+        events.take(index, event).await;
     }
     let frames = stream::unfold(events, |mut events| async {
         let frame = events.next().await?;
@@ -102,6 +106,7 @@ struct Events {
     /// What was sent of each choice, if it must be checked at its end.
     kept: Vec<Aggregate>,
     record: Record,
+    processes: Arc<Processes>,
     /// Events that are ready to be sent.
     frames: VecDeque<Bytes>,
 }
@@ -114,14 +119,14 @@ impl Events {
             }
             let choices = self.choices.as_mut()?;
             match tokio::time::timeout(self.settings.keep_alive, choices.next()).await {
-                Ok(Some((index, event))) => self.take(index, event),
+                Ok(Some((index, event))) => self.take(index, event).await,
                 Ok(None) => self.done(),
                 Err(_) => self.keep_alive(),
             }
         }
     }
 
-    fn take(&mut self, index: usize, event: Event) {
+    async fn take(&mut self, index: usize, event: Event) {
         match event {
             Event::Delta(delta) => {
                 self.record.delta();
@@ -130,16 +135,17 @@ impl Events {
                 }
                 self.chunk(index, delta_value(delta), None);
             }
-            Event::Finish(outcome) => self.finish(index, outcome.finish_reason),
+            Event::Finish(outcome) => self.finish(index, outcome.finish_reason).await,
             Event::Fail(failure) => self.fail(&failure),
         }
     }
 
-    fn finish(&mut self, index: usize, reason: types::FinishReason) {
-        if let Some(kept) = self.kept.get(index)
-            && let Err(failure) = self.settings.expectation.check(kept, reason)
-        {
-            return self.fail(&failure);
+    async fn finish(&mut self, index: usize, reason: types::FinishReason) {
+        if let Some(kept) = self.kept.get(index) {
+            let expectation = &self.settings.expectation;
+            if let Err(failure) = expectation.check(&self.processes, kept, reason).await {
+                return self.fail(&failure);
+            }
         }
         self.chunk(index, json!({}), Some(reason));
     }

@@ -344,7 +344,11 @@ impl Backend {
         }
         let before = self.status.health();
         match processes
-            .ask(&super::profile::login_check(&self.config), LOGIN_CHECK)
+            .ask(
+                &super::profile::login_check(&self.config),
+                Vec::new(),
+                LOGIN_CHECK,
+            )
             .await
         {
             Ok((answer, success)) => {
@@ -379,7 +383,7 @@ impl Backend {
         if program.is_some() && program == self.status.state().version_of {
             return;
         }
-        let Ok((answer, true)) = processes.ask(&line, VERSION_CHECK).await else {
+        let Ok((answer, true)) = processes.ask(&line, Vec::new(), VERSION_CHECK).await else {
             return;
         };
         let text = String::from_utf8_lossy(&answer);
