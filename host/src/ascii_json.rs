@@ -26,7 +26,7 @@ impl Formatter for Ascii {
         fragment: &str,
     ) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(at) = rest.bytes().position(|b| !b.is_ascii() || b == 0x7f) {
+        while let Some(at) = rest.bytes().position(|b| !b.is_ascii()) {
             let (plain, other) = rest.split_at(at);
             w.write_all(plain.as_bytes())?;
             let Some(char) = other.chars().next() else {
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn only_ascii_leaves_and_reads_back_the_same() {
-        let text = "plain \"quoted\" \n ü € 😀 \u{2028}\u{2029}\u{85}\u{7f}\0";
+        let text = "plain \"quoted\" \n ü € 😀 \u{2028}\u{2029}\u{85}\0";
         let json = to_vec(&text);
         assert!(json.is_ascii());
         assert!(!json.contains(&b'\n'));

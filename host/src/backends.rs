@@ -100,7 +100,7 @@ impl Backend {
     }
 
     /// The line to write to standard input for what a guest wants to be written.
-    pub(crate) fn seal(&self, bytes: &[u8]) -> Result<Vec<u8>, guard::Refusal> {
+    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, guard::Refusal> {
         self.guard.seal(bytes)
     }
 }

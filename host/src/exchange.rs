@@ -198,7 +198,7 @@ impl Exchange {
                 self.write_budget = left.ok_or_else(|| {
                     GuestError::Write("more than four times the request, and 256 KiB".into())
                 })?;
-                let line = blocking::run_on(bytes.len(), || backend.seal(&bytes))
+                let line = blocking::run_on(bytes.len(), || backend.seal(bytes))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
                 self.seat.write(line);
             }

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod bodies;
 mod cli;
 mod crowds;
 mod fake;

@@ -136,6 +136,8 @@ impl Call<'_> {
         let open = |_| GuestExchange::open(guest.clone(), &context, &request.json);
         let opened: Result<Vec<_>, _> = (0..count).map(open).collect();
         let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
+        // The adapter has its own copy, which will become several.
+        request.json = String::new();
         let exchanges = self.exchanges(&order, opened, permits).await?;
         Ok(Begun {
             request,

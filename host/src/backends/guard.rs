@@ -51,9 +51,11 @@ impl Guard {
     }
 
     /// The line to write for what a guest wants to be written.
-    pub(crate) fn seal(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         let Distinct(mut message) =
-            serde_json::from_slice(bytes).map_err(|e| Refusal::Syntax(e.column()))?;
+            serde_json::from_slice(&bytes).map_err(|e| Refusal::Syntax(e.column()))?;
+        // It may be many megabytes, and there will be a third copy of it.
+        drop(bytes);
         if !self.schema.is_valid(&message) {
             return Err(Refusal::NotListed {
                 kind: kind_of(&message),
@@ -204,7 +206,9 @@ mod tests {
     use super::*;
 
     fn seal(text: &str) -> Result<String, Refusal> {
-        let line = Guard::claude_code(false).unwrap().seal(text.as_bytes())?;
+        let line = Guard::claude_code(false)
+            .unwrap()
+            .seal(text.as_bytes().to_vec())?;
         Ok(String::from_utf8(line).unwrap())
     }
 
@@ -281,7 +285,7 @@ mod tests {
         assert!(
             Guard::claude_code(true)
                 .unwrap()
-                .seal(url.as_bytes())
+                .seal(url.as_bytes().to_vec())
                 .is_ok()
         );
         assert!(seal(url).is_err());
