@@ -1,12 +1,26 @@
 //! Work that may hold a thread up.
 
+use std::cell::Cell;
+
 use tokio::runtime::{Handle, RuntimeFlavor};
+
+thread_local! {
+    static ALLOWED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on this thread may be held up: it has no tasks that could not wait.
+pub(crate) fn allow_here() {
+    ALLOWED.set(true);
+}
 
 /// What takes longer than this many bytes of JSON is worth the move: about a millisecond.
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// Runs `work` so that the other tasks of this thread go on elsewhere.
 pub(crate) fn run<T>(work: impl FnOnce() -> T) -> T {
+    if ALLOWED.get() {
+        return work();
+    }
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),

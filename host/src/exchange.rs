@@ -14,6 +14,7 @@ mod seat;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -36,6 +37,9 @@ use seat::{Next, Seat};
 /// What an adapter may write beside four times the request's size, in bytes: the frame of its
 /// messages. Four times, because it may escape each character that the client did not.
 const WRITE_ALLOWANCE: usize = 256 << 10;
+
+/// A step that takes longer than this lets the other tasks of its thread go first.
+const SLOW: Duration = Duration::from_millis(1);
 
 /// What a request is about, beside its words.
 #[derive(Clone)]
@@ -67,6 +71,8 @@ pub(crate) struct Exchange {
     /// Function calls that have begun.
     calls: u32,
     over: bool,
+    /// It ended with an answer after which the conversation may go on.
+    may_go_on: bool,
 }
 
 /// What came of a request.
@@ -100,6 +106,7 @@ impl Exchange {
             answering: false,
             calls: 0,
             over: false,
+            may_go_on: false,
         };
         let size = exchange.order.size;
         let effects = match memo {
@@ -129,11 +136,18 @@ impl Exchange {
             }
             tokio::select! {
                 biased;
-                next = self.seat.next() => match next {
-                    Ok(Next::Output(output)) => self.handle(&output),
-                    Ok(Next::Replaced) => self.start_again(),
-                    Err(failure) => self.fail(failure),
-                },
+                next = self.seat.next() => {
+                    let begun = Instant::now();
+                    match next {
+                        Ok(Next::Output(output)) => self.handle(&output),
+                        Ok(Next::Replaced) => self.start_again(),
+                        Err(failure) => self.fail(failure),
+                    }
+                    if begun.elapsed() > SLOW {
+                        // Others have waited for this thread.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 () = tokio::time::sleep_until(limit.at) => {}
             }
         }
@@ -236,13 +250,19 @@ impl Exchange {
         self.order.backend.status.answered();
         match outcome.finish_reason {
             Length | ContentFilter => self.seat.end_at_once(),
-            Stop => {
-                let size = self.order.size.saturating_add(self.answered);
-                self.seat.keep(&mut self.guest, size, self.order.caller);
-            }
+            Stop => self.may_go_on = true,
             _ => {}
         }
         self.events.push_back(Event::Finish(outcome));
+    }
+
+    /// Leaves the process to the pool, if its answer is complete and the conversation may go on. Asks
+    /// the guest, and so may take as long as a call of it.
+    pub(crate) fn park(mut self) {
+        if self.may_go_on {
+            let size = self.order.size.saturating_add(self.answered);
+            self.seat.keep(&mut self.guest, size, self.order.caller);
+        }
     }
 
     /// What the wire's own types take for granted.

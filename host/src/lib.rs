@@ -14,6 +14,7 @@ pub mod demo;
 mod exchange;
 pub mod failure;
 mod guests;
+mod lane;
 pub mod memory;
 mod models;
 mod monitor;

@@ -16,6 +16,7 @@ use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
 use crate::guests::exchange::GuestExchange;
 use crate::guests::{Guests, types};
+use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::setup::Setups;
@@ -39,6 +40,7 @@ pub(crate) struct Monitor {
 impl Monitor {
     pub(crate) fn start(
         setups: Arc<Setups>,
+        lane: Arc<Lane>,
         guests: Guests,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
@@ -48,6 +50,7 @@ impl Monitor {
         let asked = Arc::new(Notify::new());
         let rounds = Rounds {
             setups,
+            lane,
             guests,
             processes,
             pool,
@@ -104,6 +107,7 @@ impl Monitor {
 
 struct Rounds {
     setups: Arc<Setups>,
+    lane: Arc<Lane>,
     guests: Guests,
     processes: Arc<Processes>,
     pool: Arc<Pool>,
@@ -149,10 +153,6 @@ impl Rounds {
             model: MODEL.into(),
             extra: "{}".into(),
         };
-        let opened = GuestExchange::probe(guest, &context);
-        let name = &backend.config.adapter;
-        let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
-        let Some(opened) = opened else { return Ok(()) };
         let order = Order {
             backend: backend.clone(),
             model: MODEL.into(),
@@ -161,8 +161,13 @@ impl Rounds {
             deadline: Instant::now(),
             is_probe: true,
         };
-        let probed = async {
-            let mut exchange = Exchange::begin(order, opened, &self.pool, permit).await?;
+        let (is_own, pool) = (guest.is_own(), self.pool.clone());
+        let probed = async move {
+            let opened = GuestExchange::probe(guest, &context);
+            let name = &order.backend.config.adapter;
+            let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
+            let Some(opened) = opened else { return Ok(()) };
+            let mut exchange = Exchange::begin(order, opened, &pool, permit).await?;
             loop {
                 match exchange.next().await {
                     Event::Delta(_) => {}
@@ -171,6 +176,12 @@ impl Rounds {
                 }
             }
         };
-        tokio::time::timeout(PROBE, probed).await.unwrap_or(Ok(()))
+        let probed = tokio::time::timeout(PROBE, async {
+            match is_own {
+                true => probed.await,
+                false => self.lane.run(probed).await,
+            }
+        });
+        probed.await.unwrap_or(Ok(()))
     }
 }

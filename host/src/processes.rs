@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +42,8 @@ pub(crate) struct Processes {
     marks: Marks,
     endings: TaskTracker,
     slots: Slots,
+    /// Where pipes are watched and ends are awaited, whoever starts or drops a process.
+    runtime: Handle,
 }
 
 /// Places for all processes together.
@@ -131,6 +134,7 @@ impl Processes {
             workdirs,
             marks,
             endings: TaskTracker::new(),
+            runtime: Handle::current(),
             slots: Slots {
                 free: Arc::new(Semaphore::new(slots)),
                 count: Mutex::new(SlotCount {
@@ -191,6 +195,7 @@ impl Processes {
             program: line.program.clone(),
             source,
         };
+        let _runtime = self.runtime.enter();
         let workdir = self.workdirs.lease().map_err(SpawnError::Workdir)?;
         let mark = self.marks.another();
         let mut command = command(line);
@@ -206,7 +211,15 @@ impl Processes {
             .spawn()
             .map_err(error)?;
         let keep = Box::new((workdir, mark, until_gone));
-        Process::new(child, reading, &self.warden, &self.endings, keep).map_err(error)
+        Process::new(
+            child,
+            reading,
+            &self.warden,
+            &self.endings,
+            &self.runtime,
+            keep,
+        )
+        .map_err(error)
     }
 
     /// Runs a command that reads `input` and prints little, and returns what it printed with

@@ -11,6 +11,7 @@ use crate::api::body::BodyMemory;
 use crate::config::Config;
 use crate::failure::unix_now;
 use crate::guests::Guests;
+use crate::lane::Lane;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::processes::Processes;
@@ -25,6 +26,7 @@ pub(crate) struct Service {
     pub(crate) monitor: Monitor,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) bodies: BodyMemory,
+    pub(crate) lane: Arc<Lane>,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
@@ -46,15 +48,13 @@ impl Service {
         let setups = Setups::start(config, processes.clone(), pool.clone())?;
         let setup = setups.current();
         let guests = Guests::start(&setup.config, {
-            let (setups, runtime) = (setups.clone(), tokio::runtime::Handle::current());
-            Box::new(move |config| {
-                // Processes that have to go end in a task.
-                let _runtime = runtime.enter();
-                setups.change(config);
-            })
+            let setups = setups.clone();
+            Box::new(move |config| setups.change(config))
         })?;
+        let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(
             setups.clone(),
+            lane.clone(),
             guests.clone(),
             processes.clone(),
             pool.clone(),
@@ -76,6 +76,7 @@ impl Service {
             pool,
             monitor,
             metrics,
+            lane,
             bodies: BodyMemory::new(setup.config.http.max_body_memory),
             started_at: unix_now(),
             draining: AtomicBool::new(false),

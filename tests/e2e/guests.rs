@@ -444,6 +444,69 @@ async fn guests_that_spin_hold_nobody_else_up() {
     );
 }
 
+/// How long requests for a path take while something else goes on: the 99th of a hundred.
+async fn slowest_but_one(host: &Host, path: &str) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let started = Instant::now();
+        host.get(path).await;
+        times.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    times.sort();
+    times[98]
+}
+
+#[tokio::test]
+async fn sixteen_guests_that_spin_at_each_line_hold_nobody_else_up() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start(
+        "hostile",
+        "#read\n#text x\n#hang",
+        &[("hostile.wasm", &hostile)],
+    );
+    let interrupt =
+        r#"{"type":"control_request","request_id":"a","request":{"subtype":"interrupt"}}"#;
+    let spin = config(
+        swapped.host.home(),
+        "hostile",
+        &json!({"at": "output", "do": "spin", "write": [interrupt]}),
+    );
+    swapped
+        .host
+        .reconfigure(&format!("{spin}\n[backends.demo]\nprofile = \"demo\"\n"));
+    swapped.host.reload().await;
+    let alone = slowest_but_one(&swapped.host, "/v1/models").await;
+    let stop = AtomicBool::new(false);
+    let body = hello();
+    let spinning = futures_util::future::join_all((0..16).map(|_| async {
+        let mut refused = 0;
+        while !stop.load(Ordering::Relaxed) {
+            assert_eq!(swapped.host.post(&body).await.0, 502);
+            refused += 1;
+        }
+        refused
+    }));
+    let others = async {
+        let beside = slowest_but_one(&swapped.host, "/v1/models").await;
+        let started = Instant::now();
+        assert_eq!(swapped.host.ask("demo", "x").await.0, 200);
+        stop.store(true, Ordering::Relaxed);
+        (beside, started.elapsed())
+    };
+    let (refused, (beside, answer)) = tokio::join!(spinning, others);
+    println!("{alone:?} alone, {beside:?} beside; an answer in {answer:?}");
+    assert!(
+        refused.iter().all(|count| *count > 0),
+        "each of them had its turn: {refused:?}"
+    );
+    assert!(
+        beside < alone + Duration::from_millis(250),
+        "{alone:?} alone, {beside:?} beside"
+    );
+    assert!(answer < Duration::from_secs(2), "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_refused_configuration_is_forgotten_when_it_is_mended() {
     let hostile = hostile_component();

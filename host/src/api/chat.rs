@@ -14,7 +14,7 @@ use super::RequestId;
 use super::access::Calling;
 use super::aggregate::{Aggregate, completion};
 use super::body::{self, Read};
-use super::choices::Choices;
+use super::choices::{Choices, Source};
 use super::error;
 use super::expectation::Expectation;
 use super::list;
@@ -29,9 +29,11 @@ use crate::blocking;
 use crate::config::{Config, Http};
 use crate::exchange::{Event, Exchange, Order, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
+use crate::guests::admission::Guest;
 use crate::guests::exchange::GuestExchange;
 use crate::guests::types;
 use crate::models::Route;
+use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::service::Service;
 use crate::setup::Setup;
@@ -133,40 +135,30 @@ impl Call<'_> {
             is_probe: false,
         };
         let context = context(&head, &order);
-        let open = |_| GuestExchange::open(guest.clone(), &context, &request.json);
-        let opened: Result<Vec<_>, _> = (0..count).map(open).collect();
-        let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
-        // The adapter has its own copy, which will become several.
-        request.json = String::new();
-        let exchanges = self.exchanges(&order, opened, permits).await?;
+        let is_own = guest.is_own();
+        let start = Start {
+            pool: self.service.pool.clone(),
+            guest,
+            context,
+            request: std::mem::take(&mut request.json),
+            order,
+            permits,
+            count,
+        };
+        let lane = &self.service.lane;
+        let exchanges = match is_own {
+            true => start.run().await?,
+            false => lane.run(start.run()).await?,
+        };
+        let place = |exchange| match is_own {
+            true => Some(Source::Here(exchange)),
+            false => lane.take(exchange).map(Source::Apart),
+        };
         Ok(Begun {
             request,
-            choices: Choices::new(exchanges),
+            choices: Choices::new(exchanges.into_iter().filter_map(place).collect()),
             head,
         })
-    }
-
-    /// A process for each exchange.
-    async fn exchanges(
-        &self,
-        order: &Order,
-        opened: Vec<GuestExchange>,
-        mut permits: Permit,
-    ) -> Result<Vec<Exchange>, Failure> {
-        let pool = &self.service.pool;
-        let busy = |error| no_process(&order.backend, error);
-        let _turn = match opened.len() {
-            1 => None,
-            _ => Some(pool.turn(order.deadline).await.map_err(busy)?),
-        };
-        let mut exchanges = Vec::with_capacity(opened.len());
-        for (guest, permit) in opened
-            .into_iter()
-            .zip(std::iter::from_fn(|| permits.split()))
-        {
-            exchanges.push(Exchange::begin(order.clone(), guest, pool, permit).await?);
-        }
-        Ok(exchanges)
     }
 
     fn missing_guest(&self, adapter: &str) -> Failure {
@@ -182,6 +174,42 @@ impl Call<'_> {
             ),
         };
         Failure::new(Kind::Guest, message).logged()
+    }
+}
+
+/// All that it takes to start the exchanges of a request.
+struct Start {
+    pool: Arc<Pool>,
+    guest: Arc<Guest>,
+    context: types::Context,
+    request: String,
+    order: Order,
+    permits: Permit,
+    count: usize,
+}
+
+impl Start {
+    /// Opens the exchanges, and takes a process for each.
+    async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
+        let open = |_| GuestExchange::open(self.guest.clone(), &self.context, &self.request);
+        let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
+        let order = self.order;
+        let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
+        // The adapter has its own copy, which will become several.
+        drop(self.request);
+        let busy = |error| no_process(&order.backend, error);
+        let _turn = match opened.len() {
+            1 => None,
+            _ => Some(self.pool.turn(order.deadline).await.map_err(busy)?),
+        };
+        let mut exchanges = Vec::with_capacity(opened.len());
+        for (guest, permit) in opened
+            .into_iter()
+            .zip(std::iter::from_fn(|| self.permits.split()))
+        {
+            exchanges.push(Exchange::begin(order.clone(), guest, &self.pool, permit).await?);
+        }
+        Ok(exchanges)
     }
 }
 

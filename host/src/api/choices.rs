@@ -5,17 +5,35 @@ use std::task::Poll;
 
 use crate::exchange::{Event, Exchange};
 use crate::guests::types::Usage;
+use crate::lane::Apart;
+
+/// An exchange, wherever it runs.
+pub(super) enum Source {
+    /// In the task of the request, whose guest is built in.
+    Here(Exchange),
+    /// Where guests of others run.
+    Apart(Apart),
+}
+
+impl Source {
+    async fn next(&mut self) -> Event {
+        match self {
+            Source::Here(exchange) => exchange.next().await,
+            Source::Apart(exchange) => exchange.next().await,
+        }
+    }
+}
 
 /// Exchanges that answer one request, each under its index.
 pub(super) struct Choices {
-    exchanges: Vec<Option<Exchange>>,
+    exchanges: Vec<Option<Source>>,
     /// The one that is looked at first, so that none starves another.
     turn: usize,
     usage: Option<Usage>,
 }
 
 impl Choices {
-    pub(super) fn new(exchanges: Vec<Exchange>) -> Self {
+    pub(super) fn new(exchanges: Vec<Source>) -> Self {
         Choices {
             exchanges: exchanges.into_iter().map(Some).collect(),
             turn: 0,
@@ -72,7 +90,9 @@ impl Choices {
         match event {
             Event::Delta(_) => {}
             Event::Finish(outcome) => {
-                self.exchanges[i] = None;
+                if let Some(Source::Here(exchange)) = self.exchanges[i].take() {
+                    exchange.park();
+                }
                 self.usage = match (self.usage, outcome.usage) {
                     (Some(sum), Some(more)) => Some(added(sum, more)),
                     (sum, more) => sum.or(more),

@@ -68,6 +68,13 @@ pub(crate) enum Origin {
     LastGood,
 }
 
+impl Guest {
+    /// Whether it is built into this program, so that its calls hold no thread for long.
+    pub(crate) fn is_own(&self) -> bool {
+        self.origin == Origin::Embedded
+    }
+}
+
 /// A component that stands for admission.
 pub(crate) struct Candidate<'a> {
     bytes: &'a [u8],

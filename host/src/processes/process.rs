@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -52,6 +53,7 @@ struct Remains {
     child: Child,
     registration: Registration,
     endings: TaskTracker,
+    runtime: Handle,
     /// Whatever lives as long as the process does: its working directory, its place among all.
     keep: Box<dyn Send>,
     /// The place of the request that it serves.
@@ -75,6 +77,7 @@ impl Process {
         reading: Reading,
         warden: &Warden,
         endings: &TaskTracker,
+        runtime: &Handle,
         keep: Box<dyn Send>,
     ) -> io::Result<Self> {
         let gone = || io::Error::other("the process has no pipes");
@@ -101,6 +104,7 @@ impl Process {
                 child,
                 registration,
                 endings: endings.clone(),
+                runtime: runtime.clone(),
                 keep,
                 permit: None,
             }),
@@ -224,11 +228,10 @@ impl Drop for Process {
         };
         let pid = self.pid;
         signal_group(pid, self.last_signal);
-        // Outside the runtime, or if it ends before this does, the child is killed as it is dropped,
-        // and the warden, which was not told that the group is gone, ends the rest.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            remains.endings.clone().spawn_on(remains.end(pid), &runtime);
-        }
+        // If the runtime ends before this does, the child is killed as it is dropped, and the warden,
+        // which was not told that the group is gone, ends the rest.
+        let (endings, runtime) = (remains.endings.clone(), remains.runtime.clone());
+        endings.spawn_on(remains.end(pid), &runtime);
     }
 }
 
