@@ -1,6 +1,6 @@
 //! Lets as many requests through as a backend takes at once, and a bounded queue wait.
 //!
-//! Callers with different keys wait in lines of their own, which are served in turn: whoever
+//! Callers with different keys, or without any but told apart otherwise, wait in lines of their own, which are served in turn: whoever
 //! sends a hundred requests holds up his own, not those of others.
 
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ struct State {
 }
 
 struct Line {
-    caller: Caller,
+    caller: KeyDigest,
     waiting: VecDeque<Waiting>,
 }
 
@@ -114,7 +114,7 @@ impl Admission {
 
     /// Waits for so many places at once, at most as many as there are. A caller that stops waiting
     /// frees its place in the queue.
-    pub(crate) async fn enter(&self, caller: Caller, count: usize) -> Result<Permit, Shed> {
+    pub(crate) async fn enter(&self, caller: KeyDigest, count: usize) -> Result<Permit, Shed> {
         let (ticket, answer, patience) = {
             let mut state = self.0.state();
             if state.lines.is_empty() && state.has_room(count) {
@@ -193,7 +193,7 @@ impl State {
     /// the longest line has to leave, if that line stays longer than this caller's.
     fn wait(
         &mut self,
-        caller: Caller,
+        caller: KeyDigest,
         count: usize,
         answer: oneshot::Sender<Result<Permit, Shed>>,
     ) -> Result<u64, Shed> {
@@ -232,7 +232,7 @@ impl State {
         Ok(ticket)
     }
 
-    fn line(&self, caller: &Caller) -> Option<usize> {
+    fn line(&self, caller: &KeyDigest) -> Option<usize> {
         self.lines.iter().position(|line| line.caller == *caller)
     }
 
@@ -333,7 +333,7 @@ mod tests {
     /// Has a caller come to the door, and wait there.
     async fn waits(
         door: &Arc<Admission>,
-        caller: Caller,
+        caller: KeyDigest,
     ) -> tokio::task::JoinHandle<Result<Permit, Shed>> {
         let waiting = tokio::spawn({
             let door = door.clone();
@@ -343,29 +343,30 @@ mod tests {
         waiting
     }
 
+    const NOBODY: KeyDigest = [0; 32];
     const LONG: Duration = Duration::from_secs(5);
 
     #[tokio::test]
     async fn one_enters_one_waits_and_the_third_is_shed() {
         let door = door(1, 1, LONG);
-        let first = door.enter(None, 1).await.unwrap();
-        let waiting = waits(&door, None).await;
-        let shed = door.enter(None, 1).await;
+        let first = door.enter(NOBODY, 1).await.unwrap();
+        let waiting = waits(&door, NOBODY).await;
+        let shed = door.enter(NOBODY, 1).await;
         assert!(matches!(shed, Err(Shed::QueueFull { waiting: 1, .. })));
         drop(first);
         let second = waiting.await.unwrap().unwrap();
         assert_eq!((door.in_flight(), door.queued()), (1, 0));
         drop(second);
-        drop(door.enter(None, 1).await.unwrap());
+        drop(door.enter(NOBODY, 1).await.unwrap());
         assert_eq!(door.in_flight(), 0);
     }
 
     #[tokio::test]
     async fn nobody_waits_longer_than_allowed() {
         let door = door(1, 1, Duration::from_millis(1));
-        let _first = door.enter(None, 1).await.unwrap();
+        let _first = door.enter(NOBODY, 1).await.unwrap();
         assert!(matches!(
-            door.enter(None, 1).await,
+            door.enter(NOBODY, 1).await,
             Err(Shed::Waited { .. })
         ));
         assert_eq!(door.queued(), 0);
@@ -374,9 +375,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_leaves_the_queue_frees_its_place() {
         let door = door(1, 1, LONG);
-        let _first = door.enter(None, 1).await.unwrap();
+        let _first = door.enter(NOBODY, 1).await.unwrap();
         for _ in 0..3 {
-            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(None, 1)).await;
+            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(NOBODY, 1)).await;
             assert!(waits.is_err(), "it was let through or shed");
         }
     }
@@ -384,7 +385,7 @@ mod tests {
     #[tokio::test]
     async fn several_places_are_taken_at_once_and_given_back_one_by_one() {
         let door = door(2, 1, LONG);
-        let mut both = door.enter(None, 2).await.unwrap();
+        let mut both = door.enter(NOBODY, 2).await.unwrap();
         let (one, other) = (both.split().unwrap(), both.split().unwrap());
         assert!(both.split().is_none());
         drop((one, both));
@@ -396,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn callers_take_turns_whoever_came_in_crowds() {
         let door = door(1, 4, LONG);
-        let (crowd, single) = (Some([1; 32]), Some([2; 32]));
+        let (crowd, single) = ([1; 32], [2; 32]);
         let first = door.enter(crowd, 1).await.unwrap();
         let mut crowds = Vec::new();
         for _ in 0..4 {
@@ -419,20 +420,20 @@ mod tests {
     #[tokio::test]
     async fn what_to_wait_is_what_it_should_take() {
         let door = door(2, 0, LONG);
-        let mut both = door.enter(None, 2).await.unwrap();
-        let retry = door.enter(None, 1).await.err().unwrap().retry_after();
+        let mut both = door.enter(NOBODY, 2).await.unwrap();
+        let retry = door.enter(NOBODY, 1).await.err().unwrap().retry_after();
         assert_eq!(retry, RETRY_UNKNOWN);
         both.since -= Duration::from_secs(40);
         drop(both.split());
-        let retry = door.enter(None, 2).await.err().unwrap().retry_after();
+        let retry = door.enter(NOBODY, 2).await.err().unwrap().retry_after();
         assert_eq!(retry.as_secs(), 40, "two more, of two at once");
     }
 
     #[tokio::test]
     async fn limits_can_be_changed_while_some_wait() {
         let door = door(1, 2, LONG);
-        let first = door.enter(None, 1).await.unwrap();
-        let waiting = waits(&door, None).await;
+        let first = door.enter(NOBODY, 1).await.unwrap();
+        let waiting = waits(&door, NOBODY).await;
         let limits = |places| Limits {
             places,
             queue: 0,
@@ -443,10 +444,10 @@ mod tests {
         door.limit(limits(1));
         drop(first);
         assert!(
-            door.enter(None, 1).await.is_err(),
+            door.enter(NOBODY, 1).await.is_err(),
             "one place, and it is taken"
         );
         drop(second);
-        assert!(door.enter(None, 1).await.is_ok());
+        assert!(door.enter(NOBODY, 1).await.is_ok());
     }
 }

@@ -17,6 +17,7 @@ mod shapes;
 mod sse;
 mod wire;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -39,6 +40,14 @@ pub(crate) enum Door {
     Tcp,
     /// Through a Unix socket, whose file's permissions say who may come.
     Unix,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) door: Door,
+    /// Its address, where it came through TCP.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// The id of one request.

@@ -15,6 +15,7 @@ mod exchange;
 pub mod failure;
 mod guests;
 mod lane;
+pub mod limits;
 pub mod memory;
 mod models;
 mod monitor;

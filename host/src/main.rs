@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
 use claude_harness::server::{self, Inherited};
-use claude_harness::{compile, demo, memory, schema_check, telemetry, warden};
+use claude_harness::{compile, demo, limits, memory, schema_check, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
 #[derive(Parser)]
@@ -57,6 +57,7 @@ const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     memory::bound();
+    limits::raise_descriptors();
     // What this program writes, and what the command lines write, is for nobody else.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = Arguments::parse();

@@ -1,8 +1,10 @@
 //! A service's life: listen, serve until a signal, drain, leave nothing behind.
 
+mod busy_body;
 mod connection;
 mod inherited;
 mod listener;
+mod places;
 
 use std::convert::Infallible;
 use std::os::fd::AsFd;
@@ -24,21 +26,24 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
-use crate::api::{self, Door};
+use crate::api::{self, Door, Peer};
 use crate::config::Config;
 use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
 use crate::systemd;
+use crate::telemetry::names;
+use busy_body::BusyBody;
 use connection::Connection;
 pub use inherited::Inherited;
 use listener::{Listeners, Socket};
+use places::{Place, Places};
 
 /// How long a client may take to send the head of a request, or to send another one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Connections at once; further ones wait to be taken.
-const CONNECTIONS_MAX: usize = 2048;
+/// The longest head of a request, in bytes.
+const HEAD_MAX: usize = 64 << 10;
 
 /// How often an address that this machine did not have at the start is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
@@ -57,6 +62,7 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     let service = Service::start(config, metrics)?;
     let server = Server {
         router: api::router(service.clone()),
+        places: Places::new(service.setup().config.max_processes),
         service: service.clone(),
     };
     let urls = listeners.urls();
@@ -118,6 +124,7 @@ async fn asked_to_stop(service: &Service, signals: &mut Signals) {
 
 struct Server {
     router: Router,
+    places: Places,
     service: Arc<Service>,
 }
 
@@ -134,11 +141,27 @@ impl Server {
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.service.setups.changes();
         loop {
+            self.places.share(listeners.count());
             tokio::select! {
-                socket = listeners.accept(), if connections.len() < CONNECTIONS_MAX => match socket {
-                    Socket::Tcp(stream) => self.serve(stream, Door::Tcp, connections, graceful),
-                    Socket::Unix(stream) => self.serve(stream, Door::Unix, connections, graceful),
+                (address, socket) = listeners.accept(|address| self.places.has_room(address)) => {
+                    let peer = match &socket {
+                        Socket::Tcp(_, peer) => Some(peer.ip()),
+                        Socket::Unix(_) => None,
+                    };
+                    let Some(place) = self.places.take(&address, peer) else {
+                        metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
+                        continue;
+                    };
+                    let peer = Peer { door: Door::Tcp, address: peer };
+                    match socket {
+                        Socket::Tcp(stream, _) => self.serve(stream, peer, place, connections, graceful),
+                        Socket::Unix(stream) => {
+                            let peer = Peer { door: Door::Unix, ..peer };
+                            self.serve(stream, peer, place, connections, graceful);
+                        }
+                    }
                 },
+                () = self.places.changed() => {}
                 Some(_) = connections.join_next() => {}
                 _ = retry.tick(), if listeners.lack_some() => listeners.bind_absent().await,
                 Ok(()) = changes.changed(), if graceful.is_some() => {
@@ -151,7 +174,8 @@ impl Server {
     fn serve<S>(
         &self,
         stream: S,
-        door: Door,
+        peer: Peer,
+        place: Place,
         connections: &mut JoinSet<()>,
         graceful: Option<&GracefulShutdown>,
     ) where
@@ -166,12 +190,14 @@ impl Server {
             Ok(other_end) => other_end,
             Err(error) => return tracing::warn!(%error, "cannot take a connection"),
         };
-        let router = self.router.clone();
+        let (router, requests) = (self.router.clone(), place.requests());
         let respond = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(door);
-            let router = router.clone();
+            request.extensions_mut().insert(peer);
+            let (router, busy) = (router.clone(), requests.begin());
             async move {
                 let answered = router.oneshot(request.map(axum::body::Body::new)).await;
+                let answered =
+                    answered.map(|response| response.map(|body| BusyBody::new(body, busy)));
                 answered.map_err(|never: Infallible| match never {})
             }
         });
@@ -179,20 +205,27 @@ impl Server {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_MAX)
             .keep_alive(graceful.is_some())
             .serve_connection(TokioIo::new(Connection::new(stream, patience)), respond);
         let ended = match graceful {
             Some(graceful) => Either::Left(graceful.watch(connection)),
             None => Either::Right(connection),
         };
-        connections.spawn(async move {
-            tokio::select! {
-                biased;
-                ended = ended => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection broke off");
-                },
-                () = readiness::hung_up(&other_end) => {}
+        let place = Arc::new(place);
+        let task = connections.spawn({
+            let place = place.clone();
+            async move {
+                let _place = place;
+                tokio::select! {
+                    biased;
+                    ended = ended => if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    },
+                    () = readiness::hung_up(&other_end) => {}
+                }
             }
         });
+        place.serve(task);
     }
 }

@@ -6,6 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// The names of all metrics.
 pub(crate) mod names {
+    /// Connections that were not taken, because their peer has as many as it may.
+    pub(crate) const CONNECTIONS_REFUSED: &str = "claude_harness_connections_refused_total";
     /// Requests that were answered or failed, by model and status.
     pub(crate) const REQUESTS: &str = "claude_harness_requests_total";
     /// Requests that failed, by model and code.

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use harness_tests::host::Host;
 use harness_tests::poll;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fake::{ANSWER, Fake};
@@ -175,4 +176,77 @@ async fn keys_take_turns() {
     let asked: Vec<&str> = read.lines().filter(|line| line.contains("I am")).collect();
     let place = asked.iter().position(|line| line.contains("I am single"));
     assert_eq!((asked.len(), place), (7, Some(2)), "{read}");
+}
+
+#[tokio::test]
+async fn idle_connections_give_way_to_those_that_ask() {
+    let host = Host::start_with_descriptors(1024, "api_keys = [\"a key of some length\"]\n");
+    let mut idle = Vec::new();
+    for number in 0..900 {
+        let mut connection = TcpStream::connect(host.authority()).await.unwrap();
+        if number % 2 == 0 {
+            // Some of them have begun a head, and do not go on.
+            let _ = connection.write_all(b"GET /health HTTP/1.1\r\nx: ").await;
+        }
+        idle.push(connection);
+        if number % 100 == 99 {
+            let begun = Instant::now();
+            let response = host
+                .client()
+                .get(host.url("/v1/models"))
+                .bearer_auth("a key of some length");
+            assert_eq!(response.send().await.unwrap().status(), 200);
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "{number}: {:?}",
+                begun.elapsed()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_a_bound() {
+    let fake = Fake::start(ANSWER);
+    let mut client = TcpStream::connect(fake.host.authority()).await.unwrap();
+    let head = format!(
+        "GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n",
+        "x".repeat(100_000)
+    );
+    let _ = client.write_all(head.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer).await;
+    assert!(
+        answer.starts_with(b"HTTP/1.1 431"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+#[tokio::test]
+async fn callers_without_a_key_are_told_apart_by_their_program() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#sleep 300\n#text x\n#done\n",
+        "max_concurrent = 1\nqueue = 4",
+        "",
+    );
+    let body = hello();
+    let flood = futures_util::future::join_all((0..20).map(|_| fake.host.post(&body)));
+    let other = async {
+        fake.load(1, 4).await;
+        let request = fake
+            .host
+            .client()
+            .post(fake.host.url("/v1/chat/completions"));
+        request
+            .header("user-agent", "another program")
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    let (flooded, other) = tokio::join!(flood, other);
+    assert_eq!(other, 200);
+    assert!(flooded.iter().any(|(status, _)| *status == 429));
 }

@@ -85,6 +85,21 @@ impl Host {
         Self::launch(home, config, shell)
     }
 
+    /// The same with at most so many descriptors.
+    pub fn start_with_descriptors(count: usize, config: &str) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let bounded = format!(r#"ulimit -n {count}; exec "$0" "$@""#);
+        shell
+            .args(["-c", &bounded])
+            .arg(program())
+            .stdin(Stdio::null());
+        Self::launch(
+            tempfile::tempdir().expect("a temporary folder"),
+            config,
+            shell,
+        )
+    }
+
     fn launch(home: TempDir, config: &str, mut command: Command) -> Self {
         let file = home.path().join("harness.toml");
         std::fs::write(&file, format!("listen = [\"127.0.0.1:0\"]\n{config}"))

@@ -4,16 +4,18 @@
 //! browser could otherwise spend the subscription, by a plain request or after its own name was
 //! made to resolve to this machine (DNS rebinding).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
 
-use super::Door;
+use super::{Door, Peer};
 use crate::admission::Caller;
-use crate::config::{Access, Listen};
+use crate::config::{Access, KeyDigest, Listen};
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
 
@@ -22,7 +24,24 @@ const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "[::1]", "host.docker.in
 
 /// Who calls, for whoever handles the request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Calling(pub(super) Caller);
+pub(super) struct Calling {
+    /// Whose conversations may go on.
+    pub(super) caller: Caller,
+    /// In whose queue the request waits.
+    pub(super) queue: KeyDigest,
+}
+
+/// Tells callers without a key apart, for their turns in a queue and for nothing else: by where they
+/// come from, and by what they call themselves. A script that asks a hundred times at once then does not
+/// hold up the chat client beside it.
+fn somebody(peer: Option<Peer>, headers: &HeaderMap) -> KeyDigest {
+    let address = peer.and_then(|peer| peer.address);
+    let agent = headers.get(header::USER_AGENT);
+    let mut digest = Sha256::new();
+    digest.update(format!("{address:?} "));
+    digest.update(agent.map(|agent| agent.as_bytes()).unwrap_or_default());
+    digest.finalize().into()
+}
 
 /// Lets a request through, or answers it.
 pub(super) async fn check(
@@ -30,17 +49,15 @@ pub(super) async fn check(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let door = request
-        .extensions()
-        .get::<Door>()
-        .copied()
-        .unwrap_or(Door::Tcp);
+    let peer = request.extensions().get::<Peer>().copied();
+    let door = peer.map_or(Door::Tcp, |peer| peer.door);
     let open = request.uri().path() == "/health";
     let setup = service.setup();
     let (access, listen) = (&setup.config.access, &setup.config.listen);
     match judge(access, listen, door, open, request.headers()) {
         Ok(caller) => {
-            request.extensions_mut().insert(Calling(caller));
+            let queue = caller.unwrap_or_else(|| somebody(peer, request.headers()));
+            request.extensions_mut().insert(Calling { caller, queue });
             next.run(request).await
         }
         Err(failure) => failure.into_response(),
@@ -67,12 +84,35 @@ fn judge(
         return Ok(None);
     }
     if open {
+        check_host_of_health(access, listen, headers)?;
+        check_page(headers)?;
         return Ok(None);
     }
-    Err(Failure::new(
-        Kind::WrongKey,
-        "this service wants a key: send `Authorization: Bearer KEY` with one of its `api_keys`",
-    ))
+    let what = match headers.get(header::AUTHORIZATION) {
+        None => "no key came",
+        Some(_) => "the key that came is none of this service's, or not sent as `Bearer`",
+    };
+    let message = format!(
+        "{what}: send `Authorization: Bearer KEY` with one of its `api_keys` (in most clients: the API key)"
+    );
+    Err(Failure::new(Kind::WrongKey, message))
+}
+
+/// Health checks call this machine by names that nobody listed: its address, or a container's name. A web
+/// page's name of its own always has a dot, and is no address.
+fn check_host_of_health(
+    access: &Access,
+    listen: &[Listen],
+    headers: &HeaderMap,
+) -> Result<(), Failure> {
+    let name = text(headers, header::HOST)
+        .map(without_port)
+        .unwrap_or_default();
+    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    match is_address || !name.contains('.') {
+        true => Ok(()),
+        false => check_host(access, listen, headers),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -103,9 +143,9 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
     if own || named || listened {
         return Ok(());
     }
-    let name: String = name.chars().take(100).collect();
+    let name = crate::plain::line(name, 100);
     let message = format!(
-        "`{name}` is no name of this machine: call it localhost, or list the name in `allowed_hosts`"
+        "`{name}` is not a name of this machine: call it localhost, or list the name in `allowed_hosts`"
     );
     Err(Failure::new(Kind::AccessDenied, message))
 }

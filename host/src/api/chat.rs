@@ -22,7 +22,7 @@ use super::observed::Record;
 use super::request::ChatRequest;
 use super::sse;
 use super::wire::Head;
-use crate::admission::{Caller, Permit, Shed};
+use crate::admission::{Permit, Shed};
 use crate::ascii_json;
 use crate::backends::Backend;
 use crate::blocking;
@@ -48,14 +48,14 @@ const ANSWER_MAX: usize = 64 << 20;
 pub(super) async fn completions(
     State(service): State<Arc<Service>>,
     Extension(id): Extension<RequestId>,
-    Extension(Calling(caller)): Extension<Calling>,
+    Extension(calling): Extension<Calling>,
     body: Body,
 ) -> Response {
     let mut record = Record::new(id);
     let call = Call {
         setup: service.setup(),
         service: &service,
-        caller,
+        calling,
     };
     match call.read(body, &mut record).await {
         Ok(begun) => respond(&service, &call.setup.config.http, begun, record).await,
@@ -67,7 +67,7 @@ pub(super) async fn completions(
 struct Call<'a> {
     service: &'a Arc<Service>,
     setup: Arc<Setup>,
-    caller: Caller,
+    calling: Calling,
 }
 
 /// A request with the exchanges that answer it, and what its answer is called.
@@ -107,7 +107,7 @@ impl Call<'_> {
         } = route.ok_or_else(|| list::unknown_model(&request.model))?;
         record.routed(label, request.stream);
         let count = count(&request, &self.setup.config, &backend)?;
-        let entered = backend.admission.enter(self.caller, count).await;
+        let entered = backend.admission.enter(self.calling.queue, count).await;
         let permits = entered.map_err(|shed| full(&shed))?;
         let limit = backend.config.request_timeout;
         request
@@ -130,7 +130,7 @@ impl Call<'_> {
             backend,
             model,
             size: request.json.len(),
-            caller: self.caller,
+            caller: self.calling.caller,
             deadline: Instant::now() + patience,
             is_probe: false,
         };

@@ -156,7 +156,7 @@ fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -> Access {
     }
     let mut digests: Vec<KeyDigest> = overrides.api_key.into_iter().collect();
     for key in keys.iter().map(|key| key.trim()) {
-        if !key.bytes().all(|b| b.is_ascii_graphic()) {
+        if !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
             let what =
                 "a key has a character that no header can carry: take letters, digits and `-_.`";
             root.problem("api_keys", what);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
@@ -28,7 +29,7 @@ enum Bound {
 
 /// A connection.
 pub(super) enum Socket {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -83,6 +84,11 @@ impl Listeners {
         self.bound.iter().map(Listener::url).collect()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.bound.len()
+    }
+
     /// Whether some address could not be had yet.
     pub(super) fn lack_some(&self) -> bool {
         !self.absent.is_empty()
@@ -125,24 +131,30 @@ impl Listeners {
         self.bound.retain(|listener| !listener.is_inherited);
     }
 
-    /// The next connection to any of them; none ever, if there is none to listen on.
-    pub(super) async fn accept(&self) -> Socket {
+    /// The next connection to any of them that has room, with its listener's address; none ever, if there
+    /// is none to listen on.
+    pub(super) async fn accept(&self, has_room: impl Fn(&Listen) -> bool) -> (Listen, Socket) {
         loop {
             let accepted = poll_fn(|context| {
-                let mut all = self.bound.iter();
-                let ready = all.find_map(|listener| match listener.poll_accept(context) {
-                    Poll::Ready(accepted) => Some(accepted),
+                let mut open = self
+                    .bound
+                    .iter()
+                    .filter(|listener| has_room(&listener.address));
+                let ready = open.find_map(|listener| match listener.poll_accept(context) {
+                    Poll::Ready(accepted) => Some((listener.address.clone(), accepted)),
                     Poll::Pending => None,
                 });
                 ready.map_or(Poll::Pending, Poll::Ready)
             });
-            match accepted.await {
-                Ok(Socket::Tcp(stream)) => {
-                    // Without it a short stream waits 40 ms for an acknowledgement (Nagle).
-                    let _ = stream.set_nodelay(true);
-                    return Socket::Tcp(stream);
+            let (address, accepted) = accepted.await;
+            match accepted {
+                Ok(socket) => {
+                    if let Socket::Tcp(stream, _) = &socket {
+                        // Without it a short stream waits 40 ms for an acknowledgement (Nagle).
+                        let _ = stream.set_nodelay(true);
+                    }
+                    return (address, socket);
                 }
-                Ok(socket) => return socket,
                 // Out of descriptors, most likely: others will be closed.
                 Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
@@ -208,7 +220,7 @@ impl Listener {
         match &self.socket {
             Bound::Tcp(listener) => listener
                 .poll_accept(context)
-                .map_ok(|(stream, _)| Socket::Tcp(stream)),
+                .map_ok(|(stream, peer)| Socket::Tcp(stream, peer)),
             Bound::Unix(listener) => listener
                 .poll_accept(context)
                 .map_ok(|(stream, _)| Socket::Unix(stream)),
