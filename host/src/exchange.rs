@@ -236,7 +236,7 @@ impl Exchange {
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
                 if failure.kind == Kind::Backend {
-                    failure.detail = Some(self.seat.stderr_tail()).filter(|tail| !tail.is_empty());
+                    failure = failure.with_stderr(self.seat.stderr_tail());
                 }
                 self.fail(failure);
             }

@@ -18,6 +18,9 @@ pub struct Failure {
     /// For the log only: what an operator wants to know. Never a prompt or an answer; the
     /// message may repeat something of them, so it is not logged.
     pub detail: Option<String>,
+    /// The last words of the backend's standard error, which may quote a prompt: for the log of those
+    /// who debug.
+    pub stderr: Option<String>,
 }
 
 /// What went wrong.
@@ -73,6 +76,7 @@ impl Failure {
             code: None,
             retry_after: None,
             detail: None,
+            stderr: None,
         }
     }
 
@@ -100,6 +104,12 @@ impl Failure {
     /// Adds what only the log shall say.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the backend's last words, if there are any.
+    pub fn with_stderr(mut self, stderr: String) -> Self {
+        self.stderr = Some(stderr).filter(|text| !text.is_empty());
         self
     }
 

@@ -94,6 +94,20 @@ fn is_unmapped_root(owner: u32) -> bool {
     owner == OVERFLOW && fs::metadata("/").is_ok_and(|m| m.uid() == OVERFLOW) && !has_root(&map())
 }
 
+/// Checks a folder in which others may make files of their own, such as /tmp, but must not be able to
+/// change those of this program.
+///
+/// # Errors
+///
+/// Names the first place that somebody else can change.
+pub(crate) fn check_shared(folder: &Path) -> Result<(), NotOurs> {
+    // What lies in it is what matters, and need not be there.
+    match check(folder) {
+        Err(NotOurs::Writable { path, mode }) if path == folder && mode & 0o1000 != 0 => Ok(()),
+        result => result,
+    }
+}
+
 /// Whether other users can read a file.
 pub(crate) fn others_read(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)

@@ -30,6 +30,7 @@ use workdirs::Workdirs;
 
 pub(crate) use proc::cpu_time;
 pub(crate) use process::{Output, Process};
+pub(crate) use strays::Helper;
 
 /// How long a process has after SIGTERM before its group is killed. Long enough to write down
 /// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
@@ -129,6 +130,7 @@ impl Processes {
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
         let workdirs = Workdirs::new()?;
         let marks = Marks::new()?;
+        strays::adopt();
         Ok(Processes {
             warden: Warden::start(&workdirs.root(), marks.service())?,
             workdirs,
@@ -264,17 +266,21 @@ impl Processes {
     /// that are gone, and those of services that were killed. Most of it happens on another thread.
     pub(crate) fn look_after(&self) {
         self.warden.look_after();
-        let marks = self.marks.clone();
-        tokio::task::spawn_blocking(move || marks.end_strays());
+        let (marks, warden) = (self.marks.clone(), self.warden.clone());
+        tokio::task::spawn_blocking(move || marks.end_strays(&warden));
     }
 
     /// Waits until all processes whose end has begun are gone.
     pub(crate) async fn drained(&self) {
         self.endings.close();
         self.endings.wait().await;
-        let marks = self.marks.clone();
+        let (marks, warden) = (self.marks.clone(), self.warden.clone());
         // What they started may have left their groups.
-        let _ = tokio::task::spawn_blocking(move || strays::end_all(marks.service())).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            strays::end_all(marks.service());
+            strays::end_adopted(|| warden.children());
+        })
+        .await;
     }
 }
 

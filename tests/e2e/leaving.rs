@@ -1,8 +1,9 @@
 //! The client leaves, or the service does: nothing is left behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use harness_tests::host::Host;
 use harness_tests::poll;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -206,4 +207,66 @@ async fn twenty_at_once_and_half_of_them_abandoned_leave_nothing_over() {
         text.contains("claude_harness_time_to_first_token_seconds_bucket"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_child_that_forgot_where_it_came_from_does_not_outlive_the_service() {
+    let mut fake = Fake::start("#runaway\n#init\n#read\n#text x\n#done\n");
+    assert_eq!(fake.host.post(&hello(false)).await.0, 200);
+    let left = fake.started(2).await;
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    poll::until("the end of the child", Duration::from_secs(5), async || {
+        left.iter().all(|pid| !poll::is_alive(*pid)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_line_that_closes_its_output_gives_its_place_back() {
+    let fake = Fake::start_with(
+        "#init\n#read\n#close-output\n#hang\n",
+        "max_concurrent = 1",
+        "",
+    );
+    let begun = Instant::now();
+    let (status, answer) = fake.host.post(&hello(false)).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("backend_error")),
+        "{answer}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    fake.load(0, 0).await;
+}
+
+#[tokio::test]
+async fn a_clean_end_leaves_no_folder() {
+    for _ in 0..10 {
+        let home = tempfile::tempdir().unwrap();
+        let folders = home.path().join("tmp");
+        std::fs::create_dir(&folders).unwrap();
+        let config = Fake::config(home.path(), "", "");
+        std::fs::write(home.path().join("script"), ANSWER).unwrap();
+        let mut host = Host::start_with_variable(home, ("TMPDIR", &folders), &config);
+        assert_eq!(host.post(&hello(false)).await.0, 200);
+        host.signal(Signal::TERM);
+        host.wait();
+        poll::until(
+            "the end of the folder",
+            Duration::from_secs(5),
+            async || {
+                std::fs::read_dir(&folders)
+                    .unwrap()
+                    .next()
+                    .is_none()
+                    .then_some(())
+            },
+        )
+        .await;
+    }
 }

@@ -85,6 +85,13 @@ impl Host {
         Self::launch(home, config, shell)
     }
 
+    /// The same with another variable in its environment.
+    pub fn start_with_variable(home: TempDir, variable: (&str, &Path), config: &str) -> Self {
+        let mut command = Command::new(program());
+        command.stdin(Stdio::null());
+        Self::launch_with(home, config, command, &[variable])
+    }
+
     /// The same with at most so many descriptors.
     pub fn start_with_descriptors(count: usize, config: &str) -> Self {
         let mut shell = Command::new("/bin/sh");
@@ -100,7 +107,16 @@ impl Host {
         )
     }
 
-    fn launch(home: TempDir, config: &str, mut command: Command) -> Self {
+    fn launch(home: TempDir, config: &str, command: Command) -> Self {
+        Self::launch_with(home, config, command, &[])
+    }
+
+    fn launch_with(
+        home: TempDir,
+        config: &str,
+        mut command: Command,
+        variables: &[(&str, &Path)],
+    ) -> Self {
         let file = home.path().join("harness.toml");
         std::fs::write(&file, format!("listen = [\"127.0.0.1:0\"]\n{config}"))
             .expect("a configuration");
@@ -112,6 +128,7 @@ impl Host {
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("XDG_CACHE_HOME", cache_dir())
             .env("CLAUDE_HARNESS_LOG", "debug")
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -9,7 +9,11 @@ use super::body::Share;
 use super::error;
 use crate::failure::Failure;
 use crate::guests::types;
+use crate::plain;
 use crate::telemetry::names;
+
+/// How much of a backend's last words is logged, in characters.
+const STDERR_MAX: usize = 4000;
 
 /// The status for a client that left before it was answered, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
@@ -145,6 +149,10 @@ impl Drop for Record {
 /// Failures of the client are in the line above; those of this side want more words.
 fn tell(id: &RequestId, failure: &Failure) {
     tracing::trace!(target: "request", id = %id.0, message = ?failure.message, "told to the client");
+    if let Some(stderr) = &failure.stderr {
+        let stderr = plain::line(stderr, STDERR_MAX);
+        tracing::debug!(target: "request", id = %id.0, stderr, "the backend's last words");
+    }
     if let Some(detail) = &failure.detail {
         tracing::warn!(target: "request", id = %id.0, kind = ?failure.kind, detail = ?detail);
     }

@@ -102,7 +102,7 @@ impl Limit {
             self.what, self.setting, self.value
         );
         Failure::new(Kind::Timeout, message)
-            .with_detail(stderr)
+            .with_stderr(stderr)
             .logged()
     }
 }

@@ -67,5 +67,6 @@ pub(super) fn api_failure(error: types::ApiError) -> Failure {
         code: error.code,
         retry_after: wait.map(Duration::from_secs),
         detail: None,
+        stderr: None,
     }
 }

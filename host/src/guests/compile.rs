@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
 use wasmtime::Engine as Wasmtime;
 
 use super::engine::{Engine, code_settings};
+use crate::processes::Helper;
 
 /// The hidden subcommand that compiles.
 pub const SUBCOMMAND: &str = "compile-guest";
@@ -49,15 +50,16 @@ pub(crate) enum CompileError {
 
 /// The code of a component, compiled by a process of its own for engines like `engine`.
 pub(super) fn in_process(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let mut child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0("claude-harness")
         .arg(SUBCOMMAND)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stderr(Stdio::piped());
+    let (mut child, _helper) = Helper::spawn(&mut command)?;
     let limit = engine.limits().compile;
     let deadline = Instant::now() + limit;
     thread::scope(|scope| {

@@ -12,6 +12,8 @@ pub(super) struct Stat {
     pub(super) state: char,
     /// Processor time used, with all threads.
     pub(super) cpu_time: Duration,
+    /// The process that started it, or took it over.
+    pub(super) parent: i32,
     /// When it began, in units that count from the machine's start.
     pub(super) began: u64,
 }
@@ -28,6 +30,7 @@ impl Stat {
         Some(Stat {
             state: fields.first()?.chars().next()?,
             cpu_time: Duration::from_millis((user + system) * 1000 / USER_HZ),
+            parent: i32::try_from(number(4)?).ok()?,
             began: number(22)?,
         })
     }
@@ -36,6 +39,11 @@ impl Stat {
 /// Processor time that a process has used, with all its threads; none if it is gone.
 pub(crate) fn cpu_time(pid: i32) -> Duration {
     Stat::of(pid).map_or(Duration::ZERO, |stat| stat.cpu_time)
+}
+
+/// Whether somebody stopped a process (SIGSTOP): it would do nothing with what it is given.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    Stat::of(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
 }
 
 /// Memory that a process holds, in bytes; None if it is gone.

@@ -27,6 +27,9 @@ const STDERR_TAIL: usize = 8 << 10;
 /// How long output is awaited after the process itself ended: its children may hold the pipe.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// How long a process may run on that has closed its output: nobody will hear of it again.
+const MUTE: Duration = Duration::from_secs(2);
+
 /// A running process. Dropping it ends its whole group.
 pub(crate) struct Process {
     pid: Pid,
@@ -41,6 +44,8 @@ pub(crate) struct Process {
     stderr: Option<ChildStderr>,
     stderr_tail: BytesMut,
     has_ended: bool,
+    /// When to kill a process that has closed its output and does not end.
+    mute_until: Option<Instant>,
     /// When to stop waiting for more of the output of a process that has ended.
     linger_until: Option<Instant>,
     /// What the group is told when this is dropped.
@@ -98,6 +103,7 @@ impl Process {
             stderr: child.stderr.take(),
             stderr_tail: BytesMut::new(),
             has_ended: false,
+            mute_until: None,
             linger_until: None,
             last_signal: Signal::TERM,
             remains: Some(Remains {
@@ -123,9 +129,12 @@ impl Process {
         self.remains.as_mut()?.permit.take()
     }
 
-    /// Whether it runs, and has taken all that was written to it.
+    /// Whether it runs, was not stopped, and has taken all that was written to it.
     pub(crate) fn is_sound(&self) -> bool {
-        self.to_write.is_empty() && self.stdin.is_some() && !has_ended(self.pid)
+        self.to_write.is_empty()
+            && self.stdin.is_some()
+            && !has_ended(self.pid)
+            && !proc::is_stopped(self.id())
     }
 
     /// Drops what it has printed and nobody has read. False if it prints on and on, stopped within a
@@ -183,7 +192,10 @@ impl Process {
             tokio::select! {
                 biased;
                 piece = self.stdout.next(), if self.stdout_open => match piece {
-                    Ok(Piece::End) | Err(_) => self.stdout_open = false,
+                    Ok(Piece::End) | Err(_) => {
+                        self.stdout_open = false;
+                        self.mute_until = Some(Instant::now() + MUTE);
+                    }
                     Ok(piece) => return self.output(piece),
                 },
                 written = write_some(&mut self.stdin, &mut self.to_write) => self.written(written),
@@ -193,6 +205,10 @@ impl Process {
                     self.linger_until = Some(Instant::now() + LINGER);
                 }
                 () = sleep_until(linger) => self.stdout_open = false,
+                () = sleep_until(self.mute_until) => {
+                    self.mute_until = None;
+                    signal_group(self.pid, Signal::KILL);
+                }
             }
             if self.has_ended && !self.stdout_open {
                 return Output::Exited(exit_status(self.pid));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::proc::Stat;
+use super::warden::Warden;
 
 /// The variable that marks every process of a service and its children.
 pub(super) const VARIABLE: &str = "CLAUDE_HARNESS_PROCESS";
@@ -81,7 +83,8 @@ impl Marks {
 
     /// Ends what this service's processes left behind when they ended, and what services left
     /// behind that are gone. May take half a second.
-    pub(super) fn end_strays(&self) {
+    pub(super) fn end_strays(&self, warden: &Warden) {
+        end_adopted(|| warden.children());
         end(|found| match found.service == self.0.service {
             true => !self.live(|live| live.contains(&found.number)),
             false => !is_running(&found.service),
@@ -100,6 +103,76 @@ impl Drop for Mark {
     fn drop(&mut self) {
         self.marks.live(|live| live.remove(&self.number));
     }
+}
+
+/// Has the kernel give processes to this one whose parents ended before them: even those without a
+/// mark are found then.
+pub(super) fn adopt() {
+    let this = rustix::process::getpid();
+    if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {
+        tracing::warn!(%error, "processes that leave their group and forget their mark cannot be found");
+    }
+}
+
+/// Ends the processes that this one adopted: its children, but for those that it started itself, which
+/// are `own` ones, helpers, or bear a mark.
+pub(super) fn end_adopted(own: impl Fn() -> BTreeSet<i32>) {
+    let this = std::process::id().cast_signed();
+    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let this_program = program("self");
+    // Looked at first: one that is started later is no child yet, or known by then.
+    let children: Vec<i32> = all()
+        .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == this))
+        .collect();
+    let (own, helpers) = (own(), helpers(|helpers| helpers.clone()));
+    for pid in children {
+        if own.contains(&pid) || helpers.contains(&pid) || mark_of(pid).is_some() {
+            continue;
+        }
+        // One that is just being started is still this program; one that has ended is none.
+        let other = program(&pid.to_string());
+        let Some(stray) = Pid::from_raw(pid).filter(|_| other.is_none() || other != this_program)
+        else {
+            continue;
+        };
+        tracing::info!(pid, "a process that lost its parent is ended");
+        let _ = kill_process(stray, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(stray), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// Children that this program starts beside the command lines, such as its compilers.
+fn helpers<T>(look: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
+    static HELPERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+    look(&mut HELPERS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A child that is no stray, until this is dropped.
+pub(crate) struct Helper(i32);
+
+impl Helper {
+    /// Starts a helper.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Helper)> {
+        // Under the lock, so that nobody sees it before it is known.
+        helpers(|helpers| {
+            let child = command.spawn()?;
+            let pid = child.id().cast_signed();
+            helpers.insert(pid);
+            Ok((child, Helper(pid)))
+        })
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        helpers(|helpers| helpers.remove(&self.0));
+    }
+}
+
+/// The ids of all processes.
+fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Ends every process that bears a mark of this service.
@@ -140,14 +213,10 @@ fn marked() -> Vec<Found> {
     let found = all.flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         (entry.metadata().ok()?.uid() == user).then_some(())?;
-        let environment = fs::read(entry.path().join("environ")).ok()?;
-        let value = environment.split(|byte| *byte == 0).find_map(|variable| {
-            let value = variable.strip_prefix(VARIABLE.as_bytes())?;
-            value.strip_prefix(b"=")
-        })?;
+        let value = mark_of(pid)?;
         let there = fs::read_link(entry.path().join("ns/pid")).ok();
         (there == namespace).then_some(())?;
-        let (service, number) = std::str::from_utf8(value).ok()?.rsplit_once(BETWEEN)?;
+        let (service, number) = value.rsplit_once(BETWEEN)?;
         Some(Found {
             pid: Pid::from_raw(pid)?,
             service: service.to_owned(),
@@ -155,6 +224,16 @@ fn marked() -> Vec<Found> {
         })
     });
     found.collect()
+}
+
+/// The mark in a process's environment, if it has one.
+fn mark_of(pid: i32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|variable| {
+        let value = variable.strip_prefix(VARIABLE.as_bytes())?;
+        value.strip_prefix(b"=")
+    })?;
+    String::from_utf8(value.to_owned()).ok()
 }
 
 /// A name for a process that no other one has until the machine starts anew: its id, and when it

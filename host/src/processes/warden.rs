@@ -24,6 +24,7 @@ pub const SUBCOMMAND: &str = "warden";
 const TERM_GRACE: Duration = Duration::from_millis(400);
 
 /// The service's end.
+#[derive(Clone)]
 pub(super) struct Warden(Arc<Mutex<Post>>);
 
 struct Post {
@@ -34,6 +35,8 @@ struct Post {
     folder: PathBuf,
     /// The service that the marks of all processes name.
     service: String,
+    /// Starts a warden.
+    launch: fn() -> io::Result<(Child, ChildStdin)>,
 }
 
 /// A process group that the warden watches, until it is told that nothing is left of it.
@@ -53,6 +56,7 @@ impl Warden {
             groups: BTreeSet::new(),
             folder: folder.to_owned(),
             service: service.to_owned(),
+            launch,
         };
         let all = post.all();
         post.pipe.write_all(all.as_bytes())?;
@@ -65,6 +69,13 @@ impl Warden {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .tell("");
+    }
+
+    /// The service's own children that are processes' leaders, and the warden itself.
+    pub(super) fn children(&self) -> BTreeSet<i32> {
+        let post = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let warden = post.child.id().cast_signed();
+        post.groups.iter().copied().chain([warden]).collect()
     }
 
     pub(super) fn register(&self, leader: Pid) -> Registration {
@@ -90,17 +101,21 @@ impl Registration {
 }
 
 impl Post {
-    /// Tells the warden; if it is gone, a new one takes over everything.
+    /// Tells the warden; if it is gone or does not listen, a new one takes over everything. The pipe never
+    /// waits: whoever stopped the warden must not stop the service.
     fn tell(&mut self, line: &str) {
-        if writeln!(self.pipe, "{line}").is_ok() {
+        let told = self.pipe.write_all(format!("{line}\n").as_bytes());
+        if told.is_ok() {
             return;
         }
+        // One that is killed does nothing more.
+        let _ = self.child.kill();
         let _ = self.child.wait();
-        match launch() {
+        match (self.launch)() {
             Ok((child, pipe)) => {
                 (self.child, self.pipe) = (child, pipe);
                 let _ = self.pipe.write_all(self.all().as_bytes());
-                tracing::warn!("the warden was gone, started another one");
+                tracing::warn!("the warden was gone or stuck, started another one");
             }
             Err(error) => tracing::error!(%error, "cannot start a warden"),
         }
@@ -129,6 +144,7 @@ fn launch() -> io::Result<(Child, ChildStdin)> {
         .stdin
         .take()
         .ok_or_else(|| io::Error::other("the warden has no pipe"))?;
+    rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK)?;
     Ok((child, pipe))
 }
 
@@ -169,5 +185,45 @@ fn end(groups: Vec<Pid>) {
         if signal == Signal::TERM {
             thread::sleep(TERM_GRACE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A warden that does not listen.
+    fn deaf() -> io::Result<(Child, ChildStdin)> {
+        let mut child = Command::new("sleep")
+            .arg("1000")
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let pipe = child
+            .stdin
+            .take()
+            .ok_or_else(|| io::Error::other("no pipe"))?;
+        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK)?;
+        Ok((child, pipe))
+    }
+
+    #[test]
+    fn a_warden_that_does_not_listen_is_replaced_and_holds_nobody_up() {
+        let (child, pipe) = deaf().unwrap();
+        let first = child.id();
+        let mut post = Post {
+            child,
+            pipe,
+            groups: BTreeSet::from([5]),
+            folder: "/none".into(),
+            service: "none".into(),
+            launch: deaf,
+        };
+        // A pipe holds 64 KiB.
+        for number in 0..20_000 {
+            post.tell(&format!("+{number}"));
+        }
+        assert_ne!(post.child.id(), first);
+        post.child.kill().unwrap();
+        post.child.wait().unwrap();
     }
 }

@@ -11,11 +11,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
+use crate::ownership;
+
 /// The most services of one machine that have folders.
 const FOLDERS_MAX: u32 = 1000;
+
+/// How long the lock of a service that has ended may be there, and how often it is tried.
+const LOCK_LINGERS: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// The folder in which working directories lie.
 pub(super) struct Workdirs(Arc<Shared>);
@@ -56,8 +64,16 @@ impl Root {
                 return Ok(Root { path, lock });
             }
         }
-        let message = format!("no folder can be had in {}: set TMPDIR", base.display());
-        Err(io::Error::other(message))
+        // Somebody took all of these names: any other one does, but the API's cache will not know it.
+        let path = tempfile::Builder::new()
+            .prefix("harness-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(base)?
+            .keep();
+        let message = || format!("no folder can be had in {}: set TMPDIR", base.display());
+        let lock = lock(&path)?.ok_or_else(|| io::Error::other(message()))?;
+        tracing::warn!(folder = %path.display(), "all usual names of working directories are taken");
+        Ok(Root { path, lock })
     }
 
     /// Whether its path still leads to it: somebody who minds no locks may have removed it.
@@ -125,13 +141,21 @@ fn clear(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder, if the service that had it is gone and no other one has taken it over.
+/// Removes a folder, if the service that had it is gone and no other one has taken it over. Its lock goes
+/// a moment after the rest of a service does.
 pub(super) fn remove_abandoned(folder: &Path) {
-    if let Ok(Some(lock)) = lock(folder) {
-        drop(Root {
-            path: folder.to_owned(),
-            lock,
-        });
+    let deadline = Instant::now() + LOCK_LINGERS;
+    loop {
+        match lock(folder) {
+            Ok(Some(lock)) => {
+                return drop(Root {
+                    path: folder.to_owned(),
+                    lock,
+                });
+            }
+            Ok(None) if folder.exists() && Instant::now() < deadline => thread::sleep(LOCK_POLL),
+            _ => return,
+        }
     }
 }
 
@@ -142,6 +166,11 @@ impl Workdirs {
     }
 
     fn below(base: &Path) -> io::Result<Self> {
+        if let Err(what) = ownership::check_shared(base) {
+            tracing::warn!(
+                "working directories lie where others can change them: {what}; or set TMPDIR"
+            );
+        }
         let root = Root::take(base)?;
         Ok(Workdirs(Arc::new(Shared {
             base: base.to_owned(),
@@ -248,6 +277,19 @@ mod tests {
         fs::write(base.path().join("harness-2"), "").unwrap();
         let root = Root::take(base.path()).unwrap();
         assert!(root.path.ends_with("harness-3"));
+        for number in 4..FOLDERS_MAX {
+            fs::create_dir(base.path().join(format!("harness-{number}"))).unwrap();
+            fs::set_permissions(
+                base.path().join(format!("harness-{number}")),
+                fs::Permissions::from_mode(0o777),
+            )
+            .unwrap();
+        }
+        let other = Root::take(base.path()).unwrap();
+        assert!(
+            is_at(&other.lock, &other.path).unwrap(),
+            "another name does"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::inherited::{self, Inherited};
 use crate::config::Listen;
+use crate::ownership;
 
 /// A socket that is listened on.
 pub(super) struct Listener {
@@ -170,6 +171,12 @@ impl Listener {
         let (socket, file) = match address {
             Listen::Tcp(tcp) => (Bound::Tcp(TcpListener::bind(tcp).await?), None),
             Listen::Unix(path) => {
+                if let Some(Err(what)) = path.parent().map(ownership::check_shared) {
+                    tracing::warn!(
+                        "others can put another socket in the place of {}: {what}",
+                        path.display()
+                    );
+                }
                 remove_stale(path).await?;
                 let listener = UnixListener::bind(path)?;
                 let file = SocketFile(path.clone());

@@ -23,6 +23,8 @@
 //! #abort          ends by a signal
 //! #child          starts a child in the same group that outlives this process if it can
 //! #stray          starts a child in a session of its own that outlives this process if it can
+//! #runaway        starts a child in a session of its own that forgets its environment
+//! #close-output   closes standard output, and goes on
 //! #stderr TEXT    prints to standard error
 //! #ignore-term    (first line) ignores SIGTERM
 //! #logged-out     (first line) `auth status` says so
@@ -127,6 +129,18 @@ fn play(line: &str) -> io::Result<()> {
                 .spawn()?
                 .id(),
         ),
+        "runaway" => note(
+            Command::new("/usr/bin/setsid")
+                .args(["/usr/bin/env", "-i", "/bin/sleep", "1000"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?
+                .id(),
+        ),
+        "close-output" => {
+            rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null")?).map_err(Into::into)
+        }
         "stderr" => writeln!(io::stderr(), "{rest}"),
         "ignore-term" | "logged-out" | "login-ends" => Ok(()),
         other => Err(io::Error::other(format!("no directive `{other}`"))),
