@@ -13,8 +13,10 @@ mod health;
 mod list;
 mod observed;
 mod request;
+mod routes;
 mod shapes;
 mod sse;
+mod turned_away;
 mod wire;
 
 use std::net::IpAddr;
@@ -22,12 +24,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Uri};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::service::Service;
 
 /// The id that every response carries, and every line of the log about it.
@@ -50,6 +52,10 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
 }
 
+/// Says of a failure's response that the request was counted and logged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recorded;
+
 /// The id of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
@@ -63,8 +69,9 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .route("/admin/reload", post(health::reload))
-        .fallback(no_such_route)
-        .method_not_allowed_fallback(no_such_method)
+        .route("/", get(routes::home))
+        .fallback(routes::no_such_route)
+        .method_not_allowed_fallback(routes::no_such_method)
         .layer(middleware::from_fn_with_state(
             service.clone(),
             access::check,
@@ -83,7 +90,11 @@ async fn identify(
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        let is_recorded = response.extensions().get::<Recorded>().is_some();
         response = error::response(&failure, service.setup().config.http.rate_limit_status);
+        if !is_recorded {
+            turned_away::note(&id, response.status(), error::code(&failure));
+        }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -91,30 +102,12 @@ async fn identify(
     response
 }
 
-async fn no_such_route(method: Method, uri: Uri) -> Failure {
-    let path = uri.path();
-    let hint = match path {
-        "/chat/completions" | "/models" => format!("; did you mean /v1{path}?"),
-        _ => String::new(),
-    };
-    Failure::new(
-        Kind::NoSuchRoute,
-        format!("there is no {method} {path}{hint}"),
-    )
-}
-
-async fn no_such_method(method: Method, uri: Uri) -> Failure {
-    Failure::new(
-        Kind::NoSuchMethod,
-        format!("{} does not take {method}", uri.path()),
-    )
-}
-
 /// A handler's failure rides in the response's extensions up to `identify`, which knows the
 /// settings that decide how it looks.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = Response::default();
+        // Whatever forgets to render it, it is no success.
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(self);
         response
     }

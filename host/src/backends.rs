@@ -13,7 +13,10 @@ use crate::config;
 use crate::pool::Launch;
 use crate::processes::Reading;
 use guard::Guard;
-use status::Status;
+use status::{Health, Status};
+
+/// Installs the Claude Code command line.
+const INSTALL: &str = "npm install -g @anthropic-ai/claude-code";
 
 /// A backend as it runs.
 pub(crate) struct Backend {
@@ -85,6 +88,20 @@ impl Backend {
     /// Whether it is more than a demonstration.
     pub(crate) fn is_real(&self) -> bool {
         self.config.profile != config::Profile::Demo
+    }
+
+    /// How a person logs in, in the shell of this service's user.
+    pub(crate) fn login_line(&self) -> String {
+        profile::shell_line(&self.config, &["auth", "login"])
+    }
+
+    /// What to do about its state, as commands for the shell of this service's user.
+    pub(crate) fn remedy(&self) -> Vec<String> {
+        match self.status.health() {
+            Health::Missing(_) => vec![INSTALL.to_owned(), self.login_line()],
+            Health::LoggedOut => vec![self.login_line()],
+            Health::Starting | Health::Ready | Health::Failing(_) => Vec::new(),
+        }
     }
 
     /// How a process for a model is started, of which nothing special is wanted.

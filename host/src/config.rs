@@ -15,6 +15,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub(crate) use reader::closest;
+
 use crate::ownership;
 use reader::{Problems, Section};
 

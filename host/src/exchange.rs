@@ -235,6 +235,12 @@ impl Exchange {
             Effect::Finish(outcome) => self.finish(outcome),
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
+                if failure.kind == Kind::Authentication {
+                    let login = backend.login_line();
+                    failure.message = failure
+                        .message
+                        .replace("`claude auth login`", &format!("`{login}`"));
+                }
                 if failure.kind == Kind::Backend {
                     failure = failure.with_stderr(self.seat.stderr_tail());
                 }

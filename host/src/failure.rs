@@ -58,8 +58,10 @@ pub enum Kind {
     ShuttingDown,
     /// Something took too long.
     Timeout,
-    /// The backend is missing, failed or cannot be understood.
+    /// The backend failed or cannot be understood.
     Backend,
+    /// The backend's program is not there: only a person can mend that.
+    BackendMissing,
     /// A guest broke a bound or a rule.
     Guest,
     /// A mistake of this program.

@@ -1,6 +1,7 @@
 //! Which backend serves which model.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backends::Backend;
 use crate::backends::profile::is_model_name;
@@ -40,6 +41,22 @@ pub(crate) struct Route {
     pub(crate) label: String,
 }
 
+/// What the metrics call a model that a backend offers, though nobody configured it: its name, as long as
+/// there are few of them.
+fn offered_label(name: &str) -> String {
+    /// Names that the metrics know, in the life of the service.
+    const LABELS_MAX: usize = 100;
+    static LABELS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    if labels.len() < LABELS_MAX {
+        labels.insert(name.to_owned());
+    }
+    match labels.get(name) {
+        Some(known) => known.clone(),
+        None => "other".to_owned(),
+    }
+}
+
 /// A model in the list.
 pub(crate) struct Listed {
     pub(crate) id: String,
@@ -58,6 +75,12 @@ impl Models {
             open: config.builtin_models,
             backends,
         }
+    }
+
+    /// The name of the first backend that is more than a demonstration.
+    pub(crate) fn any_real_backend(&self) -> Option<&str> {
+        let real = self.backends.iter().find(|backend| backend.is_real())?;
+        Some(&real.config.name)
     }
 
     /// The route for a name: a configured one, or else one that a backend says it offers, or
@@ -83,7 +106,7 @@ impl Models {
             return Some(Route {
                 backend: backend.clone(),
                 model: name.to_owned(),
-                label: name.to_owned(),
+                label: offered_label(name),
             });
         }
         match name.strip_prefix("anthropic/") {

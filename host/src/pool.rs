@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::backends::Backend;
 use crate::backends::profile::CommandLine;
 use crate::processes::{Process, Processes, Reading, Slot, SpawnError};
+use crate::telemetry::names;
 use waiting::Waiting;
 
 /// How long a request that wants a place waits for one that was given up for it, before another one is.
@@ -202,7 +203,11 @@ impl Pool {
 
     fn spawn(&self, launch: &Launch, slot: Option<Slot>) -> Result<Process, NoProcess> {
         let slot = slot.ok_or(NoProcess::Full)?;
-        Ok(self.processes.spawn(&launch.line, launch.reading, slot)?)
+        let started = self.processes.spawn(&launch.line, launch.reading, slot);
+        let outcome = if started.is_ok() { "started" } else { "failed" };
+        let backend = launch.backend.clone();
+        metrics::counter!(names::STARTS, "backend" => backend, "outcome" => outcome).increment(1);
+        Ok(started?)
     }
 
     async fn slot(&self, deadline: Instant) -> Option<Slot> {

@@ -13,6 +13,7 @@ use crate::config::{Config, Profile};
 use crate::models::Models;
 use crate::pool::{Launch, Pool, Terms};
 use crate::processes::Processes;
+use crate::telemetry;
 
 /// What one configuration comes to.
 pub(crate) struct Setup {
@@ -39,8 +40,14 @@ impl Setup {
         })
     }
 
-    /// Tells the pool what to keep warm.
+    /// Tells the pool what to keep warm, and the metrics what there is.
     fn tell(&self, pool: &Pool) {
+        let models = self.config.models.iter().map(|model| model.name.clone());
+        let names = self
+            .backends
+            .iter()
+            .map(|backend| backend.config.name.clone());
+        telemetry::begin_counting(&models.collect::<Vec<_>>(), &names.collect::<Vec<_>>());
         let backends = self.backends.iter();
         let terms = backends.map(|b| (b.config.name.clone(), Terms::of(b)));
         pool.configure(&self.warm_lines(), terms.collect(), self.config.warm_memory);

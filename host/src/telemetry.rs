@@ -1,32 +1,11 @@
 //! The log and the metrics.
 
+pub(crate) mod gauges;
+pub(crate) mod names;
+
 use anyhow::{Context as _, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
-
-/// The names of all metrics.
-pub(crate) mod names {
-    /// Connections that were not taken, because their peer has as many as it may.
-    pub(crate) const CONNECTIONS_REFUSED: &str = "claude_harness_connections_refused_total";
-    /// Requests that were answered or failed, by model and status.
-    pub(crate) const REQUESTS: &str = "claude_harness_requests_total";
-    /// Requests that failed, by model and code.
-    pub(crate) const ERRORS: &str = "claude_harness_request_errors_total";
-    /// Requests being answered.
-    pub(crate) const IN_FLIGHT: &str = "claude_harness_requests_in_flight";
-    /// Seconds to the first piece of the answer, by model.
-    pub(crate) const FIRST_TOKEN: &str = "claude_harness_time_to_first_token_seconds";
-    /// Seconds to the end of the answer, by model.
-    pub(crate) const DURATION: &str = "claude_harness_request_duration_seconds";
-    /// Tokens, by model and kind.
-    pub(crate) const TOKENS: &str = "claude_harness_tokens_total";
-    /// Processes that were given a request, by where they came from.
-    pub(crate) const PROCESSES: &str = "claude_harness_processes_total";
-    /// Processes that wait for a request, by backend and what they wait for.
-    pub(crate) const WAITING: &str = "claude_harness_processes_waiting";
-    /// The number of the guest set that serves.
-    pub(crate) const GENERATION: &str = "claude_harness_guest_generation";
-}
 
 /// Bounds of the histograms' buckets, in seconds.
 const SECONDS: [f64; 14] = [
@@ -61,18 +40,65 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(PrometheusBuilder::install_recorder)
         .context("cannot start the metrics")?;
-    metrics::describe_counter!(names::REQUESTS, "Requests that were answered or failed");
-    metrics::describe_counter!(names::ERRORS, "Requests that failed");
-    metrics::describe_gauge!(names::IN_FLIGHT, "Requests being answered");
-    metrics::describe_histogram!(
-        names::FIRST_TOKEN,
-        "Seconds to the first piece of the answer"
-    );
-    metrics::describe_histogram!(names::DURATION, "Seconds to the end of the answer");
-    metrics::describe_counter!(names::TOKENS, "Tokens");
-    metrics::describe_counter!(names::PROCESSES, "Processes that were given a request");
-    metrics::describe_gauge!(names::WAITING, "Processes that wait for a request");
-    metrics::describe_gauge!(names::GENERATION, "The number of the guest set that serves");
+    for (name, what) in names::COUNTERS {
+        metrics::describe_counter!(name, what);
+    }
+    for (name, what) in names::HISTOGRAMS {
+        metrics::describe_histogram!(name, what);
+    }
+    for (name, what) in names::GAUGES {
+        metrics::describe_gauge!(name, what);
+    }
     metrics::gauge!(names::IN_FLIGHT).set(0);
     Ok(handle)
+}
+
+/// Has the counters of these models exist from the start: what counts up from nothing at its first event
+/// hides that event from `rate()`.
+pub(crate) fn begin_counting(models: &[String], backends: &[String]) {
+    const CODES: [&str; 9] = [
+        "invalid_request",
+        "not_logged_in",
+        "rate_limit_exceeded",
+        "queue_full",
+        "overloaded",
+        "timeout",
+        "backend_error",
+        "guest_error",
+        "client_left",
+    ];
+    for model in models {
+        metrics::counter!(names::REQUESTS, "model" => model.clone(), "status" => "200")
+            .increment(0);
+        for code in CODES {
+            metrics::counter!(names::ERRORS, "model" => model.clone(), "code" => code).increment(0);
+        }
+        for tokens in [
+            names::INPUT,
+            names::OUTPUT,
+            names::CACHE_READ,
+            names::CACHE_WRITE,
+            names::REASONING,
+        ] {
+            metrics::counter!(tokens, "model" => model.clone()).increment(0);
+        }
+    }
+    for backend in backends {
+        for outcome in ["started", "failed"] {
+            metrics::counter!(names::STARTS, "backend" => backend.clone(), "outcome" => outcome)
+                .increment(0);
+        }
+    }
+    for origin in ["new", "warm", "kept"] {
+        metrics::counter!(names::PROCESSES, "origin" => origin).increment(0);
+    }
+    for (status, code) in [
+        ("401", "invalid_api_key"),
+        ("403", "access_denied"),
+        ("404", "unknown_url"),
+        ("405", "method_not_allowed"),
+    ] {
+        metrics::counter!(names::TURNED_AWAY, "status" => status, "code" => code).increment(0);
+    }
+    metrics::counter!(names::CONNECTIONS_REFUSED).increment(0);
 }

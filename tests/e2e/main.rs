@@ -17,6 +17,7 @@ mod functions;
 mod guests;
 mod input;
 mod leaving;
+mod messages;
 mod pool;
 mod real;
 mod real_pool;

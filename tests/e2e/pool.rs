@@ -173,6 +173,15 @@ async fn a_warm_process_that_died_is_replaced_unseen() {
 }
 
 #[tokio::test]
+async fn a_warm_process_that_somebody_stopped_is_replaced_unseen() {
+    let fake = Fake::start_with(ANSWER, "warm = 1", "");
+    let first = fake.started(1).await;
+    waiting(&fake, 1, 0).await;
+    kill_process(Pid::from_raw(first[0]).unwrap(), Signal::STOP).unwrap();
+    assert_eq!(fake.host.post(&hello()).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_process_that_dies_before_it_says_anything_is_replaced_once() {
     let fake = Fake::start_with("#read\n#exit 1\n", "warm = 1", "");
     waiting(&fake, 1, 0).await;

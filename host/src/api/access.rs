@@ -51,7 +51,7 @@ pub(super) async fn check(
 ) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let door = peer.map_or(Door::Tcp, |peer| peer.door);
-    let open = request.uri().path() == "/health";
+    let open = matches!(request.uri().path(), "/" | "/health");
     let setup = service.setup();
     let (access, listen) = (&setup.config.access, &setup.config.listen);
     match judge(access, listen, door, open, request.headers()) {

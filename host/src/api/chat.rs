@@ -10,7 +10,6 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::RequestId;
 use super::access::Calling;
 use super::aggregate::{Aggregate, completion};
 use super::body::{self, Read};
@@ -22,6 +21,7 @@ use super::observed::Record;
 use super::request::ChatRequest;
 use super::sse;
 use super::wire::Head;
+use super::{Recorded, RequestId};
 use crate::admission::{Permit, Shed};
 use crate::ascii_json;
 use crate::backends::Backend;
@@ -37,6 +37,7 @@ use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::service::Service;
 use crate::setup::Setup;
+use crate::telemetry::names;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
 
@@ -87,7 +88,14 @@ impl Call<'_> {
         let http = &self.setup.config.http;
         let Read { bytes, share } = body::read(body, http, &self.service.bodies).await?;
         record.hold(share);
-        let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes))?;
+        let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes));
+        let request = request.map_err(|unread| {
+            let route = unread
+                .model
+                .and_then(|model| self.setup.models.route(&model));
+            record.named(route.map(|route| route.label).unwrap_or_default());
+            unread.failure
+        })?;
         if let Some(param) = request.ignored.first()
             && http.refuse_ignored
         {
@@ -104,10 +112,14 @@ impl Call<'_> {
             backend,
             model,
             label,
-        } = route.ok_or_else(|| list::unknown_model(&request.model))?;
+        } = route.ok_or_else(|| list::unknown_model(&self.setup.models, &request.model))?;
         record.routed(label, request.stream);
         let count = count(&request, &self.setup.config, &backend)?;
+        record.served(&backend.config.name, &request.ignored);
+        let came = Instant::now();
         let entered = backend.admission.enter(self.calling.queue, count).await;
+        metrics::histogram!(names::QUEUE_WAIT, "backend" => backend.config.name.clone())
+            .record(came.elapsed());
         let permits = entered.map_err(|shed| full(&shed))?;
         let limit = backend.config.request_timeout;
         request
@@ -364,7 +376,9 @@ async fn fold(
 fn refuse(http: &Http, failure: Failure, mut record: Record) -> Response {
     let status = error::status(&failure, http.rate_limit_status);
     record.failed(&failure, status);
-    failure.into_response()
+    let mut response = failure.into_response();
+    response.extensions_mut().insert(Recorded);
+    response
 }
 
 fn full(shed: &Shed) -> Failure {

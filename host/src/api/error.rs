@@ -56,7 +56,9 @@ fn look(kind: Kind, rate_limit_status: u16) -> Look {
             Some("shutting_down"),
         ),
         Kind::Timeout => (S::GATEWAY_TIMEOUT, "server_error", Some("timeout")),
-        Kind::Backend => (S::BAD_GATEWAY, "server_error", Some("backend_error")),
+        Kind::Backend | Kind::BackendMissing => {
+            (S::BAD_GATEWAY, "server_error", Some("backend_error"))
+        }
         Kind::Guest => (S::BAD_GATEWAY, "server_error", Some("guest_error")),
         Kind::Internal => (
             S::INTERNAL_SERVER_ERROR,
@@ -115,8 +117,8 @@ pub(super) fn response(failure: &Failure, rate_limit_status: u16) -> Response {
             u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).into(),
         );
     }
-    let hopeless =
-        failure.kind == Kind::Authentication || wait.is_some_and(|wait| wait > LONG_WAIT);
+    let for_people = matches!(failure.kind, Kind::Authentication | Kind::BackendMissing);
+    let hopeless = for_people || wait.is_some_and(|wait| wait > LONG_WAIT);
     if hopeless {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }

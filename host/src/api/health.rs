@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind};
 use crate::guests::admission::Origin;
 use crate::guests::registry::{GuestSet, Reload};
 use crate::service::Service;
+use crate::telemetry;
 
 /// The state of everything; 200 while a real backend can serve.
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
@@ -56,7 +57,9 @@ fn warned(backends: &[&Arc<Backend>]) -> bool {
 }
 
 fn warnings(backend: &Backend) -> Vec<String> {
-    backend.status.warnings(backend.config.login_warning)
+    backend
+        .status
+        .warnings(backend.config.login_warning, &backend.login_line())
 }
 
 /// A backend's health; without its adapter it can serve nothing.
@@ -92,7 +95,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     });
     if health != Health::Ready {
         state["message"] = health.message().into();
-        state["remedy"] = health.remedy().into();
+        state["remedy"] = backend.remedy().into();
     }
     if let Some(version) = backend.status.version() {
         state["version"] = version.into();
@@ -139,16 +142,7 @@ fn guests_state(set: &GuestSet) -> Value {
 
 /// The metrics, in Prometheus's text format.
 pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    metrics::gauge!(crate::telemetry::names::GENERATION)
-        .set(service.guests.current().generation as f64);
-    for backend in &service.setup().backends {
-        let name = &backend.config.name;
-        let (warm, kept) = service.pool.count(name);
-        for (kind, count) in [("warm", warm), ("kept", kept)] {
-            metrics::gauge!(crate::telemetry::names::WAITING, "backend" => name.clone(), "kind" => kind)
-                .set(count as f64);
-        }
-    }
+    telemetry::gauges::renew(&service);
     let text = service.metrics.render();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()

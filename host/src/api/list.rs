@@ -7,8 +7,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
+use crate::config::closest;
 use crate::failure::{Failure, Kind};
-use crate::models::Listed;
+use crate::models::{Listed, Models};
+use crate::plain;
 use crate::service::Service;
 
 /// All models.
@@ -37,15 +39,30 @@ pub(super) async fn model(
     };
     match service.setup().models.find(&id) {
         Some(model) => Ok(Json(object(&service, &model))),
-        None => Err(unknown_model(&id)),
+        None => Err(unknown_model(&service.setup().models, &id)),
     }
 }
 
 /// No model has this name.
-pub(super) fn unknown_model(name: &str) -> Failure {
-    let name: String = name.chars().take(100).collect();
-    let message = format!("the model `{name}` does not exist: GET /v1/models lists those that do");
+pub(super) fn unknown_model(models: &Models, name: &str) -> Failure {
+    let name = plain::line(name, 100);
+    let listed = models.list();
+    let known: Vec<&str> = listed.iter().map(|model| &*model.id).collect();
+    let way_out = match (closest(&name, &known), models.any_real_backend()) {
+        (Some(nearest), _) => format!("did you mean `{nearest}`? GET /v1/models lists all"),
+        (None, Some(backend)) if is_plain_name(&name) => format!(
+            "GET /v1/models lists those that do; to have this name served, write `[models.\"{name}\"]`, `backend = \"{backend}\"` and `model = \"sonnet\"` into harness.toml"
+        ),
+        _ => "GET /v1/models lists those that do".to_owned(),
+    };
+    let message = format!("the model `{name}` does not exist: {way_out}");
     Failure::new(Kind::UnknownModel, message).with_param("model")
+}
+
+/// Whether a name can stand in the configuration as it is.
+fn is_plain_name(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b))
 }
 
 fn object(service: &Service, model: &Listed) -> Value {

@@ -25,6 +25,8 @@ pub(super) struct Record {
     first_token: Option<Duration>,
     model: String,
     generation: u64,
+    backend: String,
+    ignored: usize,
     stream: bool,
     status: u16,
     error: Option<Failure>,
@@ -42,6 +44,8 @@ impl Record {
             first_token: None,
             model: String::new(),
             generation: 0,
+            backend: String::new(),
+            ignored: 0,
             stream: false,
             status: CLIENT_LEFT,
             error: None,
@@ -53,6 +57,17 @@ impl Record {
     /// Its body takes this of the memory for bodies, to its end.
     pub(super) fn hold(&mut self, share: Share) {
         self.share = share;
+    }
+
+    /// The request was refused, but its model is known.
+    pub(super) fn named(&mut self, model: String) {
+        self.model = model;
+    }
+
+    /// Which backend serves it, with a process from where; and what was ignored of it.
+    pub(super) fn served(&mut self, backend: &str, ignored: &[String]) {
+        self.backend = backend.to_owned();
+        self.ignored = ignored.len();
     }
 
     /// The request is understood: `model` is what the metrics call the one that serves it.
@@ -88,31 +103,48 @@ impl Record {
     }
 
     fn count(&self, code: &str) {
-        let model = if self.model.is_empty() {
-            "unknown"
-        } else {
-            &self.model
+        let model = match &*self.model {
+            "" => "unknown",
+            model => model,
         };
-        let labels = [
-            ("model", model.to_owned()),
-            ("status", self.status.to_string()),
-        ];
-        metrics::counter!(names::REQUESTS, &labels).increment(1);
+        let model = || model.to_owned();
+        let status = self.status.to_string();
+        metrics::counter!(names::REQUESTS, "model" => model(), "status" => status).increment(1);
         if self.status != StatusCode::OK.as_u16() || self.error.is_some() {
-            metrics::counter!(names::ERRORS, "model" => model.to_owned(), "code" => code.to_owned()).increment(1);
+            metrics::counter!(names::ERRORS, "model" => model(), "code" => code.to_owned())
+                .increment(1);
         }
         if let Some(usage) = &self.usage {
-            for (kind, tokens) in [
-                ("prompt", usage.prompt_tokens),
-                ("completion", usage.completion_tokens),
-                ("cached", usage.cached_tokens),
+            for (name, tokens) in [
+                (names::INPUT, usage.prompt_tokens),
+                (names::OUTPUT, usage.completion_tokens),
+                (names::CACHE_READ, usage.cached_tokens),
+                (names::CACHE_WRITE, usage.cache_write_tokens),
+                (names::REASONING, usage.reasoning_tokens),
             ] {
-                metrics::counter!(names::TOKENS, "model" => model.to_owned(), "kind" => kind)
-                    .increment(tokens);
+                metrics::counter!(name, "model" => model()).increment(tokens);
             }
         }
-        metrics::histogram!(names::DURATION, "model" => model.to_owned())
-            .record(self.started.elapsed());
+        let elapsed = self.started.elapsed();
+        metrics::histogram!(names::DURATION, "model" => model(), "outcome" => self.outcome())
+            .record(elapsed);
+        let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
+        if let Some(first) = self.first_token
+            && tokens > 1
+        {
+            let each = elapsed.saturating_sub(first).as_secs_f64() / (tokens - 1) as f64;
+            metrics::histogram!(names::PER_TOKEN, "model" => model()).record(each);
+        }
+    }
+
+    /// What became of the request, in one of four words.
+    fn outcome(&self) -> &'static str {
+        match self.status {
+            CLIENT_LEFT => "left",
+            400..=499 => "refused",
+            200 if self.error.is_none() => "answered",
+            _ => "failed",
+        }
     }
 }
 
@@ -131,6 +163,7 @@ impl Drop for Record {
             target: "request",
             id = %self.id.0,
             model = %self.model,
+            backend = %self.backend,
             generation = self.generation,
             stream = self.stream,
             status = self.status,
@@ -139,6 +172,8 @@ impl Drop for Record {
             total_ms = millis(self.started.elapsed()),
             prompt_tokens = usage.map(|u| u.prompt_tokens),
             completion_tokens = usage.map(|u| u.completion_tokens),
+            cached_tokens = usage.map(|u| u.cached_tokens),
+            ignored = self.ignored,
         );
         if let Some(failure) = &self.error {
             tell(&self.id, failure);

@@ -49,12 +49,27 @@ impl ChatRequest {
     /// # Errors
     ///
     /// Names the first field that is missing, of a wrong type or not supported.
-    pub(super) fn parse(body: Bytes) -> Result<Self, Failure> {
+    pub(super) fn parse(body: Bytes) -> Result<Self, Unread> {
         let text = String::from_utf8(body.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            not_json(format_args!("byte {at} is not UTF-8"))
+            Unread {
+                failure: not_json(format_args!("byte {at} is not UTF-8")),
+                model: None,
+            }
         })?;
-        let (request, canonical) = Self::read(&text)?;
+        let fields = fields_of(&text).map_err(|failure| Unread {
+            failure,
+            model: None,
+        })?;
+        let named = model(&fields);
+        let read = match &named {
+            Ok(model) => Self::read(&fields, model.clone()),
+            Err(failure) => Err(failure.clone()),
+        };
+        let (request, canonical) = read.map_err(|failure| Unread {
+            failure,
+            model: named.ok(),
+        })?;
         Ok(ChatRequest {
             json: canonical.unwrap_or(text),
             ..request
@@ -62,19 +77,10 @@ impl ChatRequest {
     }
 
     /// The request without its text, and another text if adapters would stumble over this one.
-    fn read(text: &str) -> Result<(Self, Option<String>), Failure> {
-        let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
-            match error.is_data() && text.trim_start().starts_with('{') {
-                false if error.is_data() => {
-                    Failure::new(Kind::InvalidRequest, "the body must be a JSON object")
-                }
-                _ => not_json(error),
-            }
-        })?;
+    fn read(fields: &Fields<'_>, model: String) -> Result<(Self, Option<String>), Failure> {
         let parts = Budget::new(PARTS_MAX);
-        let model = model(&fields)?;
-        check_messages(&fields)?;
-        let read = fields::read(&fields, &parts)?;
+        check_messages(fields)?;
+        let read = fields::read(fields, &parts)?;
         let include_usage = match read.get("stream_options") {
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?
@@ -88,11 +94,29 @@ impl ChatRequest {
             include_usage,
             choices: choices as u32,
             expectation: Expectation::of(&read, fields.get("tools"), &parts)?,
-            ignored: fields::ignored(&fields),
+            ignored: fields::ignored(fields),
             json: String::new(),
         };
-        Ok((request, fields::canonical(&fields, &read)))
+        Ok((request, fields::canonical(fields, &read)))
     }
+}
+
+/// A request that cannot be served.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) failure: Failure,
+    /// The model that it names.
+    pub(super) model: Option<String>,
+}
+
+fn fields_of(text: &str) -> Result<Fields<'_>, Failure> {
+    serde_json::from_str(text).map_err(|error: serde_json::Error| {
+        let is_object = text.trim_start().starts_with('{');
+        match error.is_data() && !is_object {
+            true => Failure::new(Kind::InvalidRequest, "the body must be a JSON object"),
+            false => not_json(error),
+        }
+    })
 }
 
 fn not_json(what: impl std::fmt::Display) -> Failure {
@@ -281,6 +305,7 @@ mod tests {
     fn param(body: &str) -> Option<String> {
         ChatRequest::parse(body.to_owned().into())
             .unwrap_err()
+            .failure
             .param
     }
 
@@ -342,7 +367,9 @@ mod tests {
     #[test]
     fn bodies_that_are_no_object_are_refused() {
         for body in ["", "{", "[]", "null", r#"{"model":"\ud800"}"#, "\u{0}"] {
-            let failure = ChatRequest::parse(body.to_owned().into()).unwrap_err();
+            let failure = ChatRequest::parse(body.to_owned().into())
+                .unwrap_err()
+                .failure;
             assert_eq!(failure.kind, Kind::InvalidRequest, "{body}");
         }
         assert!(ChatRequest::parse(Bytes::from_static(b"{\"model\":\"\xff\"}")).is_err());
@@ -385,9 +412,9 @@ mod tests {
         let fields: String = (0..1000).map(|i| format!(r#""f{i}":0,"#)).collect();
         let failure = ChatRequest::parse(with(&format!("{fields}\"z\":0")).into()).unwrap_err();
         assert!(
-            failure.message.contains("more than 512 fields"),
+            failure.failure.message.contains("more than 512 fields"),
             "{}",
-            failure.message
+            failure.failure.message
         );
     }
 
@@ -396,7 +423,7 @@ mod tests {
         use serde_json::{Map, Value};
 
         use super::super::super::fields::FIELDS;
-        use super::ChatRequest;
+        use super::{ChatRequest, Unread};
 
         fn any_json() -> impl Strategy<Value = Value> {
             const WORDS: [&str; 7] = [
@@ -454,7 +481,7 @@ mod tests {
                     body.insert("model".into(), "m".into());
                     body.insert("messages".into(), serde_json::json!([{"role": "user", "content": "x"}]));
                 }
-                if let Err(failure) = ChatRequest::parse(Value::from(body).to_string().into()) {
+                if let Err(Unread { failure, .. }) = ChatRequest::parse(Value::from(body).to_string().into()) {
                     prop_assert!(!failure.message.is_empty() && failure.param.is_some());
                 }
             }

@@ -15,6 +15,15 @@ pub(crate) struct RateLimit {
     utilization: Option<f64>,
 }
 
+/// A limit as numbers.
+pub(crate) struct LimitMetrics {
+    pub(crate) reached: bool,
+    /// 0 to 1.
+    pub(crate) used: Option<f64>,
+    /// Seconds since the Unix epoch.
+    pub(crate) resets_at: Option<u64>,
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum LimitStatus {
@@ -39,10 +48,10 @@ fn shown_time(unix: u64) -> String {
 }
 
 /// What to say of a login that ends soon: within `notice`.
-pub(super) fn login_warning(end: u64, now: u64, notice: Duration) -> Option<String> {
+pub(super) fn login_warning(end: u64, now: u64, notice: Duration, login: &str) -> Option<String> {
     const DAY: u64 = 24 * 3600;
     let left = end.saturating_sub(now);
-    let renew = "run `claude auth login` as the user of this service";
+    let renew = format!("run `{login}` as the user of this service");
     let at = shown_time(end);
     if left == 0 {
         Some(format!("the login has probably ended, at {at}: {renew}"))
@@ -99,6 +108,16 @@ impl RateLimit {
         }
     }
 
+    /// What the metrics say of it.
+    pub(crate) fn metrics(&self, now: u64) -> LimitMetrics {
+        let reset_ahead = self.resets_at.is_none_or(|at| at > now);
+        LimitMetrics {
+            reached: self.status == LimitStatus::Rejected && reset_ahead,
+            used: self.utilization,
+            resets_at: self.resets_at,
+        }
+    }
+
     /// Of a limit that is reached and not yet reset.
     pub(super) fn warning(&self, now: u64) -> Option<String> {
         let reset = self.resets_at.filter(|at| *at > now)?;
@@ -121,14 +140,25 @@ mod tests {
     fn the_end_of_a_login_is_warned_of_in_time() {
         let week = Duration::from_secs(7 * 24 * 3600);
         let end = unix_time("2026-12-24T18:00:00.000Z").unwrap();
-        let warned = |before_days: u64| login_warning(end, end - before_days * 24 * 3600, week);
+        let warned = |before_days: u64| {
+            login_warning(
+                end,
+                end - before_days * 24 * 3600,
+                week,
+                "claude auth login",
+            )
+        };
         assert_eq!(warned(8), None);
         let text = warned(6).unwrap();
         assert!(
             text.contains("within 6 days, at 2026-12-24 18:00 UTC"),
             "{text}"
         );
-        assert!(login_warning(end, end + 5, week).unwrap().contains("ended"));
+        assert!(
+            login_warning(end, end + 5, week, "x")
+                .unwrap()
+                .contains("ended")
+        );
         assert_eq!(unix_time("soon"), None);
     }
 }

@@ -223,6 +223,52 @@ fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
         .collect()
 }
 
+/// A command line of the backend as a person types it: with the variables that are configured for it,
+/// because they say where its login is.
+pub(crate) fn shell_line(backend: &config::Backend, args: &[&str]) -> String {
+    // Values of others may be secrets, and do not change where the login is kept.
+    const PLACES: [&str; 3] = ["CLAUDE_CONFIG_DIR", "HOME", "XDG_CONFIG_HOME"];
+    let places = backend
+        .env
+        .iter()
+        .filter(|(name, _)| PLACES.contains(&&**name));
+    let assigned = places.map(|(name, value)| format!("{name}={}", quoted(value)));
+    // A name is found by the shell as well; a path need not be on its PATH.
+    let program = match backend.command.contains('/') {
+        true => quoted(&backend.command),
+        false => backend.command.clone(),
+    };
+    let args = args.iter().map(|arg| (*arg).to_owned());
+    assigned
+        .chain([program])
+        .chain(args)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A word as it stands in a shell's line.
+fn quoted(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./~:@%+=,".contains(&b);
+    match !word.is_empty() && word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// Where a program was looked for that is not there, and how to name it.
+pub(crate) fn looked_for(backend: &config::Backend) -> String {
+    let name = &backend.name;
+    if backend.command.contains('/') {
+        return format!(" (`[backends.{name}] command` names it)");
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = crate::plain::line(&path, 300);
+    format!(
+        " (it was looked for in {path}, ~/.local/bin and ~/.claude/local; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
+        backend.command
+    )
+}
+
 /// The program behind `command`: a path as it is, else the first of that name on the `PATH` or
 /// in the places where its installer puts it. A name that is nowhere is left as it is, so that
 /// the attempt to start it fails by that name.

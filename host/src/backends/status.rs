@@ -188,12 +188,12 @@ impl Status {
 
     /// What an operator should see to before it bites. `notice` is how long before the end of the
     /// login that is.
-    pub(crate) fn warnings(&self, notice: Duration) -> Vec<String> {
+    pub(crate) fn warnings(&self, notice: Duration, login: &str) -> Vec<String> {
         let state = self.state();
         let now = unix_now();
         let login = state
             .login_ends
-            .and_then(|end| login_warning(end, now, notice));
+            .and_then(|end| login_warning(end, now, notice, login));
         let limit = state.rate_limit.as_ref().and_then(|l| l.warning(now));
         login.into_iter().chain(limit).collect()
     }
@@ -259,12 +259,12 @@ impl Status {
         }
     }
 
-    /// The program could not be started.
-    pub(crate) fn not_started(&self, error: &SpawnError) {
+    /// The program could not be started. `looked` is where it was looked for.
+    pub(crate) fn not_started(&self, error: &SpawnError, looked: &str) {
         let absent = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
         self.set(match error {
             SpawnError::Program { source, .. } if absent.contains(&source.kind()) => {
-                Health::Missing(error.to_string())
+                Health::Missing(format!("{error}{looked}"))
             }
             _ => Health::Failing(error.to_string()),
         });
@@ -310,25 +310,12 @@ fn rounded(tokens: u64) -> u64 {
 }
 
 impl Health {
-    /// What to do about it, as commands.
-    pub(crate) fn remedy(&self) -> &'static [&'static str] {
-        const INSTALL: &str = "npm install -g @anthropic-ai/claude-code";
-        const LOGIN: &str = "claude auth login";
-        match self {
-            Health::Missing(_) => &[INSTALL, LOGIN],
-            Health::LoggedOut => &[LOGIN],
-            Health::Starting | Health::Ready | Health::Failing(_) => &[],
-        }
-    }
-
     /// A sentence for people.
     pub(crate) fn message(&self) -> String {
         match self {
             Health::Starting => "not looked at yet".into(),
             Health::Ready => "ready".into(),
-            Health::Missing(what) => format!(
-                "the Claude Code command line is not there, or not on this service's PATH (`[backends.NAME] command` may name it): {what}"
-            ),
+            Health::Missing(what) => format!("the Claude Code command line was not found: {what}"),
             Health::LoggedOut => "Claude Code is not logged in".into(),
             Health::Failing(what) => format!("Claude Code does not work: {what}"),
         }
@@ -336,6 +323,12 @@ impl Health {
 }
 
 impl Backend {
+    /// Its program could not be started.
+    pub(crate) fn not_started(&self, error: &SpawnError) {
+        let looked = super::profile::looked_for(&self.config);
+        self.status.not_started(error, &looked);
+    }
+
     /// Asks the backend whether it is logged in, and returns whether it can serve. A change for
     /// the worse is logged once, with what mends it.
     pub(crate) async fn check(&self, processes: &Processes) -> bool {
@@ -356,7 +349,7 @@ impl Backend {
                 self.status.set(login_state(&answer, success));
                 self.note_login_end(&answer);
             }
-            Err(error) => self.status.not_started(&error),
+            Err(error) => self.not_started(&error),
         }
         let now = self.status.health();
         if !matches!(now, Health::Missing(_)) {
@@ -368,7 +361,7 @@ impl Backend {
             match &now {
                 Health::Ready => tracing::info!(%backend, %version, "the backend is ready"),
                 bad => {
-                    tracing::warn!(%backend, remedy = bad.remedy().join(" && "), "{}", bad.message());
+                    tracing::warn!(%backend, remedy = self.remedy().join(" && "), "{}", bad.message());
                 }
             }
         }
@@ -402,7 +395,10 @@ impl Backend {
         let end = end.or(before);
         state.login_ends = end;
         drop(state);
-        let warning = |end: Option<u64>| login_warning(end?, unix_now(), self.config.login_warning);
+        let warning = |end: Option<u64>| {
+            let notice = self.config.login_warning;
+            login_warning(end?, unix_now(), notice, &self.login_line())
+        };
         if let Some(warning) = warning(end)
             && (!self.status.warned.swap(true, Ordering::Relaxed) || before != end)
         {
@@ -468,7 +464,7 @@ mod tests {
         status.observe(&report, Reporter::Request { model: "m" });
         assert_eq!(status.model_limits("m").unwrap().context_length, Some(7));
         assert_eq!(status.model_limits("a b"), None);
-        let warnings = status.warnings(Duration::ZERO);
+        let warnings = status.warnings(Duration::ZERO, "x");
         assert!(
             warnings[0].contains("`five_hour` limit is reached until"),
             "{warnings:?}"

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::backends::Backend;
+use crate::backends::status::Health;
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::exchange::NotOpened;
 use crate::guests::{GuestError, types};
 use crate::pool::NoProcess;
+use crate::telemetry::names;
 
 /// An adapter that did not open an exchange, as the request's failure.
 pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
@@ -24,16 +26,21 @@ pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
         failure.retry_after = Some(retry);
         return failure;
     };
-    backend.status.not_started(&error);
+    backend.not_started(&error);
     let health = backend.status.health();
-    let way_out = match health.remedy() {
-        [] => String::new(),
+    let way_out = match backend.remedy() {
+        commands if commands.is_empty() => String::new(),
         commands => format!("; to mend it: `{}`", commands.join("`, then `")),
     };
-    Failure::new(Kind::Backend, health.message() + &way_out).logged()
+    let kind = match health {
+        Health::Missing(_) => Kind::BackendMissing,
+        _ => Kind::Backend,
+    };
+    Failure::new(kind, health.message() + &way_out).logged()
 }
 
 pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
+    metrics::counter!(names::GUEST_FAILURES, "guest" => guest.to_owned()).increment(1);
     let kind = if matches!(error, GuestError::Saturated) {
         Kind::Overloaded
     } else {

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::inherited::{self, Inherited};
@@ -68,6 +70,10 @@ impl Listeners {
                 {
                     tracing::warn!(%address, "this machine does not have this address yet; trying again later");
                     absent.push(address.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    let who = holder(address).await;
+                    anyhow::bail!("cannot listen on {address}: {who}");
                 }
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot listen on {address}"));
@@ -233,6 +239,49 @@ impl Listener {
                 .map_ok(|(stream, _)| Socket::Unix(stream)),
         }
     }
+}
+
+/// Who listens on an address that is taken, and what to do about it.
+async fn holder(address: &Listen) -> String {
+    const OTHERWISE: &str = "`--listen 127.0.0.1:0` takes a port that is free, and `listen` in the configuration names another one";
+    let version = match address {
+        Listen::Tcp(tcp) => {
+            let asked = tokio::time::timeout(HOLDER, version_at(*tcp));
+            asked.await.ok().flatten()
+        }
+        Listen::Unix(_) => None,
+    };
+    match version {
+        Some(version) => format!(
+            "another claude-harness ({version}) listens there already: `systemctl --user status claude-harness` shows it if it is a service; {OTHERWISE}"
+        ),
+        None => format!("another program listens there; {OTHERWISE}"),
+    }
+}
+
+/// How long the program at a taken address may take to say what it is.
+const HOLDER: Duration = Duration::from_secs(2);
+
+/// The version of the claude-harness at an address; None if it is another program.
+async fn version_at(address: SocketAddr) -> Option<String> {
+    /// More than any state has, in bytes.
+    const ANSWER_MAX: u64 = 1 << 20;
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let ask = b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    stream.write_all(ask).await.ok()?;
+    let mut answer = Vec::new();
+    stream
+        .take(ANSWER_MAX)
+        .read_to_end(&mut answer)
+        .await
+        .ok()?;
+    let answer = String::from_utf8_lossy(&answer);
+    let state: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    let ours = state["backends"].is_object() && state["guests"].is_object();
+    let version = state["version"]
+        .as_str()
+        .filter(|version| crate::plain::is_word(version));
+    version.filter(|_| ours).map(str::to_owned)
 }
 
 /// Removes the socket file of a service that is gone; one that answers is left alone.

@@ -1,0 +1,79 @@
+//! What is read when somebody asks for the metrics: the state of the service, of its backends and of
+//! its process.
+
+use std::fs;
+
+use crate::backends::status::Health;
+use crate::failure::unix_now;
+use crate::service::Service;
+use crate::telemetry::names;
+
+/// Sets all gauges to what holds now.
+pub(crate) fn renew(service: &Service) {
+    metrics::gauge!(names::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1);
+    metrics::gauge!(names::GENERATION).set(service.guests.current().generation as f64);
+    let rejected = service.guests.current().rejected.len();
+    metrics::gauge!(names::GUESTS_REJECTED).set(rejected as f64);
+    metrics::gauge!(names::DRAINING).set(f64::from(u8::from(service.is_draining())));
+    backends(service);
+    process(service.started_at);
+}
+
+fn backends(service: &Service) {
+    for backend in &service.setup().backends {
+        let name = || backend.config.name.clone();
+        let set = |gauge: &'static str, value: f64| {
+            metrics::gauge!(gauge, "backend" => name()).set(value);
+        };
+        let up = backend.status.health() == Health::Ready;
+        set(names::UP, f64::from(u8::from(up)));
+        set(
+            names::BACKEND_IN_FLIGHT,
+            backend.admission.in_flight() as f64,
+        );
+        set(names::QUEUED, backend.admission.queued() as f64);
+        set(names::MAX_CONCURRENT, backend.config.max_concurrent as f64);
+        let (warm, kept) = service.pool.count(&backend.config.name);
+        for (kind, count) in [("warm", warm), ("kept", kept)] {
+            metrics::gauge!(names::WAITING, "backend" => name(), "kind" => kind).set(count as f64);
+        }
+        if let Some(end) = backend.status.login_ends() {
+            set(names::LOGIN_END, end as f64);
+        }
+        if let Some(limit) = backend.status.rate_limit() {
+            let limit = limit.metrics(unix_now());
+            set(names::LIMIT_REACHED, f64::from(u8::from(limit.reached)));
+            if let Some(used) = limit.used {
+                set(names::LIMIT_USED, used);
+            }
+            if let Some(reset) = limit.resets_at {
+                set(names::LIMIT_RESET, reset as f64);
+            }
+        }
+    }
+}
+
+/// What Prometheus' own clients say of a process, under their names.
+fn process(started_at: u64) {
+    metrics::gauge!("process_start_time_seconds").set(started_at as f64);
+    let page = rustix::param::page_size() as f64;
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    if let Some(pages) = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|pages| pages.parse::<f64>().ok())
+    {
+        metrics::gauge!("process_resident_memory_bytes").set(pages * page);
+    }
+    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+        metrics::gauge!("process_open_fds").set(descriptors.count() as f64);
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(limit) = limit {
+        metrics::gauge!("process_max_fds").set(limit as f64);
+    }
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    if let Ok(used) = std::time::Duration::try_from(used) {
+        metrics::counter!("process_cpu_seconds_total").absolute(used.as_secs());
+    }
+}
