@@ -117,6 +117,11 @@ impl Exchange {
         Ok(exchange)
     }
 
+    /// Where its process came from.
+    pub(crate) fn origin(&self) -> &'static str {
+        self.seat.origin()
+    }
+
     /// What comes next. After an end there is nothing more to ask for.
     pub(crate) async fn next(&mut self) -> Event {
         self.clock.run();

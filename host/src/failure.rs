@@ -12,15 +12,15 @@ pub struct Failure {
     /// The field of the request that is at fault.
     pub param: Option<String>,
     /// OpenAI's machine-readable code, if the kind's usual one does not fit.
-    pub code: Option<String>,
+    pub code: Option<Box<str>>,
     /// How long to wait before another attempt.
     pub retry_after: Option<Duration>,
     /// For the log only: what an operator wants to know. Never a prompt or an answer; the
     /// message may repeat something of them, so it is not logged.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// The last words of the backend's standard error, which may quote a prompt: for the log of those
     /// who debug.
-    pub stderr: Option<String>,
+    pub stderr: Option<Box<str>>,
 }
 
 /// What went wrong.
@@ -97,21 +97,21 @@ impl Failure {
     pub fn logged(mut self) -> Self {
         let message = self.message.clone();
         self.detail = Some(match self.detail {
-            Some(detail) if !detail.is_empty() => format!("{message}: {detail}"),
-            _ => message,
+            Some(detail) if !detail.is_empty() => format!("{message}: {detail}").into(),
+            _ => message.into(),
         });
         self
     }
 
     /// Adds what only the log shall say.
-    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
     /// Adds the backend's last words, if there are any.
     pub fn with_stderr(mut self, stderr: String) -> Self {
-        self.stderr = Some(stderr).filter(|text| !text.is_empty());
+        self.stderr = Some(stderr).filter(|text| !text.is_empty()).map(Into::into);
         self
     }
 

@@ -53,3 +53,22 @@ async fn with_keys_a_caller_needs_one_but_health_checks_do_not() {
     assert_eq!(status("/health", None).await, 503);
     assert!(!host.log().contains("s3cret"));
 }
+
+#[tokio::test]
+async fn nobody_else_gets_at_a_unix_socket_not_even_for_a_moment() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("socket");
+    let host = Host::start_in(home, "");
+    host.add_address(&format!("unix:{}", socket.display()));
+    let mode = harness_tests::poll::until(
+        "the socket",
+        std::time::Duration::from_secs(5),
+        async || Some(std::fs::metadata(&socket).ok()?.permissions().mode() & 0o777),
+    )
+    .await;
+    assert_eq!(mode, 0o600);
+    // It is made so, and not changed afterwards: nothing that this program makes is for others.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    assert!(status.contains("Umask:\t0077"), "{status}");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness_tests::host::fake_cli;
 use harness_tests::host::{chunks, streamed_text};
 use serde_json::{Value, json};
 
@@ -280,7 +281,8 @@ async fn a_missing_or_logged_out_command_line_shows_in_health() {
         (status, &health["backends"]["fake"]["status"]),
         (503, &json!("logged_out"))
     );
-    assert_eq!(health["backends"]["fake"]["remedy"][0], "claude auth login");
+    let login = format!("{} auth login", fake_cli().display());
+    assert_eq!(health["backends"]["fake"]["remedy"][0], login);
     assert_eq!(fake.host.post(&hello()).await.0, 401);
     fake.play(ANSWER);
     assert_eq!(fake.host.post(&hello()).await.0, 200);

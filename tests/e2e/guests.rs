@@ -411,6 +411,10 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
         .filter(|line| line.contains("chatter chatter"))
         .collect();
     assert_eq!(chatter.len(), 32);
+    assert!(
+        chatter.iter().all(|line| line.contains("DEBUG")),
+        "they are for those who debug"
+    );
     assert!(chatter.iter().all(|line| line.len() < 2500));
 }
 
@@ -441,6 +445,25 @@ async fn guests_that_spin_hold_nobody_else_up() {
     assert!(
         slowest < Duration::from_millis(1500),
         "another route took {slowest:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_thinks_about_what_a_process_holds_delays_no_answer() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
+    let behaviour = json!({"at": "holding", "do": "spin", "answer": "calm"});
+    swapped
+        .host
+        .reconfigure(&config(swapped.host.home(), "hostile", &behaviour));
+    swapped.host.reload().await;
+    let started = Instant::now();
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+    // A call for a whole request may take ten times 200 ms.
+    assert!(
+        started.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        started.elapsed()
     );
 }
 

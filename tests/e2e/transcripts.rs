@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use harness_tests::host::fake_cli;
 use serde_json::Value;
 
 use crate::fake::Fake;
@@ -32,8 +33,12 @@ async fn check(case: &Path) {
             *value = 0.into();
         }
     }
-    compare(&case.join("completion.json"), &format!("{completion:#}\n"));
+    // What mends a login is said with the path of the command line.
+    let path = fake_cli().display().to_string();
+    let completion = format!("{completion:#}\n").replace(&path, "claude");
+    compare(&case.join("completion.json"), &completion);
     let (_, stream) = fake.host.stream(&request).await;
+    let stream = stream.replace(&path, "claude");
     compare(&case.join("stream.sse"), &without_ids(&stream));
 }
 

@@ -36,7 +36,7 @@ async fn a_login_that_ends_soon_is_a_warning_and_no_failure() {
     );
     let warning = backend(&health)["warnings"][0].as_str().unwrap();
     assert!(
-        warning.contains("within 3 days") && warning.contains("claude auth login"),
+        warning.contains("within 3 days") && warning.contains("fake-cli auth login"),
         "{warning}"
     );
     soon.host.logged("the login ends within 3 days").await;

@@ -28,9 +28,9 @@ async fn the_demo_answers_with_nothing_configured() {
         "claude auth login"
     );
     let missing = host
-        .logged("is not there")
+        .logged("was not found")
         .await
-        .matches("is not there")
+        .matches("was not found")
         .count();
     assert_eq!(missing, 1, "it is said once");
     let (status, answer) = host.ask("claude-sonnet", "hi").await;

@@ -162,8 +162,9 @@ impl Call<'_> {
             true => start.run().await?,
             false => lane.run(start.run()).await?,
         };
+        record.origin(exchanges.first().map_or("", Exchange::origin));
         let place = |exchange| match is_own {
-            true => Some(Source::Here(exchange)),
+            true => Some(Source::Here(Box::new(exchange))),
             false => lane.take(exchange).map(Source::Apart),
         };
         Ok(Begun {

@@ -10,7 +10,7 @@ use crate::lane::Apart;
 /// An exchange, wherever it runs.
 pub(super) enum Source {
     /// In the task of the request, whose guest is built in.
-    Here(Exchange),
+    Here(Box<Exchange>),
     /// Where guests of others run.
     Apart(Apart),
 }

@@ -190,10 +190,9 @@ pub(super) fn read(fields: &Fields<'_>, parts: &Budget) -> Result<Map<String, Va
         let name = field.name;
         match fields.get(name) {
             None => {}
+            Some(text) if READ_ELSEWHERE.contains(&name) && text.get().starts_with('[') => {}
             Some(text) if READ_ELSEWHERE.contains(&name) => {
-                if !text.get().starts_with('[') {
-                    return Err(wrong_type(name, "an array", text));
-                }
+                return Err(wrong_type(name, "an array", text));
             }
             Some(text) => {
                 let value = read_part(parts, text, name, PARTS_MAX)?;

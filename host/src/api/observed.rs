@@ -26,6 +26,7 @@ pub(super) struct Record {
     model: String,
     generation: u64,
     backend: String,
+    origin: &'static str,
     ignored: usize,
     stream: bool,
     status: u16,
@@ -45,6 +46,7 @@ impl Record {
             model: String::new(),
             generation: 0,
             backend: String::new(),
+            origin: "",
             ignored: 0,
             stream: false,
             status: CLIENT_LEFT,
@@ -64,10 +66,15 @@ impl Record {
         self.model = model;
     }
 
-    /// Which backend serves it, with a process from where; and what was ignored of it.
+    /// Which backend serves it, and what was ignored of it.
     pub(super) fn served(&mut self, backend: &str, ignored: &[String]) {
         self.backend = backend.to_owned();
         self.ignored = ignored.len();
+    }
+
+    /// Where the process that answers it came from.
+    pub(super) fn origin(&mut self, origin: &'static str) {
+        self.origin = origin;
     }
 
     /// The request is understood: `model` is what the metrics call the one that serves it.
@@ -164,6 +171,7 @@ impl Drop for Record {
             id = %self.id.0,
             model = %self.model,
             backend = %self.backend,
+            origin = self.origin,
             generation = self.generation,
             stream = self.stream,
             status = self.status,

@@ -49,27 +49,16 @@ impl ChatRequest {
     /// # Errors
     ///
     /// Names the first field that is missing, of a wrong type or not supported.
-    pub(super) fn parse(body: Bytes) -> Result<Self, Unread> {
+    pub(super) fn parse(body: Bytes) -> Result<Self, Box<Unread>> {
+        let unread = |failure, model| Box::new(Unread { failure, model });
         let text = String::from_utf8(body.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            Unread {
-                failure: not_json(format_args!("byte {at} is not UTF-8")),
-                model: None,
-            }
+            unread(not_json(format_args!("byte {at} is not UTF-8")), None)
         })?;
-        let fields = fields_of(&text).map_err(|failure| Unread {
-            failure,
-            model: None,
-        })?;
-        let named = model(&fields);
-        let read = match &named {
-            Ok(model) => Self::read(&fields, model.clone()),
-            Err(failure) => Err(failure.clone()),
-        };
-        let (request, canonical) = read.map_err(|failure| Unread {
-            failure,
-            model: named.ok(),
-        })?;
+        let fields = fields_of(&text).map_err(|failure| unread(failure, None))?;
+        let named = model(&fields).map_err(|failure| unread(failure, None))?;
+        let read = Self::read(&fields, named.clone());
+        let (request, canonical) = read.map_err(|failure| unread(failure, Some(named)))?;
         Ok(ChatRequest {
             json: canonical.unwrap_or(text),
             ..request
@@ -423,7 +412,7 @@ mod tests {
         use serde_json::{Map, Value};
 
         use super::super::super::fields::FIELDS;
-        use super::{ChatRequest, Unread};
+        use super::ChatRequest;
 
         fn any_json() -> impl Strategy<Value = Value> {
             const WORDS: [&str; 7] = [
@@ -481,8 +470,8 @@ mod tests {
                     body.insert("model".into(), "m".into());
                     body.insert("messages".into(), serde_json::json!([{"role": "user", "content": "x"}]));
                 }
-                if let Err(Unread { failure, .. }) = ChatRequest::parse(Value::from(body).to_string().into()) {
-                    prop_assert!(!failure.message.is_empty() && failure.param.is_some());
+                if let Err(unread) = ChatRequest::parse(Value::from(body).to_string().into()) {
+                    prop_assert!(!unread.failure.message.is_empty() && unread.failure.param.is_some());
                 }
             }
 

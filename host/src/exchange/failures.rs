@@ -71,7 +71,7 @@ pub(super) fn api_failure(error: types::ApiError) -> Failure {
         kind,
         message: error.message,
         param: error.param,
-        code: error.code,
+        code: error.code.map(Into::into),
         retry_after: wait.map(Duration::from_secs),
         detail: None,
         stderr: None,

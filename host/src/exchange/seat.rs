@@ -104,6 +104,11 @@ impl Seat {
         Ok((seat, memo))
     }
 
+    /// Where the process came from.
+    pub(super) fn origin(&self) -> &'static str {
+        self.origin.name()
+    }
+
     /// What comes next; cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {

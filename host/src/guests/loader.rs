@@ -48,7 +48,7 @@ pub(super) enum Message {
     /// Look for changes now, and tell what came of it.
     Reload(oneshot::Sender<Reload>),
     /// A job is done.
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// A component that stands for admission.
@@ -183,7 +183,7 @@ impl Loader {
                         until: Instant::now() + REPLY_AFTER,
                     });
                 }
-                Ok(Message::Done(done)) => self.finish(done),
+                Ok(Message::Done(done)) => self.finish(*done),
                 Err(RecvTimeoutError::Timeout) => self.visit(false),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -354,13 +354,13 @@ impl Loader {
                 let result = admit(&engine, &cache, &candidate);
                 let name = job.settings.name;
                 // Without a loader the service is ending.
-                let _ = done.send(Message::Done(Done {
+                let _ = done.send(Message::Done(Box::new(Done {
                     ticket: job.ticket,
                     origin: job.origin,
                     name,
                     component: job.component,
                     result,
-                }));
+                })));
             });
             match started {
                 Ok(_) => self.running += 1,

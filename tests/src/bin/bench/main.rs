@@ -3,6 +3,7 @@
 //! `./tests/bench` builds what it needs and runs it. The service is the release build; every
 //! figure of a table comes from one run.
 
+mod bodies;
 mod fake;
 mod others;
 mod real;
@@ -30,7 +31,7 @@ struct Arguments {
     /// The folder in which `tests/others` installed other services, to be measured too.
     #[arg(long)]
     others: Option<PathBuf>,
-    /// Only these parts: start, added, long, throughput, paced, real.
+    /// Only these parts: start, added, long, throughput, paced, bodies, real.
     parts: Vec<String>,
 }
 
@@ -55,6 +56,10 @@ async fn main() -> Result<()> {
     }
     if wanted("paced") {
         fake::paced(program).await?;
+    }
+    if wanted("bodies") {
+        bodies::large_bodies(program).await?;
+        bodies::idle_connections(program).await?;
     }
     if wanted("real") {
         real::compare(program).await?;

@@ -79,6 +79,14 @@ impl Service {
         })
     }
 
+    /// The most memory that it has held, in MB.
+    pub(crate) fn peak(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(kib.context("no VmHWM")?.parse::<f64>()? / 1000.0)
+    }
+
     /// Waits until so many processes of a backend are warm, and have finished their start.
     pub(crate) async fn warmed(&self, backend: &str, count: u64) -> Result<()> {
         /// Longer than the slower of the two command lines computes at its start.
