@@ -1,23 +1,11 @@
-//! OpenAI's HTTP API: the only place that knows HTTP and OpenAI's wire types.
+//! HTTP: the only place that knows it, and the wire types of the APIs that are spoken, a folder each.
 
 mod access;
-mod aggregate;
-pub(crate) mod body;
-mod bounded_json;
-mod chat;
-mod choices;
-mod error;
-mod expectation;
-mod fields;
-mod health;
-mod list;
-mod observed;
-mod request;
+mod admin;
+mod body;
+mod openai;
 mod routes;
-mod shapes;
-mod sse;
 mod turned_away;
-mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,12 +51,12 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 /// All routes.
 pub(crate) fn router(service: Arc<Service>) -> Router {
     Router::new()
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/models", get(list::models))
-        .route("/v1/models/{*id}", get(list::model))
-        .route("/health", get(health::health))
-        .route("/metrics", get(health::metrics))
-        .route("/admin/reload", post(health::reload))
+        .route("/v1/chat/completions", post(openai::chat::completions))
+        .route("/v1/models", get(openai::models::models))
+        .route("/v1/models/{*id}", get(openai::models::model))
+        .route("/health", get(admin::health::health))
+        .route("/metrics", get(admin::health::metrics))
+        .route("/admin/reload", post(admin::health::reload))
         .route("/", get(routes::home))
         .fallback(routes::no_such_route)
         .method_not_allowed_fallback(routes::no_such_method)
@@ -91,9 +79,9 @@ async fn identify(
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let is_recorded = response.extensions().get::<Recorded>().is_some();
-        response = error::response(&failure, service.setup().config.http.rate_limit_status);
+        response = openai::error::response(&failure, service.setup().config.http.rate_limit_status);
         if !is_recorded {
-            turned_away::note(&id, response.status(), error::code(&failure));
+            turned_away::note(&id, response.status(), failure.log_code());
         }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {

@@ -2,6 +2,7 @@
 
 mod account;
 mod guard;
+pub(crate) mod launch;
 pub(crate) mod profile;
 pub(crate) mod status;
 
@@ -10,13 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::admission::{Admission, Limits};
 use crate::config;
-use crate::pool::Launch;
 use crate::processes::Reading;
 use guard::Guard;
+use launch::Launch;
+use profile::BadPlaceholder;
 use status::{Health, Status};
-
-/// Installs the Claude Code command line.
-const INSTALL: &str = "npm install -g @anthropic-ai/claude-code";
 
 /// A backend as it runs.
 pub(crate) struct Backend {
@@ -30,7 +29,7 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// All configured backends. Every profile there is speaks the Claude Code protocol. One that
+    /// All configured backends. One that
     /// there was `before`, under an earlier configuration, keeps what is known of it.
     ///
     /// # Errors
@@ -70,7 +69,7 @@ impl Backend {
             admission,
             status,
             revision,
-            guard: Guard::claude_code(config.fetch_urls)?,
+            guard: Guard::new(config.profile, config.fetch_urls)?,
             config: config.clone(),
         })
     }
@@ -87,18 +86,18 @@ impl Backend {
 
     /// Whether it is more than a demonstration.
     pub(crate) fn is_real(&self) -> bool {
-        self.config.profile != config::Profile::Demo
+        !self.config.profile.is_demo
     }
 
     /// How a person logs in, in the shell of this service's user.
     pub(crate) fn login_line(&self) -> String {
-        profile::shell_line(&self.config, &["auth", "login"])
+        profile::shell_line(&self.config, self.config.profile.login)
     }
 
     /// What to do about its state, as commands for the shell of this service's user.
     pub(crate) fn remedy(&self) -> Vec<String> {
         match self.status.health() {
-            Health::Missing(_) => vec![INSTALL.to_owned(), self.login_line()],
+            Health::Missing(_) => vec![self.config.profile.install.to_owned(), self.login_line()],
             Health::LoggedOut => vec![self.login_line()],
             Health::Starting | Health::Ready | Health::Failing(_) => Vec::new(),
         }
@@ -106,13 +105,25 @@ impl Backend {
 
     /// How a process for a model is started, of which nothing special is wanted.
     pub(crate) fn plain_launch(&self, model: &str) -> Option<Arc<Launch>> {
-        let line = profile::exchange(&self.config, model, &[]).ok()?;
-        Some(Arc::new(Launch {
+        self.launch(model, &[]).ok()
+    }
+
+    /// How a process for a request is started, whose adapter wants these options.
+    pub(crate) fn launch(
+        &self,
+        model: &str,
+        options: &[(String, String)],
+    ) -> Result<Arc<Launch>, BadPlaceholder> {
+        let line = profile::exchange(&self.config, model, options)?;
+        Ok(Arc::new(Launch {
             backend: self.config.name.clone(),
             revision: self.revision,
             line,
-            reading: Reading::of(&self.config),
-            is_plain: true,
+            reading: Reading {
+                framing: self.config.framing,
+                max_line: self.config.max_line,
+            },
+            is_plain: options.is_empty(),
         }))
     }
 

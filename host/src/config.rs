@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 pub(crate) use reader::closest;
 
 use crate::ownership;
+pub use crate::processes::Framing;
+pub use crate::profiles::Profile;
 use reader::{Problems, Section};
 
 /// Everything that can be configured.
@@ -148,7 +150,7 @@ pub struct Backend {
     /// The guest that speaks its protocol.
     pub adapter: String,
     /// How the host launches it.
-    pub profile: Profile,
+    pub profile: &'static Profile,
     /// The program: a path, or a name to look for on the `PATH`.
     pub command: String,
     /// Variables set for it.
@@ -185,24 +187,6 @@ pub struct Backend {
     pub login_warning: Duration,
     /// Clients may name pictures and files by their URL, for the API to fetch.
     pub fetch_urls: bool,
-}
-
-/// How the host launches a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// The Claude Code command line.
-    ClaudeCode,
-    /// The demonstration built into this program.
-    Demo,
-}
-
-/// How a backend's output is cut into pieces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// At newlines.
-    Lines,
-    /// As it was read.
-    Bytes,
 }
 
 /// A model by the name that clients use.

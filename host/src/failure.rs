@@ -68,6 +68,33 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// The usual machine-readable code; requests that make no sense have none.
+    pub(crate) fn code(self) -> Option<&'static str> {
+        Some(match self {
+            Kind::InvalidRequest => return None,
+            Kind::UnsupportedParameter => "unsupported_parameter",
+            Kind::NoSuchRoute => "unknown_url",
+            Kind::NoSuchMethod => "method_not_allowed",
+            Kind::UnknownModel => "model_not_found",
+            Kind::BodyTooLarge => "request_too_large",
+            Kind::AccessDenied => "access_denied",
+            Kind::WrongKey => "invalid_api_key",
+            Kind::Authentication => "not_logged_in",
+            Kind::Permission => "permission_denied",
+            Kind::RateLimit => "rate_limit_exceeded",
+            Kind::ContextLength => "context_length_exceeded",
+            Kind::Overloaded => "overloaded",
+            Kind::QueueFull => "queue_full",
+            Kind::ShuttingDown => "shutting_down",
+            Kind::Timeout => "timeout",
+            Kind::Backend | Kind::BackendMissing => "backend_error",
+            Kind::Guest => "guest_error",
+            Kind::Internal => "internal_error",
+        })
+    }
+}
+
 impl Failure {
     /// A failure with a message for the client.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -113,6 +140,16 @@ impl Failure {
     pub fn with_stderr(mut self, stderr: String) -> Self {
         self.stderr = Some(stderr).filter(|text| !text.is_empty()).map(Into::into);
         self
+    }
+
+    /// Its machine-readable code, for the log and the metrics. A guest's own counts only if it looks like
+    /// one.
+    pub fn log_code(&self) -> &str {
+        let is_plain = |code: &&str| {
+            code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        let usual = self.kind.code().unwrap_or("invalid_request");
+        self.code.as_deref().filter(is_plain).unwrap_or(usual)
     }
 
     /// Says when another attempt may succeed.

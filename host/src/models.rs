@@ -4,25 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backends::Backend;
-use crate::backends::profile::is_model_name;
-use crate::config::{self, Config};
-
-/// Names that clients still use for models that are gone, by how they begin, and what the CLI calls
-/// the model of that family there is now. Behind `anthropic/` they are the same.
-const RETIRED: [(&str, &str); 9] = [
-    ("claude-3-opus", "opus"),
-    ("claude-3-sonnet", "sonnet"),
-    ("claude-3-haiku", "haiku"),
-    ("claude-3-5-sonnet", "sonnet"),
-    ("claude-3.5-sonnet", "sonnet"),
-    ("claude-3-5-haiku", "haiku"),
-    ("claude-3.5-haiku", "haiku"),
-    ("claude-3-7-sonnet", "sonnet"),
-    ("claude-3.7-sonnet", "sonnet"),
-];
-
-/// How the name of a model of Anthropic's begins that is passed on though nobody listed it.
-const PASSED_ON: &str = "claude-";
+use crate::config::{self, Config, closest};
+use crate::failure::{Failure, Kind};
+use crate::plain;
+use crate::profiles::is_model_name;
 
 /// The models, by the names that clients use.
 pub(crate) struct Models {
@@ -83,6 +68,22 @@ impl Models {
         Some(&real.config.name)
     }
 
+    /// No model has this name: the failure, with the nearest one or the way to have it served.
+    pub(crate) fn unknown(&self, name: &str) -> Failure {
+        let name = plain::line(name, 100);
+        let listed = self.list();
+        let known: Vec<&str> = listed.iter().map(|model| &*model.id).collect();
+        let way_out = match (closest(&name, &known), self.any_real_backend()) {
+            (Some(nearest), _) => format!("did you mean `{nearest}`? GET /v1/models lists all"),
+            (None, Some(backend)) if is_plain_name(&name) => format!(
+                "GET /v1/models lists those that do; to have this name served, write `[self.\"{name}\"]`, `backend = \"{backend}\"` and `model = \"sonnet\"` into harness.toml"
+            ),
+            _ => "GET /v1/models lists those that do".to_owned(),
+        };
+        let message = format!("the model `{name}` does not exist: {way_out}");
+        Failure::new(Kind::UnknownModel, message).with_param("model")
+    }
+
     /// The route for a name: a configured one, or else one that a backend says it offers, or
     /// else one that looks like a model of Anthropic's.
     pub(crate) fn route(&self, name: &str) -> Option<Route> {
@@ -115,18 +116,31 @@ impl Models {
         }
     }
 
+    /// A name that nobody listed, as the profile of the first real backend has it.
     fn unlisted(&self, name: &str) -> Option<Route> {
-        let mut backends = self.backends.iter().filter(|b| b.is_real() && self.open);
-        let retired = RETIRED.iter().find(|(begin, _)| name.starts_with(begin));
-        let model = match retired {
-            Some((_, now)) => (*now).to_owned(),
-            None if name.starts_with(PASSED_ON) && is_model_name(name) => name.to_owned(),
+        let backend = self.backends.iter().find(|b| b.is_real() && self.open)?;
+        let profile = backend.config.profile;
+        let retired = profile
+            .retired
+            .iter()
+            .find(|(begin, _)| name.starts_with(begin));
+        let is_passed_on = || {
+            profile
+                .passed_on
+                .is_some_and(|begin| name.starts_with(begin))
+        };
+        let (model, label) = match retired {
+            Some((_, now)) => ((*now).to_owned(), (*now).to_owned()),
+            None if is_passed_on() && is_model_name(name) => (
+                name.to_owned(),
+                format!("{}other", profile.passed_on.unwrap_or_default()),
+            ),
             None => return None,
         };
         Some(Route {
-            backend: backends.next()?.clone(),
+            backend: backend.clone(),
             model,
-            label: retired.map_or("claude-other", |(_, now)| now).to_owned(),
+            label,
         })
     }
 
@@ -162,6 +176,12 @@ impl Models {
         }
         list
     }
+}
+
+/// Whether a name can stand in the configuration as it is.
+fn is_plain_name(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b))
 }
 
 /// What is known of the model that `backend` calls `model`.

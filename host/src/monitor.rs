@@ -145,17 +145,16 @@ impl Rounds {
         let Some(permit) = backend.admission.try_enter() else {
             return Ok(());
         };
-        /// The model that every version of the CLI knows.
-        const MODEL: &str = "default";
+        let model = backend.config.profile.probe_model;
         let context = types::Context {
             id: "probe".into(),
             created: unix_now(),
-            model: MODEL.into(),
+            model: model.into(),
             extra: "{}".into(),
         };
         let order = Order {
             backend: backend.clone(),
-            model: MODEL.into(),
+            model: model.into(),
             size: 0,
             caller: None,
             deadline: Instant::now(),

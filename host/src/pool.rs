@@ -23,54 +23,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::backends::Backend;
-use crate::backends::profile::CommandLine;
-use crate::processes::{Process, Processes, Reading, Slot, SpawnError};
+use crate::backends::launch::{Launch, Terms};
+use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
 use waiting::Waiting;
 
 /// How long a request that wants a place waits for one that was given up for it, before another one is.
 /// A process ends within 30 to 600 ms.
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
-
-/// How a process is started: two that are started alike can stand for one another.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Launch {
-    /// The backend's name.
-    pub(crate) backend: String,
-    /// Which way to start its processes this is.
-    pub(crate) revision: u64,
-    pub(crate) line: CommandLine,
-    pub(crate) reading: Reading,
-    /// A request set nothing of it but the model.
-    pub(crate) is_plain: bool,
-}
-
-/// How many processes of a backend wait behind each launch line, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
-    /// The way to start processes that they are for; those that were started otherwise do not wait.
-    pub(crate) revision: u64,
-    /// Processes that are kept warm.
-    pub(crate) warm: usize,
-    /// How long one of them may wait.
-    pub(crate) max_age: Duration,
-    /// How long a process is kept after an answer, for its conversation to go on.
-    pub(crate) continue_for: Duration,
-}
-
-impl Terms {
-    /// What the operator wants for a backend.
-    pub(crate) fn of(backend: &Backend) -> Self {
-        let config = &backend.config;
-        Terms {
-            revision: backend.revision,
-            warm: config.warm,
-            max_age: config.warm_max_age,
-            continue_for: config.continue_for,
-        }
-    }
-}
 
 /// Names a conversation that a process holds: a digest of all of it, and of who may go on with it.
 pub(crate) type Conversation = [u8; 32];

@@ -4,6 +4,7 @@
 //! scrubbed environment. Dropping a [`Process`] ends its whole group and reaps it; the
 //! [`warden`] does the same if this service is killed.
 
+mod command;
 mod lines;
 mod proc;
 mod process;
@@ -22,14 +23,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use crate::backends::profile::CommandLine;
-use crate::config::{self, Framing};
 use strays::Marks;
 use warden::Warden;
 use workdirs::Workdirs;
 
+pub(crate) use command::CommandLine;
+pub use lines::Framing;
 pub(crate) use proc::cpu_time;
-pub(crate) use process::{Output, Process};
+pub(crate) use process::{Hold, Output, Process};
 pub(crate) use strays::Helper;
 
 /// How long a process has after SIGTERM before its group is killed. Long enough to write down
@@ -97,16 +98,6 @@ impl Slots {
         slot.forget();
         count.there -= 1;
         None
-    }
-}
-
-impl Reading {
-    /// How the output of a backend's processes is read.
-    pub(crate) fn of(backend: &config::Backend) -> Self {
-        Reading {
-            framing: backend.framing,
-            max_line: backend.max_line,
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::body::BodyMemory;
+use crate::bodies::BodyMemory;
 use crate::config::Config;
 use crate::failure::unix_now;
 use crate::guests::Guests;

@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::backends::Backend;
-use crate::config::{Config, Profile};
+use crate::backends::launch::{Launch, Terms};
+use crate::config::Config;
 use crate::models::Models;
-use crate::pool::{Launch, Pool, Terms};
+use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::telemetry;
 
@@ -59,7 +60,7 @@ impl Setup {
         for model in self.config.models.iter().filter(|model| model.is_named) {
             let mut backends = self.backends.iter();
             let backend = backends.find(|b| b.config.name == model.backend);
-            let Some(backend) = backend.filter(|b| b.config.profile != Profile::Demo) else {
+            let Some(backend) = backend.filter(|b| b.is_real()) else {
                 continue;
             };
             if let Some(launch) = backend.plain_launch(&model.model)

@@ -1,6 +1,5 @@
 //! The log and the metrics.
 
-pub(crate) mod gauges;
 pub(crate) mod names;
 
 use anyhow::{Context as _, Result};

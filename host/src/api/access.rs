@@ -16,20 +16,12 @@ use sha2::{Digest, Sha256};
 use super::{Door, Peer};
 use crate::admission::Caller;
 use crate::config::{Access, KeyDigest, Listen};
+use crate::dispatch::Calling;
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
 
 /// Names of this machine in a `Host` header; the last is what containers call it.
 const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "[::1]", "host.docker.internal"];
-
-/// Who calls, for whoever handles the request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Calling {
-    /// Whose conversations may go on.
-    pub(super) caller: Caller,
-    /// In whose queue the request waits.
-    pub(super) queue: KeyDigest,
-}
 
 /// Tells callers without a key apart, for their turns in a queue and for nothing else: by where they
 /// come from, and by what they call themselves. A script that asks a hundred times at once then does not

@@ -1,98 +1,27 @@
 //! Reads the bodies of requests, within bounds for each and for all together.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::bodies::{BodyMemory, SMALL, Share};
 use crate::config::Http;
 use crate::failure::{Failure, Kind};
-
-/// What a request's body may take while it is served, as a multiple of its size: the text itself, what is
-/// being looked into, the guest's copies, and the line for the command line, in which a letter of two
-/// bytes takes six.
-const COST: usize = 8;
-
-/// Bodies of this many bytes wait for nothing: a conversation of ordinary length is never held up by
-/// pictures of others.
-const SMALL: usize = 64 << 10;
 
 /// The memory of a body whose size nobody announced grows by steps of this size, in bytes.
 const STEP: usize = 1 << 20;
 
-/// Memory is counted in pieces of this many bytes.
-const UNIT: usize = 1 << 10;
-
 /// How slowly a body may come after the first `client_timeout`, in bytes a second, all in all.
 const RATE_LEAST: u64 = 16 << 10;
-
-/// Memory for the bodies of all requests.
-#[derive(Clone)]
-pub(crate) struct BodyMemory {
-    free: Arc<Semaphore>,
-    /// All of it, in units.
-    whole: usize,
-}
-
-/// A body's share of the memory, free again when this is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Share {
-    held: Option<OwnedSemaphorePermit>,
-}
 
 /// A body that was read.
 pub(super) struct Read {
     pub(super) bytes: Bytes,
     pub(super) share: Share,
-}
-
-impl BodyMemory {
-    /// Memory of so many bytes.
-    pub(crate) fn new(bytes: usize) -> Self {
-        let whole = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        BodyMemory {
-            free: Arc::new(Semaphore::new(whole)),
-            whole,
-        }
-    }
-
-    /// Has `share` be enough for a body of `size` bytes; waits in turn until there is so much.
-    async fn grow(&self, share: &mut Share, size: usize, http: &Http) -> Result<(), Failure> {
-        if size <= SMALL {
-            return Ok(());
-        }
-        // The largest body is let in, if alone, however little memory there is.
-        let wanted = (size.saturating_mul(COST) / UNIT).min(self.whole);
-        let has = share
-            .held
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(more) = u32::try_from(wanted.saturating_sub(has))
-            .ok()
-            .filter(|more| *more > 0)
-        else {
-            return Ok(());
-        };
-        let waits = self.free.clone().acquire_many_owned(more);
-        match tokio::time::timeout(http.client_timeout, waits).await {
-            Ok(Ok(permit)) => {
-                match &mut share.held {
-                    Some(held) => held.merge(permit),
-                    none => *none = Some(permit),
-                }
-                Ok(())
-            }
-            _ => {
-                let message = "the bodies of other requests take all memory that there is for them (`max_body_memory`): try again in a moment";
-                Err(Failure::new(Kind::Overloaded, message).logged())
-            }
-        }
-    }
 }
 
 /// Reads a body of at most `max_body` bytes. What goes beyond is read on for a while and dropped,
@@ -115,7 +44,9 @@ pub(super) async fn read(
         .exact()
         .and_then(|size| usize::try_from(size).ok());
     let announced = announced.filter(|size| *size <= limit).unwrap_or(0);
-    memory.grow(&mut share, announced, http).await?;
+    memory
+        .grow(&mut share, announced, http.client_timeout)
+        .await?;
     read.reserve(announced);
     while let Some(frame) = tokio::time::timeout(patience(begun, size, http), body.frame())
         .await
@@ -137,7 +68,11 @@ pub(super) async fn read(
         if size > SMALL.max(announced) {
             // By steps: each one may have to wait.
             memory
-                .grow(&mut share, size.next_multiple_of(STEP).min(limit), http)
+                .grow(
+                    &mut share,
+                    size.next_multiple_of(STEP).min(limit),
+                    http.client_timeout,
+                )
                 .await?;
         }
         read.extend_from_slice(&data);
@@ -187,7 +122,7 @@ mod tests {
         let memory = BodyMemory::new(8 << 20);
         let body = |size: usize| Body::from(vec![b'x'; size]);
         let first = read(body(1 << 20), &http(), &memory).await.unwrap();
-        assert_eq!(memory.free.available_permits(), 0);
+        assert_eq!(memory.free(), 0);
         assert_eq!(
             read(body(SMALL), &http(), &memory)
                 .await
@@ -207,7 +142,7 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         assert_eq!(waits.await.unwrap().unwrap(), 1 << 20);
-        assert_eq!(memory.free.available_permits(), 8 << 10);
+        assert_eq!(memory.free(), 8 << 20);
     }
 
     #[tokio::test(start_paused = true)]
@@ -244,6 +179,6 @@ mod tests {
             .err()
             .unwrap();
         assert_eq!(failure.kind, Kind::BodyTooLarge);
-        assert_eq!(memory.free.available_permits(), 8 << 10);
+        assert_eq!(memory.free(), 8 << 20);
     }
 }

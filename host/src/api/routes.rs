@@ -91,7 +91,10 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
                 (_, commands) if commands.is_empty() => String::new(),
                 (_, commands) => format!(": <code>{}</code>", escaped(&commands.join(" && "))),
             };
-            let (name, message) = (escaped(&backend.config.name), escaped(&health.message()));
+            let (name, message) = (
+                escaped(&backend.config.name),
+                escaped(&backend.message(&health)),
+            );
             format!("<li><b>{name}</b>: {message}{remedy}</li>")
         })
         .collect();

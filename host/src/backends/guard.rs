@@ -10,9 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::ascii_json;
-
-/// What may be written to the Claude Code command line.
-const CLAUDE_CODE: &str = include_str!("claude-code.stdin.schema.json");
+use crate::profiles::Profile;
 
 /// Checks and rewrites every line for a backend's standard input.
 #[derive(Debug)]
@@ -35,14 +33,14 @@ pub(crate) enum Refusal {
 }
 
 impl Guard {
-    /// The guard of the Claude Code command line. `urls` is whether its API may be told to fetch
+    /// A guard that goes by a profile's schema. `urls` is whether the backend's API may be told to fetch
     /// something.
     ///
     /// # Errors
     ///
     /// Fails only if the schema built into this program is wrong.
-    pub(crate) fn claude_code(urls: bool) -> anyhow::Result<Self> {
-        let mut schema: Value = serde_json::from_str(CLAUDE_CODE)?;
+    pub(crate) fn new(profile: &Profile, urls: bool) -> anyhow::Result<Self> {
+        let mut schema: Value = serde_json::from_str(profile.stdin_schema)?;
         if !urls {
             schema["$defs"]["url"] = Value::Bool(false);
         }
@@ -204,9 +202,10 @@ impl<'de> Visitor<'de> for DistinctVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profiles::PROFILES;
 
     fn seal(text: &str) -> Result<String, Refusal> {
-        let line = Guard::claude_code(false)
+        let line = Guard::new(PROFILES[0], false)
             .unwrap()
             .seal(text.as_bytes().to_vec())?;
         Ok(String::from_utf8(line).unwrap())
@@ -283,7 +282,7 @@ mod tests {
     fn what_the_api_may_fetch_is_the_operators_word() {
         let url = r#"{"type":"user","message":{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/a"}}]}}"#;
         assert!(
-            Guard::claude_code(true)
+            Guard::new(PROFILES[0], true)
                 .unwrap()
                 .seal(url.as_bytes().to_vec())
                 .is_ok()

@@ -1,127 +1,11 @@
-//! How the host launches each known command line.
-//!
-//! What keeps a prompt or a guest from reading files or running programs is here and in
-//! [`guard`](super::guard), in the host: no guest and no request can undo it.
+//! Words a backend's command lines, as its profile has them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Profile};
-
-/// Arguments that every launch of the Claude Code command line has.
-///
-/// `--tools ""` and `--strict-mcp-config` leave the model nothing to call, `--setting-sources ""`
-/// keeps hooks and plugins of the user's settings out, `--settings` denies what `@path` in a
-/// prompt would read, and `--no-session-persistence` writes no transcript. `--allowedTools` names
-/// the MCP server whose tools are the client's functions: the CLI then asks for a call, and waits,
-/// where it would else tell the model that calls are not allowed, and ask the API again.
-const CLAUDE_ARGS: [&str; 19] = [
-    "-p",
-    "--input-format",
-    "stream-json",
-    "--output-format",
-    "stream-json",
-    "--verbose",
-    "--include-partial-messages",
-    "--tools",
-    "",
-    "--setting-sources",
-    "",
-    "--settings",
-    r#"{"permissions":{"deny":["Read"]}}"#,
-    "--strict-mcp-config",
-    "--allowedTools",
-    "mcp__client",
-    "--disable-slash-commands",
-    "--no-session-persistence",
-    "--model",
-];
-
-/// Variables that every launch of the Claude Code command line has, above all configured ones:
-/// no file is attached to a prompt, no memory is read or written, nothing phones home, and a stream
-/// that broke off is not asked for again without streaming.
-const CLAUDE_ENV: [(&str, &str); 10] = [
-    ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1"),
-    ("CLAUDE_CODE_DISABLE_AUTO_MEMORY", "1"),
-    ("CLAUDE_CODE_DISABLE_CLAUDE_MDS", "1"),
-    ("CLAUDE_CODE_DISABLE_FILE_MENTIONS", "1"),
-    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
-    ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
-    ("CLAUDE_CODE_DISABLE_TERMINAL_TITLE", "1"),
-    ("DISABLE_AUTOUPDATER", "1"),
-    ("DISABLE_ERROR_REPORTING", "1"),
-    ("DISABLE_TELEMETRY", "1"),
-];
-
-/// Something about a launch that a guest may ask for.
-struct Optional {
-    placeholder: &'static str,
-    values: Values,
-    place: Place,
-}
-
-/// What may stand for a placeholder.
-enum Values {
-    /// One of these words.
-    Words(&'static [&'static str]),
-    /// A whole number from 1 up to this.
-    UpTo(u64),
-}
-
-/// Where the value goes.
-enum Place {
-    /// Behind this flag.
-    Flag(&'static str),
-    /// Into this variable.
-    Variable(&'static str),
-    /// Nowhere: this variable is set to `1`.
-    Switch(&'static str),
-}
-
-const CLAUDE_OPTIONAL: [Optional; 3] = [
-    Optional {
-        placeholder: "effort",
-        values: Values::Words(&["low", "medium", "high", "xhigh", "max"]),
-        place: Place::Flag("--effort"),
-    },
-    Optional {
-        placeholder: "thinking",
-        values: Values::Words(&["off"]),
-        place: Place::Switch("CLAUDE_CODE_DISABLE_THINKING"),
-    },
-    Optional {
-        placeholder: "max-output-tokens",
-        // The CLI itself lowers it to what the model can.
-        values: Values::UpTo(1_000_000),
-        place: Place::Variable("CLAUDE_CODE_MAX_OUTPUT_TOKENS"),
-    },
-];
-
-impl Values {
-    fn allow(&self, value: &str) -> bool {
-        match self {
-            Values::Words(words) => words.contains(&value),
-            Values::UpTo(most) => {
-                let number = value.parse().ok().filter(|n| (1..=*most).contains(n));
-                number.is_some_and(|n: u64| n.to_string() == value)
-            }
-        }
-    }
-}
-
-/// Where `claude` is installed when it is not on the `PATH` of a service, below the home folder.
-const CLAUDE_HOMES: [&str; 2] = [".local/bin", ".claude/local"];
-
-/// The longest name of a model, in bytes. Anthropic's longest is below 40.
-const MODEL_NAME_MAX: usize = 128;
-
-/// A command line ready to be launched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CommandLine {
-    pub(crate) program: PathBuf,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) env: Vec<(String, OsString)>,
-}
+use crate::config;
+use crate::processes::CommandLine;
+use crate::profiles::{Place, Program};
 
 /// A placeholder that the profile does not know, or a value that it does not allow.
 #[derive(Debug, thiserror::Error)]
@@ -131,23 +15,6 @@ pub(crate) struct BadPlaceholder {
     value: String,
 }
 
-/// Whether `name` may stand behind `--model`: nothing that could be taken for an option.
-pub(crate) fn is_model_name(name: &str) -> bool {
-    let first = name
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._:/@[]-".contains(&b));
-    first && rest && name.len() <= MODEL_NAME_MAX
-}
-
-/// Whether the host sets this variable itself.
-pub(crate) fn is_safety_variable(name: &str) -> bool {
-    CLAUDE_ENV.iter().any(|(known, _)| *known == name)
-}
-
 /// The launch of an exchange. `placeholders` are the guest's.
 pub(crate) fn exchange(
     backend: &config::Backend,
@@ -155,10 +22,11 @@ pub(crate) fn exchange(
     placeholders: &[(String, String)],
 ) -> Result<CommandLine, BadPlaceholder> {
     let mut line = base(backend);
-    line.args.extend(CLAUDE_ARGS.map(OsString::from));
+    line.args
+        .extend(backend.profile.args.iter().map(OsString::from));
     line.args.push(model.into());
     for (name, value) in placeholders {
-        let known = CLAUDE_OPTIONAL.iter().find(|o| o.placeholder == name);
+        let known = backend.profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
             let (name, value) = (name.clone(), value.chars().take(64).collect());
             return Err(BadPlaceholder { name, value });
@@ -172,12 +40,13 @@ pub(crate) fn exchange(
     Ok(line)
 }
 
-/// The launch that asks whether the backend is logged in: it prints a JSON object with
-/// `loggedIn`, and in newer versions `loginExpiresAt`.
-pub(crate) fn login_check(backend: &config::Backend) -> CommandLine {
+/// The launch that asks whether the backend is logged in: it prints a JSON object with `loggedIn`. None
+/// if it has no login.
+pub(crate) fn login_check(backend: &config::Backend) -> Option<CommandLine> {
     let mut line = base(backend);
-    line.args.extend(["auth", "status"].map(OsString::from));
-    line
+    line.args
+        .extend(backend.profile.login_check?.iter().map(OsString::from));
+    Some(line)
 }
 
 /// The launch that asks the command line for its version: it prints a line that begins with it.
@@ -188,9 +57,9 @@ pub(crate) fn version_check(backend: &config::Backend) -> CommandLine {
 }
 
 fn base(backend: &config::Backend) -> CommandLine {
-    let (program, args) = match backend.profile {
-        Profile::ClaudeCode => (find(&backend.command), Vec::new()),
-        Profile::Demo => (own_program(), vec!["demo-backend".into()]),
+    let (program, args) = match backend.profile.program {
+        Program::Command { below_home, .. } => (find(&backend.command, below_home), Vec::new()),
+        Program::This(subcommand) => (own_program(), vec![subcommand.into()]),
     };
     CommandLine {
         program,
@@ -209,11 +78,13 @@ fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
         .env
         .iter()
         .map(|(name, value)| (name.clone(), value.into()));
-    let ours = CLAUDE_ENV
+    let ours = backend
+        .profile
+        .env
         .iter()
         .map(|(name, value)| (name.to_string(), value.into()));
     let retries = (
-        "CLAUDE_CODE_MAX_RETRIES".to_owned(),
+        backend.profile.retries.to_owned(),
         backend.max_retries.to_string().into(),
     );
     passed
@@ -227,11 +98,11 @@ fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
 /// because they say where its login is.
 pub(crate) fn shell_line(backend: &config::Backend, args: &[&str]) -> String {
     // Values of others may be secrets, and do not change where the login is kept.
-    const PLACES: [&str; 3] = ["CLAUDE_CONFIG_DIR", "HOME", "XDG_CONFIG_HOME"];
+    let places = backend.profile.login_places;
     let places = backend
         .env
         .iter()
-        .filter(|(name, _)| PLACES.contains(&&**name));
+        .filter(|(name, _)| places.contains(&&**name));
     let assigned = places.map(|(name, value)| format!("{name}={}", quoted(value)));
     // A name is found by the shell as well; a path need not be on its PATH.
     let program = match backend.command.contains('/') {
@@ -263,8 +134,15 @@ pub(crate) fn looked_for(backend: &config::Backend) -> String {
     }
     let path = std::env::var("PATH").unwrap_or_default();
     let path = crate::plain::line(&path, 300);
+    let below_home: String = match backend.profile.program {
+        Program::Command { below_home, .. } => below_home
+            .iter()
+            .map(|folder| format!(", ~/{folder}"))
+            .collect(),
+        Program::This(_) => String::new(),
+    };
     format!(
-        " (it was looked for in {path}, ~/.local/bin and ~/.claude/local; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
+        " (it was looked for in {path}{below_home}; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
         backend.command
     )
 }
@@ -272,7 +150,7 @@ pub(crate) fn looked_for(backend: &config::Backend) -> String {
 /// The program behind `command`: a path as it is, else the first of that name on the `PATH` or
 /// in the places where its installer puts it. A name that is nowhere is left as it is, so that
 /// the attempt to start it fails by that name.
-fn find(command: &str) -> PathBuf {
+fn find(command: &str, below_home: &[&str]) -> PathBuf {
     if command.contains('/') {
         return command.into();
     }
@@ -280,7 +158,7 @@ fn find(command: &str) -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let homes = home
         .iter()
-        .flat_map(|home| CLAUDE_HOMES.map(|folder| home.join(folder)));
+        .flat_map(|home| below_home.iter().map(|folder| home.join(folder)));
     let mut places = std::env::split_paths(&path)
         .chain(homes)
         .map(|folder| folder.join(command));
@@ -309,29 +187,6 @@ mod tests {
             .unwrap()
             .backends
             .remove(0)
-    }
-
-    #[test]
-    fn a_model_name_is_no_option() {
-        for good in [
-            "sonnet",
-            "claude-opus-4-8",
-            "us.anthropic.claude-3:0",
-            "sonnet[1m]",
-        ] {
-            assert!(is_model_name(good), "{good}");
-        }
-        for bad in [
-            "",
-            "-p",
-            "--settings",
-            "a b",
-            "a\n",
-            "\u{fc}",
-            &"x".repeat(200),
-        ] {
-            assert!(!is_model_name(bad), "{bad}");
-        }
     }
 
     #[test]

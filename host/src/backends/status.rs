@@ -15,6 +15,7 @@ use crate::config::Profile;
 use crate::failure::{Kind, unix_now};
 use crate::plain::is_word;
 use crate::processes::{Processes, SpawnError};
+use crate::profiles::is_model_name;
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
 const LOGIN_CHECK: Duration = Duration::from_secs(15);
@@ -112,10 +113,7 @@ impl ModelOffer {
         /// The longest name for people, in characters.
         const DISPLAY_MAX: usize = 64;
         let names = [Some(&self.id), self.resolved.as_ref()];
-        let sound = names
-            .into_iter()
-            .flatten()
-            .all(|name| super::profile::is_model_name(name));
+        let sound = names.into_iter().flatten().all(|name| is_model_name(name));
         let fit = |c: char| crate::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
         let shown = |name: &String| name.chars().count() <= DISPLAY_MAX && name.chars().all(fit);
         self.display_name = self.display_name.filter(shown);
@@ -124,10 +122,10 @@ impl ModelOffer {
 }
 
 impl Status {
-    pub(super) fn new(profile: Profile) -> Self {
-        let health = match profile {
-            Profile::Demo => Health::Ready,
-            Profile::ClaudeCode => Health::Starting,
+    pub(super) fn new(profile: &Profile) -> Self {
+        let health = match profile.login_check {
+            None => Health::Ready,
+            Some(_) => Health::Starting,
         };
         let state = Mutex::new(State {
             health,
@@ -282,7 +280,7 @@ impl State {
     fn note_limits(&mut self, limits: ModelLimits, reporter: Reporter<'_>) {
         let known = self.limits.iter().any(|known| known.id == limits.id);
         let own = match reporter {
-            Reporter::Probe => super::profile::is_model_name(&limits.id),
+            Reporter::Probe => is_model_name(&limits.id),
             Reporter::Request { model } => {
                 let mut offers = self.models.iter();
                 let offer = offers.find(|offer| offer.id == model);
@@ -310,19 +308,24 @@ fn rounded(tokens: u64) -> u64 {
 }
 
 impl Health {
-    /// A sentence for people.
-    pub(crate) fn message(&self) -> String {
+    /// A sentence for people on the command line that they call `product`.
+    fn message(&self, product: &str) -> String {
         match self {
             Health::Starting => "not looked at yet".into(),
             Health::Ready => "ready".into(),
-            Health::Missing(what) => format!("the Claude Code command line was not found: {what}"),
-            Health::LoggedOut => "Claude Code is not logged in".into(),
-            Health::Failing(what) => format!("Claude Code does not work: {what}"),
+            Health::Missing(what) => format!("the {product} command line was not found: {what}"),
+            Health::LoggedOut => format!("{product} is not logged in"),
+            Health::Failing(what) => format!("{product} does not work: {what}"),
         }
     }
 }
 
 impl Backend {
+    /// A state of it, as a sentence for people.
+    pub(crate) fn message(&self, health: &Health) -> String {
+        health.message(self.config.profile.product)
+    }
+
     /// Its program could not be started.
     pub(crate) fn not_started(&self, error: &SpawnError) {
         let looked = super::profile::looked_for(&self.config);
@@ -332,18 +335,11 @@ impl Backend {
     /// Asks the backend whether it is logged in, and returns whether it can serve. A change for
     /// the worse is logged once, with what mends it.
     pub(crate) async fn check(&self, processes: &Processes) -> bool {
-        if !self.is_real() {
+        let Some(login_check) = super::profile::login_check(&self.config) else {
             return true;
-        }
+        };
         let before = self.status.health();
-        match processes
-            .ask(
-                &super::profile::login_check(&self.config),
-                Vec::new(),
-                LOGIN_CHECK,
-            )
-            .await
-        {
+        match processes.ask(&login_check, Vec::new(), LOGIN_CHECK).await {
             Ok((answer, success)) => {
                 let answer = serde_json::from_slice(&answer).unwrap_or_default();
                 self.status.set(login_state(&answer, success));
@@ -361,7 +357,7 @@ impl Backend {
             match &now {
                 Health::Ready => tracing::info!(%backend, %version, "the backend is ready"),
                 bad => {
-                    tracing::warn!(%backend, remedy = self.remedy().join(" && "), "{}", bad.message());
+                    tracing::warn!(%backend, remedy = self.remedy().join(" && "), "{}", self.message(bad));
                 }
             }
         }
@@ -423,6 +419,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::profiles::PROFILES;
 
     #[test]
     fn the_login_check_is_read_as_both_versions_print_it() {
@@ -442,7 +439,7 @@ mod tests {
 
     #[test]
     fn reports_of_other_shapes_are_not_for_this_version() {
-        let status = Status::new(Profile::ClaudeCode);
+        let status = Status::new(PROFILES[0]);
         let observe = |report| status.observe(report, Reporter::Probe);
         observe(
             r#"{"models":[{"id":"opus","resolved":"x","new":1},{"id":"default"},{"id":"-p"}]}"#,
@@ -456,7 +453,7 @@ mod tests {
 
     #[test]
     fn limits_of_models_and_of_the_account_are_kept() {
-        let status = Status::new(Profile::ClaudeCode);
+        let status = Status::new(PROFILES[0]);
         let reset = unix_now() + 3600;
         let limit = json!({"status": "rejected", "type": "five_hour", "resets_at": reset});
         let models = json!([{"id": "m", "context_length": 7}, {"id": "a b"}]);
@@ -473,7 +470,7 @@ mod tests {
 
     #[test]
     fn what_a_guest_that_saw_a_request_reports_carries_no_text_of_it() {
-        let status = Status::new(Profile::ClaudeCode);
+        let status = Status::new(PROFILES[0]);
         let probe = json!({"models": [{"id": "opus", "display_name": "Opus 4.5 (best)"}, {"id": "x", "display_name": "<img onerror>"}]});
         status.observe(&probe.to_string(), Reporter::Probe);
         assert_eq!(

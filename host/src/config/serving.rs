@@ -4,41 +4,16 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::{Backend, Framing, Model, Profile};
+use crate::profiles::{PROFILES, Program, is_model_name};
 
-/// Variables that a backend gets from the service's environment by default: where its login
-/// and its network are. No key is among them, lest the subscription's door be bypassed.
-const PASS_ENV: [&str; 14] = [
-    "CLAUDE_CODE_OAUTH_TOKEN",
-    "CLAUDE_CONFIG_DIR",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LANG",
-    "LC_ALL",
-    "NODE_EXTRA_CA_CERTS",
-    "NO_PROXY",
-    "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TZ",
-    "USER",
-];
-
-/// Names that clients use for what the CLI calls otherwise.
-const CLAUDE_MODELS: [(&str, &str); 6] = [
-    ("claude-haiku", "haiku"),
-    ("claude-opus", "opus"),
-    ("claude-sonnet", "sonnet"),
-    ("haiku", "haiku"),
-    ("opus", "opus"),
-    ("sonnet", "sonnet"),
-];
+/// The backends that there are where none is configured, each with its profile.
+const BUILT_IN: [(&str, &str); 2] = [("claude", "claude-code"), ("demo", "demo")];
 
 /// The configured backends, or the built-in ones.
 pub(super) fn backends(root: &mut Section) -> Vec<Backend> {
     let Some(sections) = root.sections("backends") else {
         let mut defaults = Vec::new();
-        for (name, profile) in [("claude", "claude-code"), ("demo", "demo")] {
+        for (name, profile) in BUILT_IN {
             let table = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
             let mut section = root.beside(format!("backends.{name}"), table);
             defaults.push(backend(name.to_owned(), &mut section));
@@ -54,29 +29,27 @@ pub(super) fn backends(root: &mut Section) -> Vec<Backend> {
 }
 
 fn backend(name: String, section: &mut Section) -> Backend {
-    let profiles = [
-        ("claude-code", Profile::ClaudeCode),
-        ("demo", Profile::Demo),
-    ];
-    let profile = section
-        .choice("profile", &profiles)
-        .unwrap_or(Profile::ClaudeCode);
+    let profiles = PROFILES.map(|profile| (profile.name, profile));
+    let profile = section.choice("profile", &profiles).unwrap_or(PROFILES[0]);
     let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
     let seconds = Duration::from_secs;
-    // The demonstration starts in a moment.
-    let (warm, continue_for) = match profile {
-        Profile::ClaudeCode => (1, seconds(60)),
-        Profile::Demo => (0, seconds(0)),
+    let (warm, continue_for) = (profile.warm, seconds(profile.continue_for));
+    let program = match profile.program {
+        Program::Command { name, .. } | Program::This(name) => name,
     };
     Backend {
         adapter: section
             .text("adapter")
-            .unwrap_or_else(|| "claude-code".into()),
-        command: section.text("command").unwrap_or_else(|| "claude".into()),
-        env: environment(section),
-        pass_env: section
-            .texts("pass_env")
-            .unwrap_or_else(|| PASS_ENV.map(str::to_owned).to_vec()),
+            .unwrap_or_else(|| profile.adapter.into()),
+        command: section.text("command").unwrap_or_else(|| program.into()),
+        env: environment(section, profile),
+        pass_env: section.texts("pass_env").unwrap_or_else(|| {
+            profile
+                .pass_env
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect()
+        }),
         framing: section
             .choice("framing", &framings)
             .unwrap_or(Framing::Lines),
@@ -105,10 +78,10 @@ fn backend(name: String, section: &mut Section) -> Backend {
     }
 }
 
-fn environment(section: &mut Section) -> Vec<(String, String)> {
+fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, String)> {
     let env = section.environment("env").unwrap_or_default();
     for (variable, _) in &env {
-        if crate::backends::profile::is_safety_variable(variable) {
+        if profile.sets(variable) {
             let key = format!("env.{variable}");
             section.problem(
                 &key,
@@ -162,7 +135,7 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
         let what = "this version has no transforms: leave the list empty";
         section.problem("transforms", what);
     }
-    if !crate::backends::profile::is_model_name(&model) {
+    if !is_model_name(&model) {
         let what = "is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first";
         section.problem("model", format_args!("`{model}` {what}"));
     }
@@ -195,7 +168,7 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
 
 /// The backend of a model that names none: the only one that is no demonstration.
 fn only_real(backends: &[Backend]) -> Option<String> {
-    let mut real = backends.iter().filter(|b| b.profile != Profile::Demo);
+    let mut real = backends.iter().filter(|b| !b.profile.is_demo);
     let only = real.next()?;
     real.next().is_none().then(|| only.name.clone())
 }
@@ -208,24 +181,17 @@ fn quoted(backends: &[Backend]) -> String {
 /// Each backend's usual names; the first backend of a kind has them.
 fn default_models(backends: &[Backend]) -> Vec<Model> {
     let mut models = Vec::new();
-    let first = |profile| backends.iter().find(|b| b.profile == profile);
-    if let Some(claude) = first(Profile::ClaudeCode) {
-        models.extend(CLAUDE_MODELS.map(|(name, model)| Model {
-            name: name.into(),
-            backend: claude.name.clone(),
-            model: model.into(),
+    for profile in PROFILES {
+        let Some(first) = backends.iter().find(|backend| backend.profile == profile) else {
+            continue;
+        };
+        models.extend(profile.models.iter().map(|(name, model)| Model {
+            name: (*name).into(),
+            backend: first.name.clone(),
+            model: (*model).into(),
             context_length: None,
             is_named: false,
         }));
-    }
-    if let Some(demo) = first(Profile::Demo) {
-        models.push(Model {
-            name: "demo".into(),
-            backend: demo.name.clone(),
-            model: "demo".into(),
-            context_length: None,
-            is_named: false,
-        });
     }
     models
 }

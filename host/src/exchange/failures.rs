@@ -36,7 +36,7 @@ pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
         Health::Missing(_) => Kind::BackendMissing,
         _ => Kind::Backend,
     };
-    Failure::new(kind, health.message() + &way_out).logged()
+    Failure::new(kind, backend.message(&health) + &way_out).logged()
 }
 
 pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use super::Order;
 use super::failures::{guest_failure, no_process};
 use crate::admission::{Caller, Permit};
-use crate::backends::{Backend, profile};
+use crate::backends::Backend;
+use crate::backends::launch::Launch;
 use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::GuestError;
 use crate::guests::exchange::GuestExchange;
-use crate::pool::{Claimed, Conversation, Held, Hurry, Launch, Origin, Pool};
-use crate::processes::{Output, Process, Reading};
+use crate::pool::{Claimed, Conversation, Held, Hurry, Origin, Pool};
+use crate::processes::{Hold, Output, Process};
 use crate::telemetry::names;
 
 /// A request's process.
@@ -28,7 +29,7 @@ pub(super) struct Seat {
     /// None once it was left to the pool, or while another one is awaited.
     process: Option<Process>,
     /// The request's place, while there is no process to hold it.
-    permit: Option<Permit>,
+    permit: Option<Hold>,
     origin: Origin,
     trust: Trust,
     hurry: Option<Hurry>,
@@ -85,7 +86,7 @@ impl Seat {
         } = claimed.map_err(|error| no_process(&order.backend, error))?;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
-        process.serve(Some(permit));
+        process.serve(Some(Box::new(permit)));
         let seat = Seat {
             backend: order.backend.clone(),
             pool: pool.clone(),
@@ -224,21 +225,10 @@ impl Seat {
 
 /// How the process for this request is started.
 fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, GuestError> {
-    let config = &order.backend.config;
-    let placeholders: Vec<_> = guest
-        .placeholders()?
-        .into_iter()
-        .map(|p| (p.name, p.value))
-        .collect();
-    let line = profile::exchange(config, &order.model, &placeholders)
-        .map_err(|error| GuestError::Contract(error.to_string()))?;
-    Ok(Arc::new(Launch {
-        backend: config.name.clone(),
-        revision: order.backend.revision,
-        line,
-        reading: Reading::of(config),
-        is_plain: placeholders.is_empty(),
-    }))
+    let placeholders = guest.placeholders()?.into_iter();
+    let options: Vec<_> = placeholders.map(|p| (p.name, p.value)).collect();
+    let launch = order.backend.launch(&order.model, &options);
+    launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
 /// The name of a conversation that only this caller, with this state of the guest, can know.

@@ -63,6 +63,13 @@ impl Lines {
         (terms.revision == launch.revision).then_some(terms)
     }
 
+    /// What a process behind this line is taken to hold while none was measured, in bytes.
+    pub(super) fn idle_memory(&self, launch: &Launch) -> u64 {
+        self.terms
+            .get(&launch.backend)
+            .map_or(0, |terms| terms.idle_memory)
+    }
+
     /// How many processes are to be warm behind this line.
     pub(super) fn warm(&self, launch: &Launch) -> usize {
         let terms = self.get(launch).and_then(|_| self.terms(launch));
@@ -192,15 +199,14 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::profile::CommandLine;
-    use crate::config::Framing;
-    use crate::processes::Reading;
+    use crate::processes::{CommandLine, Framing, Reading};
 
     const TERMS: Terms = Terms {
         revision: 0,
         warm: 1,
         max_age: Duration::from_secs(60),
         continue_for: Duration::ZERO,
+        idle_memory: 1,
     };
 
     fn launch(name: &str, is_plain: bool) -> Arc<Launch> {

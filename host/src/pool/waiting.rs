@@ -8,10 +8,6 @@ use super::lines::Lines;
 use super::{Claimed, Conversation, Held, Launch, Origin, Terms};
 use crate::processes::Process;
 
-/// What a process is taken to hold while none of its kind can be measured, in bytes: an idle
-/// Claude Code has 130 to 190 MB.
-const USUAL_MEMORY: u64 = 160 << 20;
-
 /// How often it is looked at what a process holds.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -109,7 +105,7 @@ impl Waiting {
             since: now,
             until: now + terms.max_age,
             held: None,
-            size: line.size.unwrap_or(USUAL_MEMORY),
+            size: line.size.unwrap_or(terms.idle_memory),
             // While it starts, it holds less than it will.
             look: now + STARTED,
         };
@@ -130,7 +126,9 @@ impl Waiting {
         process: Process,
         held: Held,
     ) -> Vec<Process> {
-        let size = process.resident().unwrap_or(USUAL_MEMORY);
+        let size = process
+            .resident()
+            .unwrap_or(self.lines.idle_memory(&launch));
         let warm = self.processes.iter().filter(|idle| idle.held.is_none());
         let warm: u64 = warm.map(|idle| idle.size).sum();
         let time = self.keeps_for(&launch);
@@ -186,7 +184,8 @@ impl Waiting {
     /// of it are enough: they are given back. None if there is no room.
     pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
         let line = self.lines.get(launch)?;
-        let (used, size) = (line.used, line.size.unwrap_or(USUAL_MEMORY));
+        let usual = self.lines.idle_memory(launch);
+        let (used, size) = (line.used, line.size.unwrap_or(usual));
         let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
             .map(|at| (self.worth(&self.processes[at]), at))
             .filter(|(worth, _)| *worth < used)

@@ -8,7 +8,15 @@ use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Reading;
-use crate::config::Framing;
+
+/// How a process's output is cut into pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// At newlines.
+    Lines,
+    /// As it was read.
+    Bytes,
+}
 
 /// What is read at once, in bytes: a pipe holds 64 KiB.
 const READ_SIZE: usize = 64 << 10;

@@ -18,7 +18,6 @@ use tokio_util::task::TaskTracker;
 use super::lines::{Piece, Pieces};
 use super::warden::{Registration, Warden};
 use super::{Reading, TERM_GRACE, proc};
-use crate::admission::Permit;
 use crate::readiness;
 
 /// How much of the end of stderr is kept, in bytes.
@@ -61,9 +60,12 @@ struct Remains {
     runtime: Handle,
     /// Whatever lives as long as the process does: its working directory, its place among all.
     keep: Box<dyn Send>,
-    /// The place of the request that it serves.
-    permit: Option<Permit>,
+    /// What is held as long as a request is served: its place.
+    hold: Option<Hold>,
 }
+
+/// Something that is held until a process that serves a request has left nothing behind.
+pub(crate) type Hold = Box<dyn Send + Sync>;
 
 /// What a process did.
 #[derive(Debug)]
@@ -112,21 +114,21 @@ impl Process {
                 endings: endings.clone(),
                 runtime: runtime.clone(),
                 keep,
-                permit: None,
+                hold: None,
             }),
         })
     }
 
     /// It serves a request, whose place is not free before nothing is left of the process.
-    pub(crate) fn serve(&mut self, permit: Option<Permit>) {
+    pub(crate) fn serve(&mut self, hold: Option<Hold>) {
         if let Some(remains) = &mut self.remains {
-            remains.permit = permit;
+            remains.hold = hold;
         }
     }
 
     /// It serves no request any more; the place of the one that it served.
-    pub(crate) fn rest(&mut self) -> Option<Permit> {
-        self.remains.as_mut()?.permit.take()
+    pub(crate) fn rest(&mut self) -> Option<Hold> {
+        self.remains.as_mut()?.hold.take()
     }
 
     /// Whether it runs, was not stopped, and has taken all that was written to it.
@@ -265,7 +267,7 @@ impl Remains {
         }
         self.registration.release();
         drop(self.keep);
-        drop(self.permit);
+        drop(self.hold);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::guests::types::Usage;
 use crate::lane::Apart;
 
 /// An exchange, wherever it runs.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// In the task of the request, whose guest is built in.
     Here(Box<Exchange>),
     /// Where guests of others run.
@@ -25,7 +25,7 @@ impl Source {
 }
 
 /// Exchanges that answer one request, each under its index.
-pub(super) struct Choices {
+pub(crate) struct Choices {
     exchanges: Vec<Option<Source>>,
     /// The one that is looked at first, so that none starves another.
     turn: usize,
@@ -33,7 +33,7 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    pub(super) fn new(exchanges: Vec<Source>) -> Self {
+    pub(crate) fn new(exchanges: Vec<Source>) -> Self {
         Choices {
             exchanges: exchanges.into_iter().map(Some).collect(),
             turn: 0,
@@ -42,18 +42,18 @@ impl Choices {
     }
 
     /// How many choices there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.exchanges.len()
     }
 
     /// The first choice that is not finished.
-    pub(super) fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.exchanges.iter().position(Option::is_some).unwrap_or(0)
     }
 
     /// What comes next, and from which choice. None when all are finished. A choice that failed
     /// ends all of them: nothing is left to ask for then.
-    pub(super) async fn next(&mut self) -> Option<(usize, Event)> {
+    pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
         if let [Some(only)] = self.exchanges.as_mut_slice() {
             let event = only.next().await;
             self.note(0, &event);
@@ -103,7 +103,7 @@ impl Choices {
     }
 
     /// What the finished choices took together.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
     }
 }

@@ -7,14 +7,12 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use crate::config::closest;
 use crate::failure::{Failure, Kind};
-use crate::models::{Listed, Models};
-use crate::plain;
+use crate::models::Listed;
 use crate::service::Service;
 
 /// All models.
-pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
+pub(in crate::api) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
     service.monitor.look();
     let data: Vec<Value> = service
         .setup()
@@ -27,7 +25,7 @@ pub(super) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
 }
 
 /// One model.
-pub(super) async fn model(
+pub(in crate::api) async fn model(
     State(service): State<Arc<Service>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
@@ -39,30 +37,8 @@ pub(super) async fn model(
     };
     match service.setup().models.find(&id) {
         Some(model) => Ok(Json(object(&service, &model))),
-        None => Err(unknown_model(&service.setup().models, &id)),
+        None => Err(service.setup().models.unknown(&id)),
     }
-}
-
-/// No model has this name.
-pub(super) fn unknown_model(models: &Models, name: &str) -> Failure {
-    let name = plain::line(name, 100);
-    let listed = models.list();
-    let known: Vec<&str> = listed.iter().map(|model| &*model.id).collect();
-    let way_out = match (closest(&name, &known), models.any_real_backend()) {
-        (Some(nearest), _) => format!("did you mean `{nearest}`? GET /v1/models lists all"),
-        (None, Some(backend)) if is_plain_name(&name) => format!(
-            "GET /v1/models lists those that do; to have this name served, write `[models.\"{name}\"]`, `backend = \"{backend}\"` and `model = \"sonnet\"` into harness.toml"
-        ),
-        _ => "GET /v1/models lists those that do".to_owned(),
-    };
-    let message = format!("the model `{name}` does not exist: {way_out}");
-    Failure::new(Kind::UnknownModel, message).with_param("model")
-}
-
-/// Whether a name can stand in the configuration as it is.
-fn is_plain_name(name: &str) -> bool {
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b))
 }
 
 fn object(service: &Service, model: &Listed) -> Value {

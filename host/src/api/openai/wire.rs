@@ -3,18 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::dispatch::Head;
+use crate::dispatch::answer::{Answer, ToolCall};
 use crate::guests::types;
-
-/// What every chunk of a stream and the whole answer have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Head {
-    pub(super) id: String,
-    pub(super) created: u64,
-    /// The name that the client uses.
-    pub(super) model: String,
-    /// Which adapter answered, as OpenAI names the configuration that its models run with.
-    pub(super) fingerprint: String,
-}
 
 /// A chunk of a stream.
 #[derive(Serialize)]
@@ -136,5 +127,54 @@ pub(super) fn usage_value(usage: Option<&types::Usage>) -> Value {
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },
+    })
+}
+
+/// The answer as a choice.
+pub(super) fn choice(answer: Answer, index: usize, reason: types::FinishReason) -> Value {
+    let calls = answer.tool_calls;
+    let content = match answer.content {
+        None if calls.is_empty() && answer.refusal.is_none() => Some(String::new()),
+        content => content,
+    };
+    let mut message = Map::new();
+    message.insert("role".into(), "assistant".into());
+    message.insert("content".into(), content.into());
+    message.insert("refusal".into(), answer.refusal.into());
+    message.insert("annotations".into(), json!([]));
+    if let Some(reasoning) = answer.reasoning {
+        message.insert("reasoning_content".into(), reasoning.into());
+    }
+    if !calls.is_empty() {
+        let calls: Vec<Value> = calls.into_iter().map(call_value).collect();
+        message.insert("tool_calls".into(), calls.into());
+    }
+    message.extend(answer.extra);
+    json!({
+        "index": index,
+        "message": message,
+        "logprobs": null,
+        "finish_reason": finish_name(reason),
+    })
+}
+
+/// A whole completion.
+pub(super) fn completion(head: &Head, choices: Vec<Value>, usage: Option<&types::Usage>) -> Value {
+    json!({
+        "id": head.id,
+        "object": "chat.completion",
+        "created": head.created,
+        "model": head.model,
+        "system_fingerprint": head.fingerprint,
+        "choices": choices,
+        "usage": usage_value(usage),
+    })
+}
+
+fn call_value(call: ToolCall) -> Value {
+    json!({
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
     })
 }

@@ -1,26 +1,28 @@
 //! What is told of a request: one line in the log, and the metrics.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
-
-use super::RequestId;
-use super::body::Share;
-use super::error;
+use super::Request;
+use crate::bodies::Share;
 use crate::failure::Failure;
 use crate::guests::types;
+use crate::models::Route;
 use crate::plain;
 use crate::telemetry::names;
 
 /// How much of a backend's last words is logged, in characters.
 const STDERR_MAX: usize = 4000;
 
+/// The status of an answer.
+const OK: u16 = 200;
+
 /// The status for a client that left before it was answered, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
 
 /// A request as it is told of when this is dropped.
-pub(super) struct Record {
-    id: RequestId,
+pub(crate) struct RequestLog {
+    id: Arc<str>,
     started: Instant,
     first_token: Option<Duration>,
     model: String,
@@ -36,10 +38,10 @@ pub(super) struct Record {
     share: Share,
 }
 
-impl Record {
-    pub(super) fn new(id: RequestId) -> Self {
+impl RequestLog {
+    pub(crate) fn new(id: Arc<str>) -> Self {
         metrics::gauge!(names::IN_FLIGHT).increment(1);
-        Record {
+        RequestLog {
             id,
             started: Instant::now(),
             first_token: None,
@@ -57,39 +59,35 @@ impl Record {
     }
 
     /// Its body takes this of the memory for bodies, to its end.
-    pub(super) fn hold(&mut self, share: Share) {
+    pub(crate) fn hold(&mut self, share: Share) {
         self.share = share;
     }
 
     /// The request was refused, but its model is known.
-    pub(super) fn named(&mut self, model: String) {
+    pub(crate) fn named(&mut self, model: String) {
         self.model = model;
-    }
-
-    /// Which backend serves it, and what was ignored of it.
-    pub(super) fn served(&mut self, backend: &str, ignored: &[String]) {
-        self.backend = backend.to_owned();
-        self.ignored = ignored.len();
     }
 
     /// Where the process that answers it came from.
-    pub(super) fn origin(&mut self, origin: &'static str) {
+    pub(crate) fn started(&mut self, origin: &'static str) {
         self.origin = origin;
     }
 
-    /// The request is understood: `model` is what the metrics call the one that serves it.
-    pub(super) fn routed(&mut self, model: String, stream: bool) {
-        self.model = model;
-        self.stream = stream;
+    /// The request is understood, and it is known which backend serves it.
+    pub(crate) fn routed(&mut self, route: &Route, request: &Request) {
+        self.model.clone_from(&route.label);
+        self.backend.clone_from(&route.backend.config.name);
+        self.stream = request.stream;
+        self.ignored = request.ignored.len();
     }
 
     /// Which guest set serves it.
-    pub(super) fn pinned(&mut self, generation: u64) {
+    pub(crate) fn pinned(&mut self, generation: u64) {
         self.generation = generation;
     }
 
     /// A piece of the answer is there.
-    pub(super) fn delta(&mut self) {
+    pub(crate) fn delta(&mut self) {
         if self.first_token.is_none() {
             let elapsed = self.started.elapsed();
             self.first_token = Some(elapsed);
@@ -98,14 +96,14 @@ impl Record {
     }
 
     /// The answer is complete.
-    pub(super) fn finished(&mut self, usage: Option<types::Usage>) {
-        self.status = StatusCode::OK.as_u16();
+    pub(crate) fn finished(&mut self, usage: Option<types::Usage>) {
+        self.status = OK;
         self.usage = usage;
     }
 
     /// The request failed, and the client was told with this status.
-    pub(super) fn failed(&mut self, failure: &Failure, status: StatusCode) {
-        self.status = status.as_u16();
+    pub(crate) fn failed(&mut self, failure: &Failure, status: u16) {
+        self.status = status;
         self.error = Some(failure.clone());
     }
 
@@ -117,7 +115,7 @@ impl Record {
         let model = || model.to_owned();
         let status = self.status.to_string();
         metrics::counter!(names::REQUESTS, "model" => model(), "status" => status).increment(1);
-        if self.status != StatusCode::OK.as_u16() || self.error.is_some() {
+        if self.status != OK || self.error.is_some() {
             metrics::counter!(names::ERRORS, "model" => model(), "code" => code.to_owned())
                 .increment(1);
         }
@@ -155,11 +153,11 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         metrics::gauge!(names::IN_FLIGHT).decrement(1);
         let code = match &self.error {
-            Some(failure) => error::code(failure),
+            Some(failure) => failure.log_code(),
             None if self.status == CLIENT_LEFT => "client_left",
             None => "",
         };
@@ -168,7 +166,7 @@ impl Drop for Record {
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "request",
-            id = %self.id.0,
+            id = %self.id,
             model = %self.model,
             backend = %self.backend,
             origin = self.origin,
@@ -190,13 +188,13 @@ impl Drop for Record {
 }
 
 /// Failures of the client are in the line above; those of this side want more words.
-fn tell(id: &RequestId, failure: &Failure) {
-    tracing::trace!(target: "request", id = %id.0, message = ?failure.message, "told to the client");
+fn tell(id: &str, failure: &Failure) {
+    tracing::trace!(target: "request", id = id, message = ?failure.message, "told to the client");
     if let Some(stderr) = &failure.stderr {
         let stderr = plain::line(stderr, STDERR_MAX);
-        tracing::debug!(target: "request", id = %id.0, stderr, "the backend's last words");
+        tracing::debug!(target: "request", id = id, stderr, "the backend's last words");
     }
     if let Some(detail) = &failure.detail {
-        tracing::warn!(target: "request", id = %id.0, kind = ?failure.kind, detail = ?detail);
+        tracing::warn!(target: "request", id = id, kind = ?failure.kind, detail = ?detail);
     }
 }

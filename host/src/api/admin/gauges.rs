@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::telemetry::names;
 
 /// Sets all gauges to what holds now.
-pub(crate) fn renew(service: &Service) {
+pub(super) fn renew(service: &Service) {
     metrics::gauge!(names::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1);
     metrics::gauge!(names::GENERATION).set(service.guests.current().generation as f64);
     let rejected = service.guests.current().rejected.len();

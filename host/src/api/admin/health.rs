@@ -8,16 +8,16 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::gauges;
 use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind};
 use crate::guests::admission::Origin;
 use crate::guests::registry::{GuestSet, Reload};
 use crate::service::Service;
-use crate::telemetry;
 
 /// The state of everything; 200 while a real backend can serve.
-pub(super) async fn health(State(service): State<Arc<Service>>) -> Response {
+pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Response {
     service.monitor.known().await;
     let set = service.guests.current();
     let setup = service.setup();
@@ -94,7 +94,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
         "kept": waiting.1,
     });
     if health != Health::Ready {
-        state["message"] = health.message().into();
+        state["message"] = backend.message(&health).into();
         state["remedy"] = backend.remedy().into();
     }
     if let Some(version) = backend.status.version() {
@@ -141,15 +141,17 @@ fn guests_state(set: &GuestSet) -> Value {
 }
 
 /// The metrics, in Prometheus's text format.
-pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    telemetry::gauges::renew(&service);
+pub(in crate::api) async fn metrics(State(service): State<Arc<Service>>) -> Response {
+    gauges::renew(&service);
     let text = service.metrics.render();
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// Looks for new guests at once.
-pub(super) async fn reload(State(service): State<Arc<Service>>) -> Result<Json<Reload>, Failure> {
+pub(in crate::api) async fn reload(
+    State(service): State<Arc<Service>>,
+) -> Result<Json<Reload>, Failure> {
     let failure = || {
         Failure::new(
             Kind::Internal,

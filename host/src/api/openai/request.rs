@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::bounded_json::{self, Budget, Fields, each_item};
-use super::expectation::Expectation;
-use super::{fields, shapes};
+use super::{fields, output, shapes};
+use crate::dispatch::Request;
 use crate::failure::{Failure, Kind};
 
 const ROLES: [&str; 6] = [
@@ -25,21 +25,12 @@ pub(super) const PARTS_MAX: usize = 100_000;
 /// The most parts of one message. The longest real ones have some hundred pictures.
 const MESSAGE_PARTS_MAX: usize = 20_000;
 
-/// A chat completion request of a sound shape.
+/// A request, with what only this API's answers are rendered by.
 #[derive(Debug)]
 pub(super) struct ChatRequest {
-    /// The name that the client uses.
-    pub(super) model: String,
-    pub(super) stream: bool,
+    pub(super) request: Request,
+    /// A stream's last chunk tells the usage.
     pub(super) include_usage: bool,
-    /// How many answers.
-    pub(super) choices: u32,
-    /// What is checked before an answer is called done.
-    pub(super) expectation: Expectation,
-    /// Fields that are not honoured, sorted.
-    pub(super) ignored: Vec<String>,
-    /// The request as JSON, for the adapter.
-    pub(super) json: String,
 }
 
 impl ChatRequest {
@@ -59,9 +50,16 @@ impl ChatRequest {
         let named = model(&fields).map_err(|failure| unread(failure, None))?;
         let read = Self::read(&fields, named.clone());
         let (request, canonical) = read.map_err(|failure| unread(failure, Some(named)))?;
+        let ChatRequest {
+            request,
+            include_usage,
+        } = request;
         Ok(ChatRequest {
-            json: canonical.unwrap_or(text),
-            ..request
+            request: Request {
+                json: canonical.unwrap_or(text),
+                ..request
+            },
+            include_usage,
         })
     }
 
@@ -77,14 +75,17 @@ impl ChatRequest {
             _ => false,
         };
         let choices = read.get("n").and_then(Value::as_f64).unwrap_or(1.0);
-        let request = ChatRequest {
+        let request = Request {
             model,
             stream: flag(&read, "stream", "stream")?,
-            include_usage,
             choices: choices as u32,
-            expectation: Expectation::of(&read, fields.get("tools"), &parts)?,
+            output: output::read(&read, fields.get("tools"), &parts)?,
             ignored: fields::ignored(fields),
             json: String::new(),
+        };
+        let request = ChatRequest {
+            request,
+            include_usage,
         };
         Ok((request, fields::canonical(fields, &read)))
     }
@@ -371,19 +372,28 @@ mod tests {
         let body = with(
             r#""temperature":0.5,"top_k":3,"n":1,"logprobs":false,"logit_bias":{},"user":null,"a b,c":1"#,
         );
-        let request = ChatRequest::parse(body.to_owned().into()).unwrap();
+        let ChatRequest {
+            request,
+            include_usage,
+        } = ChatRequest::parse(body.to_owned().into()).unwrap();
         assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
-        assert!(!request.stream && !request.include_usage);
+        assert!(!request.stream && !include_usage);
     }
 
     #[test]
     fn what_is_not_looked_into_is_passed_on_as_it_came() {
         let body = with(r#""x":[[[0]]],"n":1,"y":{"a":1,"a":2}"#);
-        assert_eq!(ChatRequest::parse(body.clone().into()).unwrap().json, body);
+        assert_eq!(
+            ChatRequest::parse(body.clone().into())
+                .unwrap()
+                .request
+                .json,
+            body
+        );
         // What some readers stumble over is written otherwise.
         let body = with(r#""n":1.0,"x":1,"x":2"#);
         let json: Value =
-            serde_json::from_str(&ChatRequest::parse(body.into()).unwrap().json).unwrap();
+            serde_json::from_str(&ChatRequest::parse(body.into()).unwrap().request.json).unwrap();
         assert_eq!((&json["n"], &json["x"]), (&1.into(), &2.into()));
     }
 

@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_readme_has_this_table() {
         const BEGIN: &str =
-            "<!-- fields: a test compares this table with host/src/api/fields.rs -->\n";
+            "<!-- fields: a test compares this table with host/src/api/openai/fields.rs -->\n";
         const END: &str = "<!-- /fields -->\n";
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
         let readme = std::fs::read_to_string(path).unwrap();

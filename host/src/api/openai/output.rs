@@ -1,24 +1,16 @@
-//! What the client may rely on in an answer, and what is therefore checked before the answer is
-//! called done: JSON by a schema, and arguments of functions that are `strict`.
+//! Reads what the client wants to rely on in an answer: `response_format`, and the schemas of `tools`.
 //!
 //! The schemas come from clients, so what they cost is bounded: how large they are with their
 //! references followed, and what their patterns take to compile and to match.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::aggregate::Aggregate;
 use super::bounded_json::{Budget, each_item};
 use super::request::{PARTS_MAX as PARTS_MAX_ALL, read_part, wrong_type};
 use super::shapes;
-use crate::failure::{Failure, Kind};
-use crate::guests::types::FinishReason;
-use crate::processes::{Processes, SpawnError};
-use crate::schema_check::{self, Unsound, Verdict};
+use crate::dispatch::output_schema::{OutputSchema, Schema};
+use crate::failure::Failure;
 
 /// The largest size of all `strict` schemas of a request together, in their parts with each reference
 /// followed: a validator may look at each of them. OpenAI allows 5,000 properties.
@@ -53,190 +45,50 @@ const LEVELS_MAX: usize = 500;
 /// The most patterns in all `strict` schemas of a request together.
 const PATTERNS_MAX: usize = 100;
 
-/// What an answer is checked against: schemas as text. They are compiled after the request was let
-/// in, by a process of its own.
-#[derive(Debug, Default)]
-pub(super) struct Expectation {
-    /// The schema of its text.
-    content: Option<Schema>,
-    /// Its text is some JSON object.
-    is_object: bool,
-    /// The schemas of calls' arguments, by the function's name.
-    arguments: HashMap<String, Schema>,
-    /// How long a check may take, if `request_timeout` says so.
-    limit: Duration,
-}
-
-/// A `strict` schema.
-#[derive(Debug)]
-struct Schema {
-    /// Where it stands in the request.
-    at: String,
-    text: String,
-}
-
-impl Expectation {
-    /// Reads `response_format` and `tools`, whose text is `tools`.
-    ///
-    /// # Errors
-    ///
-    /// Names a schema that is none, whether it is `strict` or not, or that is too large.
-    pub(super) fn of(
-        fields: &Map<String, Value>,
-        tools: Option<&RawValue>,
-        parts: &Budget,
-    ) -> Result<Self, Failure> {
-        let mut expectation = Expectation {
-            limit: Duration::MAX,
-            ..Expectation::default()
-        };
-        let mut cost = Cost::default();
-        let format = &fields.get("response_format").unwrap_or(&Value::Null);
-        expectation.is_object = format["type"] == "json_object";
-        let json_schema = &format["json_schema"];
-        if format["type"] == "json_schema" && !json_schema["schema"].is_null() {
-            let at = "response_format.json_schema.schema";
-            expectation.content = read(
-                &json_schema["schema"],
-                &json_schema["strict"],
-                at,
-                &mut cost,
-            )?;
-        }
-        let Some(tools) = tools else {
-            return Ok(expectation);
-        };
-        let other = || wrong_type("tools", "an array", tools);
-        each_item(tools, other, |i, text| {
-            let at = format!("tools[{i}]");
-            let tool = read_part(parts, text, &at, PARTS_MAX_ALL)?;
-            shapes::TOOL.check(&tool, &at)?;
-            let function = &tool["function"];
-            if function["parameters"].is_null() {
-                return Ok(());
-            }
-            let at = format!("{at}.function.parameters");
-            let schema = read(&function["parameters"], &function["strict"], &at, &mut cost)?;
-            if let (Some(name), Some(schema)) = (function["name"].as_str(), schema) {
-                expectation.arguments.insert(name.to_owned(), schema);
-            }
-            Ok(())
-        })?;
-        Ok(expectation)
+/// Reads `response_format` and `tools`, whose text is `tools`.
+///
+/// # Errors
+///
+/// Names a schema that is none, whether it is `strict` or not, or that is too large.
+pub(super) fn read(
+    fields: &Map<String, Value>,
+    tools: Option<&RawValue>,
+    parts: &Budget,
+) -> Result<OutputSchema, Failure> {
+    let mut output = OutputSchema::default();
+    let mut cost = Cost::default();
+    let format = &fields.get("response_format").unwrap_or(&Value::Null);
+    output.is_object = format["type"] == "json_object";
+    let json_schema = &format["json_schema"];
+    if format["type"] == "json_schema" && !json_schema["schema"].is_null() {
+        let at = "response_format.json_schema.schema";
+        output.content = checked(
+            &json_schema["schema"],
+            &json_schema["strict"],
+            at,
+            &mut cost,
+        )?;
     }
-
-    /// Whether there is nothing to check.
-    pub(super) fn is_empty(&self) -> bool {
-        self.content.is_none() && !self.is_object && self.arguments.is_empty()
-    }
-
-    /// Makes sure that all schemas can be compiled. `limit` is how long a check of the answer may take.
-    ///
-    /// # Errors
-    ///
-    /// Names the schema that cannot.
-    pub(super) async fn prepare(
-        &mut self,
-        processes: &Processes,
-        limit: Duration,
-    ) -> Result<(), Failure> {
-        self.limit = limit;
-        let schemas: Vec<&Schema> = self.content.iter().chain(self.arguments.values()).collect();
-        if schemas.is_empty() {
+    let Some(tools) = tools else {
+        return Ok(output);
+    };
+    let other = || wrong_type("tools", "an array", tools);
+    each_item(tools, other, |i, text| {
+        let at = format!("tools[{i}]");
+        let tool = read_part(parts, text, &at, PARTS_MAX_ALL)?;
+        shapes::TOOL.check(&tool, &at)?;
+        let function = &tool["function"];
+        if function["parameters"].is_null() {
             return Ok(());
         }
-        let texts: Vec<&str> = schemas.iter().map(|schema| &*schema.text).collect();
-        let refused = |at: &str, what: &str| {
-            Failure::invalid(at, format!("`{at}` cannot be `strict`: {what}"))
-        };
-        schema_check::compile(processes, &texts)
-            .await
-            .map_err(|unsound| match unsound {
-                Unsound::Schema(index, what) => {
-                    let at = schemas.get(index).map_or("tools", |schema| &schema.at);
-                    refused(at, &what)
-                }
-                Unsound::Costly => refused(
-                    &schemas[0].at,
-                    "the schemas of this request take too much to compile",
-                ),
-                Unsound::Broken(error) => not_checked(&error),
-            })
-    }
-
-    /// Checks an answer. One that was cut short, or withheld, is what it is.
-    ///
-    /// # Errors
-    ///
-    /// Says that the answer is not what the client relies on.
-    pub(super) async fn check(
-        &self,
-        processes: &Processes,
-        answer: &Aggregate,
-        reason: FinishReason,
-    ) -> Result<(), Failure> {
-        match reason {
-            FinishReason::Length | FinishReason::ContentFilter => Ok(()),
-            FinishReason::Stop => {
-                let unfit =
-                    "the model's answer does not fit the schema of `response_format`: ask again";
-                let text = answer.content();
-                if self.is_object && !is_object(text) {
-                    return Err(schema_not_met(unfit.into()));
-                }
-                match &self.content {
-                    Some(schema) => self.fits(processes, schema, text, unfit.into()).await,
-                    None => Ok(()),
-                }
-            }
-            FinishReason::ToolCalls => {
-                for (name, arguments) in answer.calls() {
-                    if let Some(schema) = self.arguments.get(name) {
-                        let unfit = format!(
-                            "the arguments that the model gives to `{name}` do not fit the schema of its parameters: ask again"
-                        );
-                        self.fits(processes, schema, arguments, unfit).await?;
-                    }
-                }
-                Ok(())
-            }
+        let at = format!("{at}.function.parameters");
+        let schema = checked(&function["parameters"], &function["strict"], &at, &mut cost)?;
+        if let (Some(name), Some(schema)) = (function["name"].as_str(), schema) {
+            output.arguments.insert(name.to_owned(), schema);
         }
-    }
-
-    async fn fits(
-        &self,
-        processes: &Processes,
-        schema: &Schema,
-        text: &str,
-        unfit: String,
-    ) -> Result<(), Failure> {
-        match schema_check::check(processes, &schema.text, text, self.limit).await {
-            Verdict::Fits => Ok(()),
-            Verdict::Unfit => Err(schema_not_met(unfit)),
-            Verdict::Costly(limit) => Err(schema_not_met(format!(
-                "to check the answer against `{}` takes more than {limit:?}, or more memory than it may: use simpler patterns and references, or leave out `strict`",
-                schema.at
-            ))),
-            Verdict::Broken(error) => Err(not_checked(&error)),
-        }
-    }
-}
-
-fn is_object(text: &str) -> bool {
-    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-fn schema_not_met(message: String) -> Failure {
-    let mut failure = Failure::new(Kind::Backend, message);
-    failure.code = Some("schema_not_met".into());
-    failure
-}
-
-fn not_checked(error: &SpawnError) -> Failure {
-    let message = "the schemas of the request could not be checked";
-    Failure::new(Kind::Internal, message)
-        .with_detail(error.to_string())
-        .logged()
+        Ok(())
+    })?;
+    Ok(output)
 }
 
 /// What all `strict` schemas of a request take together.
@@ -247,7 +99,7 @@ struct Cost {
 }
 
 /// Checks that a schema is one; its text, if it is `strict`.
-fn read(
+fn checked(
     schema: &Value,
     strict: &Value,
     at: &str,
@@ -382,23 +234,16 @@ mod tests {
 
     use super::*;
 
-    fn expect(fields: Value) -> Result<Expectation, Failure> {
+    fn expect(fields: Value) -> Result<OutputSchema, Failure> {
         let tools = fields.get("tools").map(Value::to_string);
         let tools = tools
             .as_deref()
             .map(|text| serde_json::from_str(text).unwrap());
-        Expectation::of(
+        read(
             fields.as_object().unwrap(),
             tools,
             &Budget::new(PARTS_MAX_ALL),
         )
-    }
-
-    #[test]
-    fn any_object_is_json() {
-        assert!(
-            is_object(" {\"a\":[1]} ") && !is_object("[1]") && !is_object("{") && !is_object("")
-        );
     }
 
     #[test]

@@ -13,14 +13,15 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 
-use super::aggregate::Aggregate;
-use super::choices::Choices;
 use super::error;
-use super::expectation::Expectation;
-use super::observed::Record;
-use super::wire::{Head, delta_value};
+use super::wire::delta_value;
 use crate::ascii_json;
 use crate::config::{Http, KeepAliveForm};
+use crate::dispatch::answer::Answer;
+use crate::dispatch::choices::Choices;
+use crate::dispatch::output_schema::OutputSchema;
+use crate::dispatch::request_log::RequestLog;
+use crate::dispatch::{Answers, Head};
 use crate::exchange::Event;
 use crate::failure::Failure;
 use crate::guests::types;
@@ -37,33 +38,35 @@ pub(super) struct Settings {
     keep_alive: Duration,
     form: KeepAliveForm,
     include_usage: bool,
-    expectation: Expectation,
 }
 
 impl Settings {
-    pub(super) fn new(http: &Http, include_usage: bool, expectation: Expectation) -> Self {
+    pub(super) fn new(http: &Http, include_usage: bool) -> Self {
         Settings {
             keep_alive: http.keep_alive,
             form: http.keep_alive_form,
             include_usage,
-            expectation,
         }
     }
 }
 
 /// A response whose body owns the exchanges: when the client goes, all of it goes.
 pub(super) async fn response(
-    head: Head,
+    answers: Answers,
     settings: Settings,
-    choices: Choices,
     first: Option<(usize, Event)>,
-    record: Record,
+    log: RequestLog,
     processes: Arc<Processes>,
 ) -> Response {
+    let Answers {
+        head,
+        choices,
+        output,
+    } = answers;
     let count = choices.len();
-    let kept = match settings.expectation.is_empty() {
+    let kept = match output.is_empty() {
         true => Vec::new(),
-        false => std::iter::repeat_with(Aggregate::default)
+        false => std::iter::repeat_with(Answer::default)
             .take(count)
             .collect(),
     };
@@ -72,7 +75,8 @@ pub(super) async fn response(
         settings,
         choices: Some(choices),
         kept,
-        record,
+        output,
+        log,
         processes,
         frames: VecDeque::new(),
     };
@@ -104,8 +108,9 @@ struct Events {
     /// None once the answer has ended.
     choices: Option<Choices>,
     /// What was sent of each choice, if it must be checked at its end.
-    kept: Vec<Aggregate>,
-    record: Record,
+    kept: Vec<Answer>,
+    output: OutputSchema,
+    log: RequestLog,
     processes: Arc<Processes>,
     /// Events that are ready to be sent.
     frames: VecDeque<Bytes>,
@@ -129,7 +134,7 @@ impl Events {
     async fn take(&mut self, index: usize, event: Event) {
         match event {
             Event::Delta(delta) => {
-                self.record.delta();
+                self.log.delta();
                 if let Some(kept) = self.kept.get_mut(index) {
                     kept.push(delta.clone());
                 }
@@ -142,8 +147,7 @@ impl Events {
 
     async fn finish(&mut self, index: usize, reason: types::FinishReason) {
         if let Some(kept) = self.kept.get(index) {
-            let expectation = &self.settings.expectation;
-            if let Err(failure) = expectation.check(&self.processes, kept, reason).await {
+            if let Err(failure) = self.output.check(&self.processes, kept, reason).await {
                 return self.fail(&failure);
             }
         }
@@ -159,7 +163,7 @@ impl Events {
         }
         self.frames
             .push_back(Bytes::from_static(b"data: [DONE]\n\n"));
-        self.record.finished(usage);
+        self.log.finished(usage);
     }
 
     /// The status line is gone, so the failure is an event, and nothing follows it: an end that
@@ -167,7 +171,7 @@ impl Events {
     fn fail(&mut self, failure: &Failure) {
         self.choices = None;
         self.frames.push_back(frame(&error::body(failure)));
-        self.record.failed(failure, StatusCode::OK);
+        self.log.failed(failure, StatusCode::OK.as_u16());
     }
 
     fn keep_alive(&mut self) {

@@ -1,0 +1,4 @@
+//! What operators look at.
+
+mod gauges;
+pub(super) mod health;

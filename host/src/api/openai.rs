@@ -1,0 +1,12 @@
+//! OpenAI's API.
+
+mod bounded_json;
+pub(super) mod chat;
+pub(super) mod error;
+mod fields;
+pub(super) mod models;
+mod output;
+mod request;
+mod shapes;
+mod stream;
+mod wire;

@@ -1,0 +1,198 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::error;
+use super::request::ChatRequest;
+use super::stream;
+use super::wire::{choice, completion};
+use crate::api::body::{self, Read};
+use crate::api::{Recorded, RequestId};
+use crate::ascii_json;
+use crate::blocking;
+use crate::config::Http;
+use crate::dispatch::answer::Answer;
+use crate::dispatch::choices::Choices;
+use crate::dispatch::output_schema::OutputSchema;
+use crate::dispatch::request_log::RequestLog;
+use crate::dispatch::{self, Answers, Calling};
+use crate::exchange::Event;
+use crate::failure::{Failure, Kind};
+use crate::processes::Processes;
+use crate::service::Service;
+use crate::setup::Setup;
+
+const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
+
+/// The longest answer that is put together for a unary request, in bytes: a model's longest are
+/// below one MiB.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// Answers a chat completion request, streaming or not.
+pub(in crate::api) async fn completions(
+    State(service): State<Arc<Service>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    Extension(calling): Extension<Calling>,
+    body: Body,
+) -> Response {
+    let mut log = RequestLog::new(id);
+    let setup = service.setup();
+    let http = &setup.config.http;
+    let wanted = match read(&service, &setup, body, &mut log).await {
+        Ok(wanted) => wanted,
+        Err(failure) => return refuse(http, failure, log),
+    };
+    let ChatRequest {
+        request,
+        include_usage,
+    } = wanted;
+    let (stream, ignored) = (request.stream, request.ignored.clone());
+    let answers = dispatch::dispatch(&service, &setup, calling, request, &mut log).await;
+    let mut response = match answers {
+        Err(failure) => return refuse(http, failure, log),
+        Ok(answers) if stream => streamed(&service, http, answers, include_usage, log).await,
+        Ok(answers) => whole(&service, http, answers, log).await,
+    };
+    if response.status().is_success()
+        && !ignored.is_empty()
+        && let Ok(list) = HeaderValue::from_str(&listed(&ignored))
+    {
+        response.headers_mut().insert(IGNORED_PARAMS, list);
+    }
+    response
+}
+
+/// Reads a request.
+async fn read(
+    service: &Service,
+    setup: &Setup,
+    body: Body,
+    log: &mut RequestLog,
+) -> Result<ChatRequest, Failure> {
+    dispatch::check(service)?;
+    let Read { bytes, share } = body::read(body, &setup.config.http, &service.bodies).await?;
+    log.hold(share);
+    let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes));
+    request.map_err(|unread| {
+        let route = unread.model.and_then(|model| setup.models.route(&model));
+        log.named(route.map(|route| route.label).unwrap_or_default());
+        unread.failure
+    })
+}
+
+/// The answer as a stream, whose status line waits for the first content or error.
+async fn streamed(
+    service: &Service,
+    http: &Http,
+    mut answers: Answers,
+    include_usage: bool,
+    log: RequestLog,
+) -> Response {
+    match first_event(http, &mut answers.choices).await {
+        Err(failure) => refuse(http, failure, log),
+        Ok(first) => {
+            let settings = stream::Settings::new(http, include_usage);
+            stream::response(answers, settings, first, log, service.processes.clone()).await
+        }
+    }
+}
+
+/// The answer in one piece: the folded stream.
+async fn whole(service: &Service, http: &Http, answers: Answers, mut log: RequestLog) -> Response {
+    let Answers {
+        head,
+        mut choices,
+        output,
+    } = answers;
+    match fold(&service.processes, &mut choices, &output, &mut log).await {
+        Err(failure) => refuse(http, failure, log),
+        Ok(answers) => {
+            let json = [(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )];
+            let usage = choices.usage();
+            let body = ascii_json::to_vec(&completion(&head, answers, usage.as_ref()));
+            log.finished(usage);
+            (json, body).into_response()
+        }
+    }
+}
+
+/// Names in a row, as many as fit into a header that every client can read.
+fn listed(names: &[String]) -> String {
+    /// The longest value of the header, in bytes.
+    const LIST_MAX: usize = 1024;
+    let mut list = String::new();
+    for name in names {
+        if list.len() + name.len() > LIST_MAX {
+            return list + ", ...";
+        }
+        if !list.is_empty() {
+            list += ", ";
+        }
+        list += name;
+    }
+    list
+}
+
+/// Holds the status line back until the first content or error, within bounds, so that a
+/// failure has its true status.
+async fn first_event(
+    http: &Http,
+    choices: &mut Choices,
+) -> Result<Option<(usize, Event)>, Failure> {
+    match tokio::time::timeout(http.hold, choices.next()).await {
+        Ok(Some((_, Event::Fail(failure)))) => Err(failure),
+        Ok(event) => Ok(event),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Puts all choices together.
+async fn fold(
+    processes: &Processes,
+    choices: &mut Choices,
+    output: &OutputSchema,
+    log: &mut RequestLog,
+) -> Result<Vec<Value>, Failure> {
+    let mut answers = Vec::new();
+    answers.resize_with(choices.len(), Answer::default);
+    let mut done = vec![Value::Null; choices.len()];
+    while let Some((index, event)) = choices.next().await {
+        match event {
+            Event::Delta(delta) => {
+                log.delta();
+                answers[index].push(delta);
+                if answers[index].size() > ANSWER_MAX {
+                    let message = format!("the answer is longer than {ANSWER_MAX} bytes");
+                    return Err(Failure::new(Kind::Backend, message));
+                }
+            }
+            Event::Finish(outcome) => {
+                let answer = std::mem::take(&mut answers[index]);
+                output
+                    .check(processes, &answer, outcome.finish_reason)
+                    .await?;
+                done[index] = choice(answer, index, outcome.finish_reason);
+            }
+            Event::Fail(failure) => return Err(failure),
+        }
+    }
+    Ok(done)
+}
+
+fn refuse(http: &Http, failure: Failure, mut log: RequestLog) -> Response {
+    let status = error::status(&failure, http.rate_limit_status);
+    log.failed(&failure, status.as_u16());
+    let mut response = failure.into_response();
+    response.extensions_mut().insert(Recorded);
+    response
+}

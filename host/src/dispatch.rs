@@ -1,0 +1,299 @@
+//! What happens to a request, in order: one list for every API, streaming or not.
+//!
+//! An API reads a request in its own words and renders what comes of it; everything between is here.
+
+pub(crate) mod answer;
+pub(crate) mod choices;
+pub(crate) mod output_schema;
+pub(crate) mod request_log;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::admission::{Caller, Permit, Shed};
+use crate::backends::Backend;
+use crate::config::{Config, KeyDigest};
+use crate::exchange::{Exchange, Order, no_process, not_opened};
+use crate::failure::{Failure, Kind, unix_now};
+use crate::guests::admission::Guest;
+use crate::guests::exchange::GuestExchange;
+use crate::guests::types;
+use crate::models::Route;
+use crate::pool::Pool;
+use crate::service::Service;
+use crate::setup::Setup;
+use crate::telemetry::names;
+use choices::{Choices, Source};
+use output_schema::OutputSchema;
+use request_log::RequestLog;
+
+/// A chat completion request of a sound shape.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The name that the client uses.
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+    /// How many answers.
+    pub(crate) choices: u32,
+    /// What is checked before an answer is called done.
+    pub(crate) output: OutputSchema,
+    /// Fields that are not honoured, sorted.
+    pub(crate) ignored: Vec<String>,
+    /// The request as JSON, for the adapter.
+    pub(crate) json: String,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calling {
+    /// Whose conversations may go on.
+    pub(crate) caller: Caller,
+    /// In whose queue the request waits.
+    pub(crate) queue: KeyDigest,
+}
+
+/// What answers a request: exchanges that run.
+pub(crate) struct Answers {
+    pub(crate) head: Head,
+    pub(crate) choices: Choices,
+    pub(crate) output: OutputSchema,
+}
+
+/// What an answer is called, whole or in pieces.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    /// The name that the client uses.
+    pub(crate) model: String,
+    /// Which adapter answered, as OpenAI names the configuration that its models run with.
+    pub(crate) fingerprint: String,
+}
+
+/// Turns a request away that comes while the service is being shut down, or that asks for what would
+/// only be ignored where the operator refuses that.
+///
+/// # Errors
+///
+/// Says why.
+pub(crate) fn check(service: &Service) -> Result<(), Failure> {
+    if service.is_draining() {
+        let message = "the service is being shut down: try again in a moment";
+        return Err(Failure::new(Kind::ShuttingDown, message));
+    }
+    Ok(())
+}
+
+/// Answers one request: from its words to exchanges that run, in the order of what each step costs.
+///
+/// # Errors
+///
+/// Says at which step it failed, and what to do about it.
+pub(crate) async fn dispatch(
+    service: &Service,
+    setup: &Setup,
+    calling: Calling,
+    mut request: Request,
+    log: &mut RequestLog,
+) -> Result<Answers, Failure> {
+    refuse_ignored(&request, &setup.config)?;
+    let route = setup.models.route(&request.model);
+    let route = route.ok_or_else(|| setup.models.unknown(&request.model))?;
+    log.routed(&route, &request);
+    let count = count(&request, &setup.config, &route.backend)?;
+    let permits = admit(&route.backend, calling.queue, count).await?;
+    let limit = route.backend.config.request_timeout;
+    request.output.prepare(&service.processes, limit).await?;
+    let guest = adapter(service, setup, &route.backend).await?;
+    log.pinned(guest.generation);
+    let head = Head::new(&request.model, &guest);
+    let (is_own, lane) = (guest.is_own(), &service.lane);
+    let start = Start::new(
+        service,
+        calling,
+        &head,
+        route,
+        guest,
+        permits,
+        request.json,
+        count,
+    );
+    let exchanges = match is_own {
+        true => start.run().await?,
+        false => lane.run(start.run()).await?,
+    };
+    log.started(exchanges.first().map_or("", Exchange::origin));
+    let place = |exchange| match is_own {
+        true => Some(Source::Here(Box::new(exchange))),
+        false => lane.take(exchange).map(Source::Apart),
+    };
+    Ok(Answers {
+        head,
+        choices: Choices::new(exchanges.into_iter().filter_map(place).collect()),
+        output: request.output,
+    })
+}
+
+/// Where the operator wants it so, a field that would only be ignored is refused.
+fn refuse_ignored(request: &Request, config: &Config) -> Result<(), Failure> {
+    match request.ignored.first() {
+        Some(param) if config.http.refuse_ignored => {
+            let message = format!("`{param}` is not supported, and `refuse_ignored_params` is set");
+            Err(Failure::new(Kind::UnsupportedParameter, message).with_param(param))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many exchanges a request needs, if it may have so many.
+fn count(request: &Request, config: &Config, backend: &Backend) -> Result<usize, Failure> {
+    let limits = [
+        (config.http.max_choices as usize, "max_choices"),
+        (backend.config.max_concurrent, "max_concurrent"),
+        (config.max_processes, "max_processes"),
+    ];
+    let count = request.choices as usize;
+    let exceeded = limits.into_iter().filter(|(limit, _)| count > *limit);
+    match exceeded.min_by_key(|(limit, _)| *limit) {
+        None => Ok(count),
+        Some((limit, setting)) => {
+            let message = format!("`n` may be at most {limit} (`{setting}`)");
+            Err(Failure::invalid("n", message))
+        }
+    }
+}
+
+/// Waits for so many places of a backend.
+async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Permit, Failure> {
+    let came = Instant::now();
+    let entered = backend.admission.enter(queue, count).await;
+    metrics::histogram!(names::QUEUE_WAIT, "backend" => backend.config.name.clone())
+        .record(came.elapsed());
+    entered.map_err(|shed: Shed| {
+        let failure = Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"));
+        failure.with_retry_after(shed.retry_after())
+    })
+}
+
+/// The guest that speaks a backend's protocol. One that is being compiled is waited for.
+async fn adapter(
+    service: &Service,
+    setup: &Setup,
+    backend: &Backend,
+) -> Result<Arc<Guest>, Failure> {
+    let name = &backend.config.adapter;
+    let deadline = Instant::now() + backend.config.queue_timeout;
+    if let Some(guest) = service.guests.find(name, deadline.into()).await {
+        return Ok(guest);
+    }
+    let set = service.guests.current();
+    let message = match set.rejected.get(name) {
+        Some(reason) => format!("the adapter `{name}` is not loaded: {reason}"),
+        None if set.pending.contains(name) => {
+            format!("the adapter `{name}` is still being compiled: try again later")
+        }
+        None => format!(
+            "the adapter `{name}` is not loaded: put it at {}",
+            setup.config.guest_file(name).display()
+        ),
+    };
+    Err(Failure::new(Kind::Guest, message).logged())
+}
+
+impl Head {
+    fn new(model: &str, guest: &Guest) -> Self {
+        Head {
+            id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
+            created: unix_now(),
+            model: model.to_owned(),
+            fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
+        }
+    }
+}
+
+/// All that it takes to start the exchanges of a request.
+struct Start {
+    pool: Arc<Pool>,
+    guest: Arc<Guest>,
+    context: types::Context,
+    request: String,
+    order: Order,
+    permits: Permit,
+    count: usize,
+}
+
+impl Start {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a step's result, and none belongs to another"
+    )]
+    fn new(
+        service: &Service,
+        calling: Calling,
+        head: &Head,
+        route: Route,
+        guest: Arc<Guest>,
+        permits: Permit,
+        request: String,
+        count: usize,
+    ) -> Self {
+        let patience = route.backend.config.queue_timeout;
+        let order = Order {
+            backend: route.backend,
+            model: route.model,
+            size: request.len(),
+            caller: calling.caller,
+            deadline: Instant::now() + patience,
+            is_probe: false,
+        };
+        Start {
+            pool: service.pool.clone(),
+            guest,
+            context: context(head, &order),
+            request,
+            order,
+            permits,
+            count,
+        }
+    }
+
+    /// Opens the exchanges, and takes a process for each.
+    async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
+        let open = |_| GuestExchange::open(self.guest.clone(), &self.context, &self.request);
+        let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
+        let order = self.order;
+        let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
+        // The adapter has its own copy, which will become several.
+        drop(self.request);
+        let busy = |error| no_process(&order.backend, error);
+        let _turn = match opened.len() {
+            1 => None,
+            _ => Some(self.pool.turn(order.deadline).await.map_err(busy)?),
+        };
+        let mut exchanges = Vec::with_capacity(opened.len());
+        for (guest, permit) in opened
+            .into_iter()
+            .zip(std::iter::from_fn(|| self.permits.split()))
+        {
+            exchanges.push(Exchange::begin(order.clone(), guest, &self.pool, permit).await?);
+        }
+        Ok(exchanges)
+    }
+}
+
+/// What an adapter is told of a request beside its words.
+fn context(head: &Head, order: &Order) -> types::Context {
+    let offer = order.backend.status.offer(&order.model);
+    types::Context {
+        id: head.id.clone(),
+        created: head.created,
+        model: order.model.clone(),
+        extra: json!({
+            "fetch_urls": order.backend.config.fetch_urls,
+            "resolved_model": offer.and_then(|offer| offer.resolved),
+        })
+        .to_string(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What the client may rely on in an answer, and what is therefore checked before the answer is
+//! called done: JSON by a schema, and arguments of functions that are `strict`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+
+use super::answer::Answer;
+use crate::failure::{Failure, Kind};
+use crate::guests::types::FinishReason;
+use crate::processes::{Processes, SpawnError};
+use crate::schema_check::{self, Unsound, Verdict};
+
+/// What an answer is checked against: schemas as text. They are compiled after the request was let
+/// in, by a process of its own.
+#[derive(Debug, Default)]
+pub(crate) struct OutputSchema {
+    /// The schema of its text.
+    pub(crate) content: Option<Schema>,
+    /// Its text is some JSON object.
+    pub(crate) is_object: bool,
+    /// The schemas of calls' arguments, by the function's name.
+    pub(crate) arguments: HashMap<String, Schema>,
+    /// How long a check may take, if `request_timeout` says so.
+    limit: Duration,
+}
+
+/// A `strict` schema.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    /// Where it stands in the request.
+    pub(crate) at: String,
+    pub(crate) text: String,
+}
+
+impl OutputSchema {
+    /// Whether there is nothing to check.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.content.is_none() && !self.is_object && self.arguments.is_empty()
+    }
+
+    /// Makes sure that all schemas can be compiled. `limit` is how long a check of the answer may take.
+    ///
+    /// # Errors
+    ///
+    /// Names the schema that cannot.
+    pub(crate) async fn prepare(
+        &mut self,
+        processes: &Processes,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        self.limit = limit;
+        let schemas: Vec<&Schema> = self.content.iter().chain(self.arguments.values()).collect();
+        if schemas.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<&str> = schemas.iter().map(|schema| &*schema.text).collect();
+        let refused = |at: &str, what: &str| {
+            Failure::invalid(at, format!("`{at}` cannot be `strict`: {what}"))
+        };
+        schema_check::compile(processes, &texts)
+            .await
+            .map_err(|unsound| match unsound {
+                Unsound::Schema(index, what) => {
+                    let at = schemas.get(index).map_or("tools", |schema| &schema.at);
+                    refused(at, &what)
+                }
+                Unsound::Costly => refused(
+                    &schemas[0].at,
+                    "the schemas of this request take too much to compile",
+                ),
+                Unsound::Broken(error) => not_checked(&error),
+            })
+    }
+
+    /// Checks an answer. One that was cut short, or withheld, is what it is.
+    ///
+    /// # Errors
+    ///
+    /// Says that the answer is not what the client relies on.
+    pub(crate) async fn check(
+        &self,
+        processes: &Processes,
+        answer: &Answer,
+        reason: FinishReason,
+    ) -> Result<(), Failure> {
+        match reason {
+            FinishReason::Length | FinishReason::ContentFilter => Ok(()),
+            FinishReason::Stop => {
+                let unfit =
+                    "the model's answer does not fit the schema of `response_format`: ask again";
+                let text = answer.text();
+                if self.is_object && !is_object(text) {
+                    return Err(schema_not_met(unfit.into()));
+                }
+                match &self.content {
+                    Some(schema) => self.fits(processes, schema, text, unfit.into()).await,
+                    None => Ok(()),
+                }
+            }
+            FinishReason::ToolCalls => {
+                for (name, arguments) in answer.calls() {
+                    if let Some(schema) = self.arguments.get(name) {
+                        let unfit = format!(
+                            "the arguments that the model gives to `{name}` do not fit the schema of its parameters: ask again"
+                        );
+                        self.fits(processes, schema, arguments, unfit).await?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn fits(
+        &self,
+        processes: &Processes,
+        schema: &Schema,
+        text: &str,
+        unfit: String,
+    ) -> Result<(), Failure> {
+        match schema_check::check(processes, &schema.text, text, self.limit).await {
+            Verdict::Fits => Ok(()),
+            Verdict::Unfit => Err(schema_not_met(unfit)),
+            Verdict::Costly(limit) => Err(schema_not_met(format!(
+                "to check the answer against `{}` takes more than {limit:?}, or more memory than it may: use simpler patterns and references, or leave out `strict`",
+                schema.at
+            ))),
+            Verdict::Broken(error) => Err(not_checked(&error)),
+        }
+    }
+}
+
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn schema_not_met(message: String) -> Failure {
+    let mut failure = Failure::new(Kind::Backend, message);
+    failure.code = Some("schema_not_met".into());
+    failure
+}
+
+fn not_checked(error: &SpawnError) -> Failure {
+    let message = "the schemas of the request could not be checked";
+    Failure::new(Kind::Internal, message)
+        .with_detail(error.to_string())
+        .logged()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_object_is_json() {
+        assert!(
+            is_object(" {\"a\":[1]} ") && !is_object("[1]") && !is_object("{") && !is_object("")
+        );
+    }
+}
