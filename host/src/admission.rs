@@ -4,9 +4,10 @@
 //! sends a hundred requests holds up his own, not those of others.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::config::KeyDigest;
@@ -161,7 +162,7 @@ impl Admission {
 
 impl Door {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Changes the state, and lets in whoever may enter then.

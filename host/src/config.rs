@@ -61,6 +61,16 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// A text that is not shown: it may be a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -154,7 +164,7 @@ pub struct Backend {
     /// The program: a path, or a name to look for on the `PATH`.
     pub command: String,
     /// Variables set for it.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, Secret)>,
     /// Variables passed on from the environment of this service.
     pub pass_env: Vec<String>,
     /// How its output is cut into pieces.

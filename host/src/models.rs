@@ -1,13 +1,14 @@
 //! Which backend serves which model.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::backends::Backend;
 use crate::config::{self, Config, closest};
 use crate::failure::{Failure, Kind};
 use crate::plain;
 use crate::profiles::is_model_name;
+use parking_lot::Mutex;
 
 /// The models, by the names that clients use.
 pub(crate) struct Models {
@@ -32,7 +33,7 @@ fn offered_label(name: &str) -> String {
     /// Names that the metrics know, in the life of the service.
     const LABELS_MAX: usize = 100;
     static LABELS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut labels = LABELS.lock();
     if labels.len() < LABELS_MAX {
         labels.insert(name.to_owned());
     }

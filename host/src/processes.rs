@@ -15,9 +15,10 @@ mod workdirs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -74,7 +75,7 @@ pub(crate) struct Reading {
 
 impl Slots {
     fn count(&self) -> MutexGuard<'_, SlotCount> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        self.count.lock()
     }
 
     /// Has there be as many as there shall be, as far as they are free; how many are left over.

@@ -1,10 +1,9 @@
 //! Requests that were turned away before they were read: by a key, a `Host`, a path or a method.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use parking_lot::Mutex;
 
 use crate::telemetry::names;
 
@@ -41,7 +40,7 @@ pub(super) fn note(id: &str, status: StatusCode, code: &str) {
 /// Whether another line may be logged; how many were left out since the last one.
 fn may_log() -> Option<u64> {
     static SECOND: Mutex<Option<Second>> = Mutex::new(None);
-    let mut second = SECOND.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut second = SECOND.lock();
     let now = Instant::now();
     let current = second.get_or_insert(Second {
         begun: now,

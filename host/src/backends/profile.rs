@@ -77,7 +77,7 @@ fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
     let configured = backend
         .env
         .iter()
-        .map(|(name, value)| (name.clone(), value.into()));
+        .map(|(name, value)| (name.clone(), OsString::from(&value.0)));
     let ours = backend
         .profile
         .env
@@ -103,7 +103,7 @@ pub(crate) fn shell_line(backend: &config::Backend, args: &[&str]) -> String {
         .env
         .iter()
         .filter(|(name, _)| places.contains(&&**name));
-    let assigned = places.map(|(name, value)| format!("{name}={}", quoted(value)));
+    let assigned = places.map(|(name, value)| format!("{name}={}", quoted(&value.0)));
     // A name is found by the shell as well; a path need not be on its PATH.
     let program = match backend.command.contains('/') {
         true => quoted(&backend.command),
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn the_hosts_variables_stand_last_and_win() {
         let mut backend = claude();
-        backend.env = vec![("A".into(), "1".into())];
+        backend.env = vec![("A".into(), config::Secret("1".into()))];
         let env = environment(&backend);
         let place = |name| env.iter().position(|(known, _)| known == name).unwrap();
         assert!(place("A") < place("CLAUDE_CODE_DISABLE_ATTACHMENTS"));

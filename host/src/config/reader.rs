@@ -291,24 +291,10 @@ fn nearest_size(value: &Value) -> Option<String> {
 
 /// The known word that differs from `typed` in at most two letters.
 pub(crate) fn closest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
-    let best = known.iter().min_by_key(|word| distance(typed, word))?;
-    (distance(typed, best) <= 2).then_some(*best)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    let best = known
+        .iter()
+        .min_by_key(|word| strsim::levenshtein(typed, word))?;
+    (strsim::levenshtein(typed, best) <= 2).then_some(*best)
 }
 
 #[cfg(test)]

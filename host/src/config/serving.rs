@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reader::Section;
-use super::{Backend, Framing, Model, Profile};
+use super::{Backend, Framing, Model, Profile, Secret};
 use crate::profiles::{PROFILES, Program, is_model_name};
 
 /// The backends that there are where none is configured, each with its profile.
@@ -78,7 +78,7 @@ fn backend(name: String, section: &mut Section) -> Backend {
     }
 }
 
-fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, String)> {
+fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, Secret)> {
     let env = section.environment("env").unwrap_or_default();
     for (variable, _) in &env {
         if profile.sets(variable) {
@@ -89,7 +89,9 @@ fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, String)
             );
         }
     }
-    env
+    env.into_iter()
+        .map(|(name, value)| (name, Secret(value)))
+        .collect()
 }
 
 fn warm_max_age(section: &mut Section) -> Duration {

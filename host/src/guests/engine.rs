@@ -1,5 +1,8 @@
 //! Compiles guests, and bounds what each of their calls may use.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::{HasSelf, Linker};
@@ -18,6 +21,11 @@ use crate::plain;
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK: Duration = Duration::from_millis(10);
+
+/// After so many ticks without a call the clock stands still, and looks only so often whether there is
+/// still an engine.
+const IDLE_TICKS: u32 = 100;
+const PARK: Duration = Duration::from_secs(10);
 
 /// How many times as long as it may run a call may take, on a machine that has little time for it.
 const DELAY_MOST: u32 = 4;
@@ -39,6 +47,7 @@ pub(crate) struct Engine {
     /// The same with WASI, for guests that an operator allows it.
     wasi_linker: Linker<State>,
     limits: GuestLimits,
+    clock: Arc<Clock>,
 }
 
 /// What the host keeps for one instance.
@@ -96,7 +105,7 @@ impl Engine {
             &limits, instances,
         )));
         let wasmtime = Wasmtime::new(&config)?;
-        tick(wasmtime.weak())?;
+        let clock = Clock::start(wasmtime.weak())?;
         let mut linker = Linker::new(&wasmtime);
         log::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let mut wasi_linker = linker.clone();
@@ -106,6 +115,7 @@ impl Engine {
             linker,
             wasi_linker,
             limits,
+            clock,
         })
     }
 
@@ -168,6 +178,7 @@ impl Engine {
         store.set_hostcall_fuel(output);
         store.data_mut().log_lines = LOG_LINES;
         store.data_mut().memory.refused = false;
+        let _running = self.clock.run();
         let may_block = large || store.data().wasi.is_some();
         let result = if may_block {
             blocking::run(|| call(store))
@@ -269,19 +280,77 @@ fn ticks(time: Duration) -> u64 {
     time.as_millis().div_ceil(TICK.as_millis()) as u64
 }
 
-/// The clock of guests. It is no task of the runtime, whose threads a guest may hold.
-fn tick(engine: EngineWeak) -> std::io::Result<()> {
-    let ticker = std::thread::Builder::new().name("guest-clock".into());
-    ticker.spawn(move || {
+/// The clock of guests. It is no task of the runtime, whose threads a guest may hold, and it stands still
+/// while no call runs, so that an idle service wakes nobody.
+struct Clock {
+    /// Calls that run.
+    running: AtomicUsize,
+    stands: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// A call that runs, until this is dropped.
+struct Running<'a>(&'a Clock);
+
+impl Clock {
+    fn start(engine: EngineWeak) -> std::io::Result<Arc<Self>> {
+        let clock = Arc::new(Clock {
+            running: AtomicUsize::new(0),
+            stands: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        let ticker = std::thread::Builder::new().name("guest-clock".into());
+        let handle = ticker.spawn({
+            let clock = Arc::downgrade(&clock);
+            move || Clock::tick(&clock, &engine)
+        })?;
+        let _ = clock.thread.set(handle.thread().clone());
+        Ok(clock)
+    }
+
+    /// Ticks as long as there is an engine.
+    fn tick(clock: &Weak<Clock>, engine: &EngineWeak) {
+        let mut idle = 0;
         loop {
             std::thread::sleep(TICK);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => return,
+            let (Some(clock), Some(engine)) = (clock.upgrade(), engine.upgrade()) else {
+                return;
+            };
+            engine.increment_epoch();
+            idle = match clock.running.load(Ordering::SeqCst) {
+                0 => idle + 1,
+                _ => 0,
+            };
+            if idle < IDLE_TICKS {
+                continue;
             }
+            drop(engine);
+            clock.stands.store(true, Ordering::SeqCst);
+            // A call that began before that was said did not wake this thread.
+            while clock.running.load(Ordering::SeqCst) == 0 && Arc::strong_count(&clock) > 1 {
+                std::thread::park_timeout(PARK);
+            }
+            clock.stands.store(false, Ordering::SeqCst);
+            idle = 0;
         }
-    })?;
-    Ok(())
+    }
+
+    /// A call begins.
+    fn run(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.stands.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+        Running(self)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl ResourceLimiter for Memory {
@@ -384,5 +453,21 @@ mod tests {
             ..Time::default()
         };
         assert!(time.is_up().is_err());
+    }
+
+    #[test]
+    fn the_clock_stands_still_while_no_call_runs_and_goes_on_with_the_next() {
+        let engine = Engine::new(GuestLimits::default(), 1).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !engine.clock.stands.load(Ordering::SeqCst) {
+            assert!(Instant::now() < deadline, "it does not stand still");
+            std::thread::sleep(TICK);
+        }
+        let running = engine.clock.run();
+        while engine.clock.stands.load(Ordering::SeqCst) {
+            assert!(Instant::now() < deadline, "it does not go on");
+            std::thread::sleep(TICK);
+        }
+        drop(running);
     }
 }

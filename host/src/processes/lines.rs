@@ -58,7 +58,7 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
         if self.reading.framing == Framing::Bytes {
             return (!self.buffer.is_empty()).then(|| Piece::Whole(self.buffer.split().freeze()));
         }
-        match memchr(&self.buffer[self.searched..]) {
+        match memchr::memchr(b'\n', &self.buffer[self.searched..]) {
             Some(at) => {
                 let line = self.buffer.split_to(self.searched + at).freeze();
                 self.buffer.advance(1);
@@ -122,10 +122,6 @@ impl<R: AsFd> Pieces<R> {
         }
         false
     }
-}
-
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|b| *b == b'\n')
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::proc::Stat;
@@ -78,7 +79,7 @@ impl Marks {
     }
 
     fn live<T>(&self, look: impl FnOnce(&mut BTreeSet<u64>) -> T) -> T {
-        look(&mut self.0.live.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.live.lock())
     }
 
     /// Ends what this service's processes left behind when they ended, and what services left
@@ -144,7 +145,7 @@ pub(super) fn end_adopted(own: impl Fn() -> BTreeSet<i32>) {
 /// Children that this program starts beside the command lines, such as its compilers.
 fn helpers<T>(look: impl FnOnce(&mut BTreeSet<i32>) -> T) -> T {
     static HELPERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-    look(&mut HELPERS.lock().unwrap_or_else(PoisonError::into_inner))
+    look(&mut HELPERS.lock())
 }
 
 /// A child that is no stray, until this is dropped.

@@ -9,10 +9,11 @@ use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 
 use super::{strays, workdirs};
@@ -65,22 +66,19 @@ impl Warden {
 
     /// Replaces the warden if it is gone.
     pub(super) fn look_after(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tell("");
+        self.0.lock().tell("");
     }
 
     /// The service's own children that are processes' leaders, and the warden itself.
     pub(super) fn children(&self) -> BTreeSet<i32> {
-        let post = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let post = self.0.lock();
         let warden = post.child.id().cast_signed();
         post.groups.iter().copied().chain([warden]).collect()
     }
 
     pub(super) fn register(&self, leader: Pid) -> Registration {
         let group = leader.as_raw_nonzero().get();
-        let mut post = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut post = self.0.lock();
         post.groups.insert(group);
         post.tell(&format!("+{group}"));
         Registration {
@@ -94,7 +92,7 @@ impl Registration {
     /// Tells the warden that nothing is left of the group. A registration that is dropped
     /// instead stays with the warden, which ends the group when this service is gone.
     pub(super) fn release(self) {
-        let mut post = self.warden.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut post = self.warden.lock();
         post.groups.remove(&self.group);
         post.tell(&format!("-{}", self.group));
     }
