@@ -1,6 +1,6 @@
 //! Lets as many requests through as a backend takes at once, and a bounded queue wait.
 //!
-//! Callers with different keys, or without any but told apart otherwise, wait in lines of their own, which are served in turn: whoever
+//! Callers with different keys, or without any but told apart otherwise, wait in queues of their own, which are served in turn: whoever
 //! sends a hundred requests holds up his own, not those of others.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ const RETRY_MOST: Duration = Duration::from_secs(600);
 const RETRY_UNKNOWN: Duration = Duration::from_secs(5);
 
 /// How much of the mean time that a place is held the last one counts for.
-const RECENT: f64 = 0.2;
+const SMOOTHING: f64 = 0.2;
 
 /// Who calls: the digest of his key, or nobody in particular.
 pub(crate) type Caller = Option<KeyDigest>;
@@ -34,24 +34,24 @@ pub(crate) struct Limits {
     pub(crate) patience: Duration,
 }
 
-/// The door of one backend.
-pub(crate) struct Admission(Arc<Door>);
+/// The shared of one backend.
+pub(crate) struct Admission(Arc<Shared>);
 
-struct Door(Mutex<State>);
+struct Shared(Mutex<State>);
 
 struct State {
     limits: Limits,
     /// Places that are taken; more than there are, if their number was lowered since.
     taken: usize,
     /// Those who wait, by caller; the first line is served next. No line is empty.
-    lines: VecDeque<Line>,
+    queues: VecDeque<CallerQueue>,
     /// Numbers those who wait.
     tickets: u64,
     /// How long a place is held, in seconds, if any was given back yet.
     mean_hold: Option<f64>,
 }
 
-struct Line {
+struct CallerQueue {
     caller: KeyDigest,
     waiting: VecDeque<Waiting>,
 }
@@ -64,7 +64,7 @@ struct Waiting {
 
 /// Places at a backend, free again when this is dropped.
 pub(crate) struct Permit {
-    door: Arc<Door>,
+    shared: Arc<Shared>,
     count: usize,
     since: Instant,
 }
@@ -99,10 +99,10 @@ impl Shed {
 
 impl Admission {
     pub(crate) fn new(limits: Limits) -> Self {
-        Admission(Arc::new(Door(Mutex::new(State {
+        Admission(Arc::new(Shared(Mutex::new(State {
             limits,
             taken: 0,
-            lines: VecDeque::new(),
+            queues: VecDeque::new(),
             tickets: 0,
             mean_hold: None,
         }))))
@@ -118,7 +118,7 @@ impl Admission {
     pub(crate) async fn enter(&self, caller: KeyDigest, count: usize) -> Result<Permit, Shed> {
         let (ticket, answer, patience) = {
             let mut state = self.0.state();
-            if state.lines.is_empty() && state.has_room(count) {
+            if state.queues.is_empty() && state.has_room(count) {
                 state.taken += count;
                 return Ok(Permit::new(&self.0, count));
             }
@@ -127,7 +127,7 @@ impl Admission {
             (ticket, answer, state.limits.patience)
         };
         let _leaves = Leaves {
-            door: &self.0,
+            shared: &self.0,
             ticket,
         };
         match tokio::time::timeout(patience, answer).await {
@@ -142,7 +142,7 @@ impl Admission {
     /// A place, if there is one and nobody waits for it.
     pub(crate) fn try_enter(&self) -> Option<Permit> {
         let mut state = self.0.state();
-        if !state.lines.is_empty() || !state.has_room(1) {
+        if !state.queues.is_empty() || !state.has_room(1) {
             return None;
         }
         state.taken += 1;
@@ -160,7 +160,7 @@ impl Admission {
     }
 }
 
-impl Door {
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
@@ -187,7 +187,7 @@ impl State {
     }
 
     fn waiting(&self) -> usize {
-        self.lines.iter().map(|line| line.waiting.len()).sum()
+        self.queues.iter().map(|line| line.waiting.len()).sum()
     }
 
     /// Puts a caller at the end of his line. If all places of the queue are taken, the last one of
@@ -205,9 +205,9 @@ impl State {
         };
         if waiting >= self.limits.queue {
             let mine = self
-                .line(&caller)
-                .map_or(0, |at| self.lines[at].waiting.len());
-            let longest = self.lines.iter_mut().max_by_key(|line| line.waiting.len());
+                .queue_of(&caller)
+                .map_or(0, |at| self.queues[at].waiting.len());
+            let longest = self.queues.iter_mut().max_by_key(|line| line.waiting.len());
             match longest.filter(|line| line.waiting.len() > mine + 1) {
                 Some(line) => {
                     let last = line.waiting.pop_back();
@@ -223,9 +223,9 @@ impl State {
             count,
             answer,
         };
-        match self.line(&caller) {
-            Some(at) => self.lines[at].waiting.push_back(waiting),
-            None => self.lines.push_back(Line {
+        match self.queue_of(&caller) {
+            Some(at) => self.queues[at].waiting.push_back(waiting),
+            None => self.queues.push_back(CallerQueue {
                 caller,
                 waiting: VecDeque::from([waiting]),
             }),
@@ -233,37 +233,37 @@ impl State {
         Ok(ticket)
     }
 
-    fn line(&self, caller: &KeyDigest) -> Option<usize> {
-        self.lines.iter().position(|line| line.caller == *caller)
+    fn queue_of(&self, caller: &KeyDigest) -> Option<usize> {
+        self.queues.iter().position(|line| line.caller == *caller)
     }
 
     /// Whoever enters next, if there is room for him.
     fn next(&mut self) -> Option<Waiting> {
-        let count = self.lines.front()?.waiting.front()?.count;
+        let count = self.queues.front()?.waiting.front()?.count;
         if !self.has_room(count) {
             return None;
         }
-        let mut line = self.lines.pop_front()?;
+        let mut line = self.queues.pop_front()?;
         let next = line.waiting.pop_front()?;
         if !line.waiting.is_empty() {
-            self.lines.push_back(line);
+            self.queues.push_back(line);
         }
         self.taken += next.count;
         Some(next)
     }
 
     fn leave(&mut self, ticket: u64) {
-        for line in &mut self.lines {
+        for line in &mut self.queues {
             line.waiting.retain(|waiting| waiting.ticket != ticket);
         }
-        self.lines.retain(|line| !line.waiting.is_empty());
+        self.queues.retain(|line| !line.waiting.is_empty());
     }
 
     fn give_back(&mut self, count: usize, held: Duration) {
         self.taken = self.taken.saturating_sub(count);
         let held = held.as_secs_f64();
         let mean = self.mean_hold.unwrap_or(held);
-        self.mean_hold = Some(mean + (held - mean) * RECENT);
+        self.mean_hold = Some(mean + (held - mean) * SMOOTHING);
     }
 
     /// How long it should take until so many more are through, as things have gone so far.
@@ -278,9 +278,9 @@ impl State {
 }
 
 impl Permit {
-    fn new(door: &Arc<Door>, count: usize) -> Self {
+    fn new(shared: &Arc<Shared>, count: usize) -> Self {
         Permit {
-            door: door.clone(),
+            shared: shared.clone(),
             count,
             since: Instant::now(),
         }
@@ -290,7 +290,7 @@ impl Permit {
     pub(crate) fn split(&mut self) -> Option<Permit> {
         self.count = self.count.checked_sub(1)?;
         Some(Permit {
-            door: self.door.clone(),
+            shared: self.shared.clone(),
             count: 1,
             since: self.since,
         })
@@ -301,21 +301,22 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if self.count > 0 {
             let held = self.since.elapsed();
-            self.door.change(|state| state.give_back(self.count, held));
+            self.shared
+                .change(|state| state.give_back(self.count, held));
         }
     }
 }
 
 /// Takes whoever stops waiting out of his line.
 struct Leaves<'a> {
-    door: &'a Arc<Door>,
+    shared: &'a Arc<Shared>,
     ticket: u64,
 }
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         // The one behind may have waited for fewer places.
-        self.door.change(|state| state.leave(self.ticket));
+        self.shared.change(|state| state.leave(self.ticket));
     }
 }
 
@@ -323,7 +324,7 @@ impl Drop for Leaves<'_> {
 mod tests {
     use super::*;
 
-    fn door(places: usize, queue: usize, patience: Duration) -> Arc<Admission> {
+    fn shared(places: usize, queue: usize, patience: Duration) -> Arc<Admission> {
         Arc::new(Admission::new(Limits {
             places,
             queue,
@@ -331,14 +332,14 @@ mod tests {
         }))
     }
 
-    /// Has a caller come to the door, and wait there.
+    /// Has a caller come to the shared, and wait there.
     async fn waits(
-        door: &Arc<Admission>,
+        shared: &Arc<Admission>,
         caller: KeyDigest,
     ) -> tokio::task::JoinHandle<Result<Permit, Shed>> {
         let waiting = tokio::spawn({
-            let door = door.clone();
-            async move { door.enter(caller, 1).await }
+            let shared = shared.clone();
+            async move { shared.enter(caller, 1).await }
         });
         tokio::task::yield_now().await;
         waiting
@@ -349,67 +350,68 @@ mod tests {
 
     #[tokio::test]
     async fn one_enters_one_waits_and_the_third_is_shed() {
-        let door = door(1, 1, LONG);
-        let first = door.enter(NOBODY, 1).await.unwrap();
-        let waiting = waits(&door, NOBODY).await;
-        let shed = door.enter(NOBODY, 1).await;
+        let shared = shared(1, 1, LONG);
+        let first = shared.enter(NOBODY, 1).await.unwrap();
+        let waiting = waits(&shared, NOBODY).await;
+        let shed = shared.enter(NOBODY, 1).await;
         assert!(matches!(shed, Err(Shed::QueueFull { waiting: 1, .. })));
         drop(first);
         let second = waiting.await.unwrap().unwrap();
-        assert_eq!((door.in_flight(), door.queued()), (1, 0));
+        assert_eq!((shared.in_flight(), shared.queued()), (1, 0));
         drop(second);
-        drop(door.enter(NOBODY, 1).await.unwrap());
-        assert_eq!(door.in_flight(), 0);
+        drop(shared.enter(NOBODY, 1).await.unwrap());
+        assert_eq!(shared.in_flight(), 0);
     }
 
     #[tokio::test]
     async fn nobody_waits_longer_than_allowed() {
-        let door = door(1, 1, Duration::from_millis(1));
-        let _first = door.enter(NOBODY, 1).await.unwrap();
+        let shared = shared(1, 1, Duration::from_millis(1));
+        let _first = shared.enter(NOBODY, 1).await.unwrap();
         assert!(matches!(
-            door.enter(NOBODY, 1).await,
+            shared.enter(NOBODY, 1).await,
             Err(Shed::Waited { .. })
         ));
-        assert_eq!(door.queued(), 0);
+        assert_eq!(shared.queued(), 0);
     }
 
     #[tokio::test]
     async fn whoever_leaves_the_queue_frees_its_place() {
-        let door = door(1, 1, LONG);
-        let _first = door.enter(NOBODY, 1).await.unwrap();
+        let shared = shared(1, 1, LONG);
+        let _first = shared.enter(NOBODY, 1).await.unwrap();
         for _ in 0..3 {
-            let waits = tokio::time::timeout(Duration::from_millis(1), door.enter(NOBODY, 1)).await;
+            let waits =
+                tokio::time::timeout(Duration::from_millis(1), shared.enter(NOBODY, 1)).await;
             assert!(waits.is_err(), "it was let through or shed");
         }
     }
 
     #[tokio::test]
     async fn several_places_are_taken_at_once_and_given_back_one_by_one() {
-        let door = door(2, 1, LONG);
-        let mut both = door.enter(NOBODY, 2).await.unwrap();
+        let shared = shared(2, 1, LONG);
+        let mut both = shared.enter(NOBODY, 2).await.unwrap();
         let (one, other) = (both.split().unwrap(), both.split().unwrap());
         assert!(both.split().is_none());
         drop((one, both));
-        assert_eq!(door.in_flight(), 1);
+        assert_eq!(shared.in_flight(), 1);
         drop(other);
-        assert_eq!(door.in_flight(), 0);
+        assert_eq!(shared.in_flight(), 0);
     }
 
     #[tokio::test]
     async fn callers_take_turns_whoever_came_in_crowds() {
-        let door = door(1, 4, LONG);
+        let shared = shared(1, 4, LONG);
         let (crowd, single) = ([1; 32], [2; 32]);
-        let first = door.enter(crowd, 1).await.unwrap();
+        let first = shared.enter(crowd, 1).await.unwrap();
         let mut crowds = Vec::new();
         for _ in 0..4 {
-            crowds.push(waits(&door, crowd).await);
+            crowds.push(waits(&shared, crowd).await);
         }
         // The queue is full, of one caller: the last of his makes room.
-        let other = waits(&door, single).await;
+        let other = waits(&shared, single).await;
         let shed = crowds.pop().unwrap().await.unwrap();
         assert!(matches!(shed, Err(Shed::QueueFull { .. })));
         assert!(matches!(
-            door.enter(crowd, 1).await,
+            shared.enter(crowd, 1).await,
             Err(Shed::QueueFull { .. })
         ));
         drop(first);
@@ -420,35 +422,35 @@ mod tests {
 
     #[tokio::test]
     async fn what_to_wait_is_what_it_should_take() {
-        let door = door(2, 0, LONG);
-        let mut both = door.enter(NOBODY, 2).await.unwrap();
-        let retry = door.enter(NOBODY, 1).await.err().unwrap().retry_after();
+        let shared = shared(2, 0, LONG);
+        let mut both = shared.enter(NOBODY, 2).await.unwrap();
+        let retry = shared.enter(NOBODY, 1).await.err().unwrap().retry_after();
         assert_eq!(retry, RETRY_UNKNOWN);
         both.since -= Duration::from_secs(40);
         drop(both.split());
-        let retry = door.enter(NOBODY, 2).await.err().unwrap().retry_after();
+        let retry = shared.enter(NOBODY, 2).await.err().unwrap().retry_after();
         assert_eq!(retry.as_secs(), 40, "two more, of two at once");
     }
 
     #[tokio::test]
     async fn limits_can_be_changed_while_some_wait() {
-        let door = door(1, 2, LONG);
-        let first = door.enter(NOBODY, 1).await.unwrap();
-        let waiting = waits(&door, NOBODY).await;
+        let shared = shared(1, 2, LONG);
+        let first = shared.enter(NOBODY, 1).await.unwrap();
+        let waiting = waits(&shared, NOBODY).await;
         let limits = |places| Limits {
             places,
             queue: 0,
             patience: LONG,
         };
-        door.limit(limits(2));
+        shared.limit(limits(2));
         let second = waiting.await.unwrap().unwrap();
-        door.limit(limits(1));
+        shared.limit(limits(1));
         drop(first);
         assert!(
-            door.enter(NOBODY, 1).await.is_err(),
+            shared.enter(NOBODY, 1).await.is_err(),
             "one place, and it is taken"
         );
         drop(second);
-        assert!(door.enter(NOBODY, 1).await.is_ok());
+        assert!(shared.enter(NOBODY, 1).await.is_ok());
     }
 }

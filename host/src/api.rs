@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a request reached this service, known from the socket it came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum Transport {
     /// Through TCP, where web pages can come from.
     Tcp,
     /// Through a Unix socket, whose file's permissions say who may come.
@@ -35,7 +35,7 @@ pub(crate) enum Door {
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
-    pub(crate) door: Door,
+    pub(crate) transport: Transport,
     /// Its address, where it came through TCP.
     pub(crate) address: Option<IpAddr>,
 }
@@ -79,7 +79,8 @@ async fn identify(
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let is_recorded = response.extensions().get::<Recorded>().is_some();
-        response = openai::error::response(&failure, service.setup().config.http.rate_limit_status);
+        response =
+            openai::error::response(&failure, service.snapshot().config.http.rate_limit_status);
         if !is_recorded {
             turned_away::note(&id, response.status(), failure.log_code());
         }

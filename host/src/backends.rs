@@ -1,10 +1,10 @@
 //! The command lines that answer, each with its door, its guard and what is known of its state.
 
 mod account;
-mod guard;
+pub(crate) mod command_line;
 pub(crate) mod launch;
-pub(crate) mod profile;
 pub(crate) mod status;
+mod stdin_guard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::admission::{Admission, Limits};
 use crate::config;
 use crate::processes::Reading;
-use guard::Guard;
+use command_line::BadPlaceholder;
 use launch::Launch;
-use profile::BadPlaceholder;
 use status::{Health, Status};
+use stdin_guard::Guard;
 
 /// A backend as it runs.
 pub(crate) struct Backend {
@@ -91,7 +91,7 @@ impl Backend {
 
     /// How a person logs in, in the shell of this service's user.
     pub(crate) fn login_line(&self) -> String {
-        profile::shell_line(&self.config, self.config.profile.login)
+        command_line::shell_line(&self.config, self.config.profile.login)
     }
 
     /// What to do about its state, as commands for the shell of this service's user.
@@ -114,7 +114,7 @@ impl Backend {
         model: &str,
         options: &[(String, String)],
     ) -> Result<Arc<Launch>, BadPlaceholder> {
-        let line = profile::exchange(&self.config, model, options)?;
+        let line = command_line::exchange(&self.config, model, options)?;
         Ok(Arc::new(Launch {
             backend: self.config.name.clone(),
             revision: self.revision,
@@ -128,7 +128,7 @@ impl Backend {
     }
 
     /// The line to write to standard input for what a guest wants to be written.
-    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, guard::Refusal> {
+    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, stdin_guard::Refusal> {
         self.guard.seal(bytes)
     }
 }

@@ -4,7 +4,7 @@
 //! one by one. Only `[backends]` replaces the built-in ones as a whole.
 
 mod reader;
-mod sections;
+mod root;
 mod serving;
 
 use std::io::Read;
@@ -346,7 +346,7 @@ impl Config {
             })?;
         let problems = Problems::default();
         let mut root = Section::new("", table, &problems);
-        let mut config = sections::read(&mut root, source, overrides);
+        let mut config = root::read(&mut root, source, overrides);
         root.finish();
         config.warnings = problems.take_warnings();
         let problems = problems.into_lines();

@@ -17,13 +17,13 @@ use crate::backends::Backend;
 use crate::config::{Config, KeyDigest};
 use crate::exchange::{Exchange, Order, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
-use crate::guests::admission::Guest;
-use crate::guests::exchange::GuestExchange;
+use crate::guests::adapter::AdapterSession;
+use crate::guests::admit::Guest;
 use crate::guests::types;
 use crate::models::Route;
 use crate::pool::Pool;
+use crate::runtime::Snapshot;
 use crate::service::Service;
-use crate::setup::Setup;
 use crate::telemetry::names;
 use choices::{Choices, Source};
 use output_schema::OutputSchema;
@@ -93,20 +93,20 @@ pub(crate) fn check(service: &Service) -> Result<(), Failure> {
 /// Says at which step it failed, and what to do about it.
 pub(crate) async fn dispatch(
     service: &Service,
-    setup: &Setup,
+    snapshot: &Snapshot,
     calling: Calling,
     mut request: Request,
     log: &mut RequestLog,
 ) -> Result<Answers, Failure> {
-    refuse_ignored(&request, &setup.config)?;
-    let route = setup.models.route(&request.model);
-    let route = route.ok_or_else(|| setup.models.unknown(&request.model))?;
+    refuse_ignored(&request, &snapshot.config)?;
+    let route = snapshot.models.route(&request.model);
+    let route = route.ok_or_else(|| snapshot.models.unknown(&request.model))?;
     log.routed(&route, &request);
-    let count = count(&request, &setup.config, &route.backend)?;
+    let count = count(&request, &snapshot.config, &route.backend)?;
     let permits = admit(&route.backend, calling.queue, count).await?;
     let limit = route.backend.config.request_timeout;
     request.output.prepare(&service.processes, limit).await?;
-    let guest = adapter(service, setup, &route.backend).await?;
+    let guest = adapter(service, snapshot, &route.backend).await?;
     log.pinned(guest.generation);
     let head = Head::new(&request.model, &guest);
     let (is_own, lane) = (guest.is_own(), &service.lane);
@@ -180,7 +180,7 @@ async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Perm
 /// The guest that speaks a backend's protocol. One that is being compiled is waited for.
 async fn adapter(
     service: &Service,
-    setup: &Setup,
+    snapshot: &Snapshot,
     backend: &Backend,
 ) -> Result<Arc<Guest>, Failure> {
     let name = &backend.config.adapter;
@@ -196,7 +196,7 @@ async fn adapter(
         }
         None => format!(
             "the adapter `{name}` is not loaded: put it at {}",
-            setup.config.guest_file(name).display()
+            snapshot.config.guest_file(name).display()
         ),
     };
     Err(Failure::new(Kind::Guest, message).logged())
@@ -261,7 +261,7 @@ impl Start {
 
     /// Opens the exchanges, and takes a process for each.
     async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
-        let open = |_| GuestExchange::open(self.guest.clone(), &self.context, &self.request);
+        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.request);
         let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
         let order = self.order;
         let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;

@@ -8,9 +8,9 @@
 //! Whoever holds an [`Exchange`] holds everything that the request owns; dropping it ends the
 //! process and frees the place.
 
-mod clock;
 mod failures;
-mod seat;
+mod lease;
+mod timeouts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::backends::Backend;
 use crate::backends::status::Reporter;
 use crate::blocking;
 use crate::failure::{Failure, Kind};
+use crate::guests::adapter::AdapterSession;
 use crate::guests::contract::adapter::Effect;
-use crate::guests::exchange::GuestExchange;
 use crate::guests::{GuestError, types};
 use crate::pool::Pool;
 use crate::processes::Output;
-use clock::Clock;
 use failures::{api_failure, guest_failure};
 pub(crate) use failures::{no_process, not_opened};
-use seat::{Next, Seat};
+use lease::{Lease, Next};
+use timeouts::Timeouts;
 
 /// What an adapter may write beside four times the request's size, in bytes: the frame of its
 /// messages. Four times, because it may escape each character that the client did not.
@@ -60,9 +60,9 @@ pub(crate) struct Order {
 /// A request being answered.
 pub(crate) struct Exchange {
     order: Order,
-    guest: GuestExchange,
-    seat: Seat,
-    clock: Clock,
+    guest: AdapterSession,
+    lease: Lease,
+    timeouts: Timeouts,
     events: VecDeque<Event>,
     write_budget: usize,
     /// Bytes of the answer so far.
@@ -90,17 +90,17 @@ impl Exchange {
     /// Takes a process for an exchange that the adapter opened, and says the first words.
     pub(crate) async fn begin(
         order: Order,
-        mut guest: GuestExchange,
+        mut guest: AdapterSession,
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<Self, Failure> {
-        let (seat, memo) = Seat::take(&order, &mut guest, pool, permit).await?;
+        let (lease, memo) = Lease::take(&order, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
-            clock: Clock::new(&order.backend.config),
+            timeouts: Timeouts::new(&order.backend.config),
             write_budget: write_budget(order.size),
             order,
             guest,
-            seat,
+            lease,
             events: VecDeque::new(),
             answered: 0,
             answering: false,
@@ -119,12 +119,12 @@ impl Exchange {
 
     /// Where its process came from.
     pub(crate) fn origin(&self) -> &'static str {
-        self.seat.origin()
+        self.lease.origin()
     }
 
     /// What comes next. After an end there is nothing more to ask for.
     pub(crate) async fn next(&mut self) -> Event {
-        self.clock.run();
+        self.timeouts.run();
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
@@ -134,14 +134,14 @@ impl Exchange {
             }
             // A backend that never pauses must starve neither its timeouts nor the other tasks.
             tokio::task::consume_budget().await;
-            let limit = self.clock.next(self.answering);
+            let limit = self.timeouts.next(self.answering);
             if Instant::now() >= limit.at {
-                self.fail(limit.failure(self.seat.stderr_tail()));
+                self.fail(limit.failure(self.lease.stderr_tail()));
                 continue;
             }
             tokio::select! {
                 biased;
-                next = self.seat.next() => {
+                next = self.lease.next() => {
                     let begun = Instant::now();
                     match next {
                         Ok(Next::Output(output)) => self.handle(&output),
@@ -161,7 +161,7 @@ impl Exchange {
     /// Another process took the place of one that ended before it said anything.
     fn start_again(&mut self) {
         self.write_budget = write_budget(self.order.size);
-        self.clock.restart();
+        self.timeouts.restart();
         let effects = self.guest.start(self.order.size);
         self.apply(effects);
     }
@@ -169,7 +169,7 @@ impl Exchange {
     fn handle(&mut self, output: &Output) {
         let effects = match output {
             Output::Piece(piece) => {
-                self.clock.heard();
+                self.timeouts.heard();
                 // Once it answers, nothing of the conversation is left to be written.
                 let to_write = if self.answering { 0 } else { self.order.size };
                 self.guest.output(piece, to_write)
@@ -181,7 +181,7 @@ impl Exchange {
                 return self.fail(Failure::new(Kind::Backend, message).logged());
             }
             Output::Exited(status) => {
-                let stderr = self.seat.stderr_tail();
+                let stderr = self.lease.stderr_tail();
                 let effects = self.guest.exit(*status, &stderr);
                 self.apply(effects);
                 if !self.over {
@@ -219,14 +219,14 @@ impl Exchange {
                 })?;
                 let line = blocking::run_on(bytes.len(), || backend.seal(bytes))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
-                self.seat.write(line);
+                self.lease.write(line);
             }
-            Effect::CloseInput => self.seat.close_input(),
+            Effect::CloseInput => self.lease.close_input(),
             Effect::Emit(delta) => {
                 self.check_delta(&delta)?;
                 self.answering = true;
                 self.answered += size(&delta);
-                self.seat.answers();
+                self.lease.answers();
                 self.events.push_back(Event::Delta(delta));
             }
             Effect::Report(report) => {
@@ -247,7 +247,7 @@ impl Exchange {
                         .replace("`claude auth login`", &format!("`{login}`"));
                 }
                 if failure.kind == Kind::Backend {
-                    failure = failure.with_stderr(self.seat.stderr_tail());
+                    failure = failure.with_stderr(self.lease.stderr_tail());
                 }
                 self.fail(failure);
             }
@@ -260,7 +260,7 @@ impl Exchange {
         self.over = true;
         self.order.backend.status.answered();
         match outcome.finish_reason {
-            Length | ContentFilter => self.seat.end_at_once(),
+            Length | ContentFilter => self.lease.end_at_once(),
             Stop => self.may_go_on = true,
             _ => {}
         }
@@ -272,7 +272,7 @@ impl Exchange {
     pub(crate) fn park(mut self) {
         if self.may_go_on {
             let size = self.order.size.saturating_add(self.answered);
-            self.seat.keep(&mut self.guest, size, self.order.caller);
+            self.lease.keep(&mut self.guest, size, self.order.caller);
         }
     }
 
@@ -307,7 +307,7 @@ impl Exchange {
     /// Ends the exchange. What was not yet asked for is still given before.
     fn fail(&mut self, failure: Failure) {
         self.over = true;
-        self.seat.failed(failure.kind);
+        self.lease.failed(failure.kind);
         self.order.backend.status.failed(failure.kind);
         self.events.retain(|event| matches!(event, Event::Delta(_)));
         self.events.push_back(Event::Fail(failure));

@@ -1,16 +1,16 @@
 //! Hosts the guests: the only place that knows WebAssembly.
 //!
-//! [`engine`] compiles and bounds, [`admission`] decides whether a component may serve,
+//! [`engine`] compiles and bounds, [`admit`] decides whether a component may serve,
 //! [`folder`] finds components, [`loader`] renews the set that serves, which [`registry`] holds,
 //! [`compile`] compiles files in a process of their own, [`last_good`] keeps what was admitted, and
-//! [`exchange`] calls an adapter for one request.
+//! [`adapter`] calls an adapter for one request.
 
-pub(crate) mod admission;
+pub(crate) mod adapter;
+pub(crate) mod admit;
 pub(crate) mod cache;
 pub mod compile;
 pub(crate) mod contract;
 pub(crate) mod engine;
-pub(crate) mod exchange;
 pub(crate) mod folder;
 mod last_good;
 mod loader;

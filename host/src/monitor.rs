@@ -14,12 +14,12 @@ use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
-use crate::guests::exchange::GuestExchange;
+use crate::guests::adapter::AdapterSession;
 use crate::guests::{Guests, types};
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::processes::Processes;
-use crate::setup::Setups;
+use crate::runtime::RuntimeHandle;
 
 /// How long somebody who asks for the state waits for the first check.
 const FIRST_CHECK: Duration = Duration::from_secs(5);
@@ -39,7 +39,7 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     pub(crate) fn start(
-        setups: Arc<Setups>,
+        runtime: Arc<RuntimeHandle>,
         lane: Arc<Lane>,
         guests: Guests,
         processes: Arc<Processes>,
@@ -49,7 +49,7 @@ impl Monitor {
         let (first, checked) = watch::channel(false);
         let asked = Arc::new(Notify::new());
         let rounds = Rounds {
-            setups,
+            runtime,
             lane,
             guests,
             processes,
@@ -58,7 +58,7 @@ impl Monitor {
         let task = tokio::spawn({
             let asked = asked.clone();
             async move {
-                let mut changes = rounds.setups.changes();
+                let mut changes = rounds.runtime.changes();
                 rounds.make(true).await;
                 first.send_replace(true);
                 let mut upkeep = tokio::time::interval(UPKEEP);
@@ -106,7 +106,7 @@ impl Monitor {
 }
 
 struct Rounds {
-    setups: Arc<Setups>,
+    runtime: Arc<RuntimeHandle>,
     lane: Arc<Lane>,
     guests: Guests,
     processes: Arc<Processes>,
@@ -115,15 +115,15 @@ struct Rounds {
 
 impl Rounds {
     async fn make(&self, all: bool) {
-        for backend in &self.setups.current().backends {
+        for backend in &self.runtime.current().backends {
             if !all && !backend.status.is_stale() && !backend.status.offers_changed() {
                 continue;
             }
             let ready = backend.check(&self.processes).await;
             let name = &backend.config.name;
             match backend.status.health() {
-                Health::Missing(_) | Health::LoggedOut => self.pool.distrust(name),
-                _ => self.pool.trust(name),
+                Health::Missing(_) | Health::LoggedOut => self.pool.suspend(name),
+                _ => self.pool.resume(name),
             }
             if ready
                 && backend.is_real()
@@ -162,7 +162,7 @@ impl Rounds {
         };
         let (is_own, pool) = (guest.is_own(), self.pool.clone());
         let probed = async move {
-            let opened = GuestExchange::probe(guest, &context);
+            let opened = AdapterSession::probe(guest, &context);
             let name = &order.backend.config.adapter;
             let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
             let Some(opened) = opened else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! Processes that wait for a request: started ahead of it, or left by a conversation that may go on.
 //!
 //! ```text
-//! request ──► claim ──► kept, if it holds just this conversation
+//! request ──► acquire ──► kept, if it holds just this conversation
 //!                 ├───► warm, if one waits behind the same launch line
 //!                 └───► new
 //! answer  ──► keep, for a while          tend ──► starts warm ones, ends the old and the dead
@@ -11,9 +11,9 @@
 //! ended. All processes together are never more than `max_processes`; those that wait never hold
 //! more than `warm_memory`. What a request needs goes before what waits.
 
-mod lines;
-mod tend;
-mod waiting;
+mod demand;
+mod idle;
+mod prewarm;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -24,39 +24,39 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::backends::launch::{Launch, Terms};
+use crate::backends::launch::{Launch, PoolPolicy};
 use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
-use waiting::Waiting;
+use idle::IdleSet;
 
 /// How long a request that wants a place waits for one that was given up for it, before another one is.
 /// A process ends within 30 to 600 ms.
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
 
 /// Names a conversation that a process holds: a digest of all of it, and of who may go on with it.
-pub(crate) type Conversation = [u8; 32];
+pub(crate) type ConversationKey = [u8; 32];
 
 /// A conversation in a process that waits.
-pub(crate) struct Held {
-    pub(crate) conversation: Conversation,
+pub(crate) struct Parked {
+    pub(crate) conversation: ConversationKey,
     /// What the adapter wants to know when it goes on.
     pub(crate) memo: String,
 }
 
 /// A process for a request.
-pub(crate) struct Claimed {
+pub(crate) struct Acquired {
     pub(crate) process: Process,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ProcessOrigin,
     /// What the adapter left for whoever goes on with the conversation.
     pub(crate) memo: Option<String>,
 }
 
-impl Claimed {
+impl Acquired {
     /// One that was started for the request.
     pub(crate) fn new(process: Process) -> Self {
-        Claimed {
+        Acquired {
             process,
-            origin: Origin::New,
+            origin: ProcessOrigin::New,
             memo: None,
         }
     }
@@ -64,7 +64,7 @@ impl Claimed {
 
 /// Where a request's process came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum ProcessOrigin {
     /// Started for the request.
     New,
     /// Started ahead.
@@ -73,13 +73,13 @@ pub(crate) enum Origin {
     Kept,
 }
 
-impl Origin {
+impl ProcessOrigin {
     /// Its name in the metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Origin::New => "new",
-            Origin::Warm => "warm",
-            Origin::Kept => "kept",
+            ProcessOrigin::New => "new",
+            ProcessOrigin::Warm => "warm",
+            ProcessOrigin::Kept => "kept",
         }
     }
 }
@@ -96,14 +96,14 @@ pub(crate) enum NoProcess {
 /// The processes that wait, and the way to have others.
 pub(crate) struct Pool {
     processes: Arc<Processes>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<IdleSet>,
     /// Something changed for whoever tends it.
     changed: Notify,
     /// Requests that wait for the first piece of their answer.
-    hurried: AtomicUsize,
+    awaiting_first_token: AtomicUsize,
     /// Requests that wait for a place among all processes.
-    wanting: AtomicUsize,
-    /// Held by a request that takes several processes, until it has them.
+    waiting_for_slot: AtomicUsize,
+    /// Parked by a request that takes several processes, until it has them.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -111,33 +111,33 @@ pub(crate) struct Pool {
 pub(crate) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// A request that waits for the first piece of its answer: nothing is started ahead meanwhile.
-pub(crate) struct Hurry(Arc<Pool>);
+pub(crate) struct AwaitingFirstToken(Arc<Pool>);
 
 impl Pool {
-    /// An empty pool, to be tended by [`Pool::tend`].
+    /// An empty pool, to be tended by [`Pool::maintain`].
     pub(crate) fn new(processes: Arc<Processes>, memory: u64) -> Arc<Self> {
         Arc::new(Pool {
             processes,
-            waiting: Mutex::new(Waiting::new(memory)),
+            waiting: Mutex::new(IdleSet::new(memory)),
             changed: Notify::new(),
-            hurried: AtomicUsize::new(0),
-            wanting: AtomicUsize::new(0),
+            awaiting_first_token: AtomicUsize::new(0),
+            waiting_for_slot: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
         })
     }
 
     /// A process for a request: the one that holds its conversation, or a warm one, or a new one.
-    pub(crate) async fn claim(
+    pub(crate) async fn acquire(
         &self,
         launch: &Arc<Launch>,
-        conversation: Option<&Conversation>,
+        conversation: Option<&ConversationKey>,
         deadline: Instant,
-    ) -> Result<Claimed, NoProcess> {
+    ) -> Result<Acquired, NoProcess> {
         let found = self.waiting().take(launch, conversation);
         self.changed.notify_one();
         match found {
             Some(claimed) => Ok(claimed),
-            None => self.start(launch, deadline).await.map(Claimed::new),
+            None => self.start(launch, deadline).await.map(Acquired::new),
         }
     }
 
@@ -176,10 +176,10 @@ impl Pool {
             return Some(slot);
         }
         // As long as somebody wants a place, no process is kept, and those that wait go.
-        let _wanting = Counted::new(&self.wanting);
-        let wanted = self.wanting.load(Ordering::Relaxed);
+        let _wanting = Counted::new(&self.waiting_for_slot);
+        let wanted = self.waiting_for_slot.load(Ordering::Relaxed);
         for _ in self.processes.endings()..wanted {
-            self.give_up();
+            self.evict();
         }
         let mut slot = pin!(self.processes.slot());
         loop {
@@ -190,14 +190,14 @@ impl Pool {
             if Instant::now() >= deadline {
                 return None;
             }
-            // What was ending held no place, or another request had it.
-            self.give_up();
+            // What was ending parked no place, or another request had it.
+            self.evict();
         }
     }
 
     /// Ends one of those that wait.
-    fn give_up(&self) {
-        let given_up = self.waiting().give_up();
+    fn evict(&self) {
+        let given_up = self.waiting().evict();
         drop(given_up);
     }
 
@@ -208,7 +208,7 @@ impl Pool {
 
     /// Whether the backend's processes are still started like this.
     pub(crate) fn is_current(&self, launch: &Launch) -> bool {
-        self.waiting().lines().terms(launch).is_some()
+        self.waiting().lines().policy(launch).is_some()
     }
 
     /// Whether processes of this kind are kept after an answer.
@@ -217,11 +217,11 @@ impl Pool {
     }
 
     /// Keeps a process whose answer is complete, as long as there is room and time.
-    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, held: Held) {
+    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
         let mut waiting = self.waiting();
         // Looked at under the lock: whoever wants a place now sees what is kept, or is seen here.
-        let surplus = match self.wanting.load(Ordering::Relaxed) {
-            0 => waiting.keep(launch, process, held),
+        let surplus = match self.waiting_for_slot.load(Ordering::Relaxed) {
+            0 => waiting.keep(launch, process, parked),
             _ => vec![process],
         };
         drop(waiting);
@@ -234,21 +234,21 @@ impl Pool {
     }
 
     /// A process that had waited answered.
-    pub(crate) fn proved(&self, launch: &Launch) {
-        self.waiting().lines().proved(launch);
+    pub(crate) fn record_success(&self, launch: &Launch) {
+        self.waiting().lines().record_success(launch);
     }
 
     /// A backend is not logged in or not there: what waits for it ends, because it would not see that
-    /// this was mended, and nothing is started ahead until [`Pool::trust`].
-    pub(crate) fn distrust(&self, backend: &str) {
-        self.waiting().lines().distrust(backend);
+    /// this was mended, and nothing is started ahead until [`Pool::resume`].
+    pub(crate) fn suspend(&self, backend: &str) {
+        self.waiting().lines().suspend(backend);
         let ended = self.waiting().take_all(backend);
         drop(ended);
     }
 
     /// A backend can serve.
-    pub(crate) fn trust(&self, backend: &str) {
-        if self.waiting().lines().trust(backend) {
+    pub(crate) fn resume(&self, backend: &str) {
+        if self.waiting().lines().resume(backend) {
             self.changed.notify_one();
         }
     }
@@ -259,10 +259,10 @@ impl Pool {
     pub(crate) fn configure(
         &self,
         lines: &[Arc<Launch>],
-        terms: BTreeMap<String, Terms>,
+        policy: BTreeMap<String, PoolPolicy>,
         memory: u64,
     ) {
-        let outdated = self.waiting().configure(lines, terms, memory);
+        let outdated = self.waiting().configure(lines, policy, memory);
         drop(outdated);
         self.changed.notify_one();
     }
@@ -279,12 +279,12 @@ impl Pool {
     }
 
     /// A request waits for the first piece of its answer, until this is dropped.
-    pub(crate) fn hurry(self: &Arc<Self>) -> Hurry {
-        self.hurried.fetch_add(1, Ordering::Relaxed);
-        Hurry(self.clone())
+    pub(crate) fn awaiting_first_token(self: &Arc<Self>) -> AwaitingFirstToken {
+        self.awaiting_first_token.fetch_add(1, Ordering::Relaxed);
+        AwaitingFirstToken(self.clone())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, IdleSet> {
         self.waiting.lock()
     }
 
@@ -333,9 +333,9 @@ impl Drop for Counted<'_> {
     }
 }
 
-impl Drop for Hurry {
+impl Drop for AwaitingFirstToken {
     fn drop(&mut self) {
-        if self.0.hurried.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if self.0.awaiting_first_token.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.changed.notify_one();
         }
     }

@@ -5,10 +5,10 @@
 //! [`warden`] does the same if this service is killed.
 
 mod command;
-mod lines;
+mod framing;
+mod orphans;
 mod proc;
 mod process;
-mod strays;
 pub mod warden;
 mod workdirs;
 
@@ -24,15 +24,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use strays::Marks;
+use orphans::Marks;
 use warden::Warden;
 use workdirs::Workdirs;
 
 pub(crate) use command::CommandLine;
-pub use lines::Framing;
+pub use framing::Framing;
+pub(crate) use orphans::Helper;
 pub(crate) use proc::cpu_time;
 pub(crate) use process::{Hold, Output, Process};
-pub(crate) use strays::Helper;
 
 /// How long a process has after SIGTERM before its group is killed. Long enough to write down
 /// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
@@ -122,7 +122,7 @@ impl Processes {
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
         let workdirs = Workdirs::new()?;
         let marks = Marks::new()?;
-        strays::adopt();
+        orphans::adopt();
         Ok(Processes {
             warden: Warden::start(&workdirs.root(), marks.service())?,
             workdirs,
@@ -199,7 +199,7 @@ impl Processes {
         }
         let child = command
             .current_dir(workdir.path())
-            .env(strays::VARIABLE, mark.value())
+            .env(orphans::VARIABLE, mark.value())
             .process_group(0)
             .stdin(Stdio::piped())
             .spawn()
@@ -269,8 +269,8 @@ impl Processes {
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
         // What they started may have left their groups.
         let _ = tokio::task::spawn_blocking(move || {
-            strays::end_all(marks.service());
-            strays::end_adopted(|| warden.children());
+            orphans::end_all(marks.service());
+            orphans::end_adopted(|| warden.children());
         })
         .await;
     }

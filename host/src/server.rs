@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
-use crate::api::{self, Door, Peer};
+use crate::api::{self, Peer, Transport};
 use crate::config::Config;
 use crate::readiness;
 use crate::service::Service;
@@ -62,7 +62,7 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     let service = Service::start(config, metrics)?;
     let server = Server {
         router: api::router(service.clone()),
-        places: Places::new(service.setup().config.max_processes),
+        places: Places::new(service.snapshot().config.max_processes),
         service: service.clone(),
     };
     let urls = listeners.urls();
@@ -80,7 +80,7 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     service.drain();
     systemd::stopping();
     listeners.leave_inherited();
-    let grace = service.setup().config.shutdown_grace;
+    let grace = service.snapshot().config.shutdown_grace;
     tracing::info!(?grace, "draining; another signal ends it at once");
     tokio::select! {
         () = graceful.shutdown() => {}
@@ -139,7 +139,7 @@ impl Server {
     ) {
         let mut retry = tokio::time::interval(BIND_AGAIN);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut changes = self.service.setups.changes();
+        let mut changes = self.service.runtime.changes();
         loop {
             self.places.share(listeners.count());
             tokio::select! {
@@ -152,11 +152,11 @@ impl Server {
                         metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
                         continue;
                     };
-                    let peer = Peer { door: Door::Tcp, address: peer };
+                    let peer = Peer { transport: Transport::Tcp, address: peer };
                     match socket {
                         Socket::Tcp(stream, _) => self.serve(stream, peer, place, connections, graceful),
                         Socket::Unix(stream) => {
-                            let peer = Peer { door: Door::Unix, ..peer };
+                            let peer = Peer { transport: Transport::Unix, ..peer };
                             self.serve(stream, peer, place, connections, graceful);
                         }
                     }
@@ -165,7 +165,7 @@ impl Server {
                 Some(_) = connections.join_next() => {}
                 _ = retry.tick(), if listeners.lack_some() => listeners.bind_absent().await,
                 Ok(()) = changes.changed(), if graceful.is_some() => {
-                    listeners.change(&self.service.setup().config.listen).await;
+                    listeners.change(&self.service.snapshot().config.listen).await;
                 }
             }
         }
@@ -201,7 +201,7 @@ impl Server {
                 answered.map_err(|never: Infallible| match never {})
             }
         });
-        let patience = self.service.setup().config.http.client_timeout;
+        let patience = self.service.snapshot().config.http.client_timeout;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

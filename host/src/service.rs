@@ -15,11 +15,11 @@ use crate::lane::Lane;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::processes::Processes;
-use crate::setup::{Setup, Setups};
+use crate::runtime::{RuntimeHandle, Snapshot};
 
 /// A running service.
 pub(crate) struct Service {
-    pub(crate) setups: Arc<Setups>,
+    pub(crate) runtime: Arc<RuntimeHandle>,
     pub(crate) guests: Guests,
     pub(crate) processes: Arc<Processes>,
     pub(crate) pool: Arc<Pool>,
@@ -45,39 +45,39 @@ impl Service {
         let processes = Arc::new(processes.context("cannot prepare for processes")?);
         processes.look_after();
         let pool = Pool::new(processes.clone(), config.warm_memory);
-        let setups = Setups::start(config, processes.clone(), pool.clone())?;
-        let setup = setups.current();
-        let guests = Guests::start(&setup.config, {
-            let setups = setups.clone();
-            Box::new(move |config| setups.change(config))
+        let runtime = RuntimeHandle::start(config, processes.clone(), pool.clone())?;
+        let snapshot = runtime.current();
+        let guests = Guests::start(&snapshot.config, {
+            let runtime = runtime.clone();
+            Box::new(move |config| runtime.change(config))
         })?;
         let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(
-            setups.clone(),
+            runtime.clone(),
             lane.clone(),
             guests.clone(),
             processes.clone(),
             pool.clone(),
             metrics.clone(),
         );
-        for backend in &setup.backends {
+        for backend in &snapshot.backends {
             let adapter = &backend.config.adapter;
             let set = guests.current();
             if !set.serving.contains_key(adapter) && !set.pending.contains(adapter) {
-                let file = setup.config.guest_file(adapter);
+                let file = snapshot.config.guest_file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
             }
         }
         Ok(Arc::new(Service {
-            _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().tend())),
-            setups,
+            _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
+            runtime,
             guests,
             processes,
             pool,
             monitor,
             metrics,
             lane,
-            bodies: BodyMemory::new(setup.config.http.max_body_memory),
+            bodies: BodyMemory::new(snapshot.config.http.max_body_memory),
             started_at: unix_now(),
             draining: AtomicBool::new(false),
         }))
@@ -85,8 +85,8 @@ impl Service {
 
     /// Logs what was started, for whoever looks at the log first.
     pub(crate) fn announce(&self) {
-        let setup = self.setup();
-        let config = match &setup.config.source {
+        let snapshot = self.snapshot();
+        let config = match &snapshot.config.source {
             Some(path) => path.display().to_string(),
             None => "none, all defaults".to_owned(),
         };
@@ -94,17 +94,17 @@ impl Service {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = %config,
-            backends = %names(setup.backends.iter().map(|b| &*b.config.name).collect()),
-            models = %names(setup.config.models.iter().map(|m| &*m.name).collect()),
-            keys = setup.config.access.keys.len(),
+            backends = %names(snapshot.backends.iter().map(|b| &*b.config.name).collect()),
+            models = %names(snapshot.config.models.iter().map(|m| &*m.name).collect()),
+            keys = snapshot.config.access.keys.len(),
             "claude-harness started"
         );
-        setup.config.warn();
+        snapshot.config.warn();
     }
 
     /// What is configured now. A request keeps what it began with.
-    pub(crate) fn setup(&self) -> Arc<Setup> {
-        self.setups.current()
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.runtime.current()
     }
 
     /// Whether no new requests are taken.

@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use super::{Door, Peer};
+use super::{Peer, Transport};
 use crate::admission::Caller;
 use crate::config::{Access, KeyDigest, Listen};
 use crate::dispatch::Calling;
@@ -42,11 +42,11 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
-    let door = peer.map_or(Door::Tcp, |peer| peer.door);
+    let transport = peer.map_or(Transport::Tcp, |peer| peer.transport);
     let open = matches!(request.uri().path(), "/" | "/health");
-    let setup = service.setup();
-    let (access, listen) = (&setup.config.access, &setup.config.listen);
-    match judge(access, listen, door, open, request.headers()) {
+    let snapshot = service.snapshot();
+    let (access, listen) = (&snapshot.config.access, &snapshot.config.listen);
+    match judge(access, listen, transport, open, request.headers()) {
         Ok(caller) => {
             let queue = caller.unwrap_or_else(|| somebody(peer, request.headers()));
             request.extensions_mut().insert(Calling { caller, queue });
@@ -60,14 +60,14 @@ pub(super) async fn check(
 fn judge(
     access: &Access,
     listen: &[Listen],
-    door: Door,
+    transport: Transport,
     open: bool,
     headers: &HeaderMap,
 ) -> Result<Caller, Failure> {
     if let Some(key) = bearer(headers).and_then(|key| access.accepted(key)) {
         return Ok(Some(key));
     }
-    if door == Door::Unix {
+    if transport == Transport::Unix {
         return Ok(None);
     }
     if access.keys.is_empty() {
@@ -175,7 +175,7 @@ mod tests {
 
     fn judged(
         access: &Access,
-        door: Door,
+        transport: Transport,
         list: &[(&'static str, &'static str)],
     ) -> Result<Caller, Kind> {
         let headers = list.iter().map(|(k, v)| {
@@ -185,7 +185,7 @@ mod tests {
             )
         });
         let listen = [Listen::Tcp("192.168.1.5:8013".parse().unwrap())];
-        judge(access, &listen, door, false, &headers.collect()).map_err(|failure| failure.kind)
+        judge(access, &listen, transport, false, &headers.collect()).map_err(|failure| failure.kind)
     }
 
     #[test]
@@ -198,13 +198,13 @@ mod tests {
             "192.168.1.5:8013",
         ] {
             assert_eq!(
-                judged(&Access::default(), Door::Tcp, &[("host", host)]),
+                judged(&Access::default(), Transport::Tcp, &[("host", host)]),
                 Ok(None),
                 "{host}"
             );
         }
         assert_eq!(
-            judged(&Access::default(), Door::Unix, &[("host", "whatever")]),
+            judged(&Access::default(), Transport::Unix, &[("host", "whatever")]),
             Ok(None)
         );
     }
@@ -222,7 +222,7 @@ mod tests {
             vec![local, ("sec-fetch-site", "same-site")],
         ] {
             assert_eq!(
-                judged(&Access::default(), Door::Tcp, &page),
+                judged(&Access::default(), Transport::Tcp, &page),
                 Err(Kind::AccessDenied),
                 "{page:?}"
             );
@@ -239,7 +239,7 @@ mod tests {
         let with = |key| {
             judged(
                 &access,
-                Door::Tcp,
+                Transport::Tcp,
                 &[("host", "any.example"), ("authorization", key)],
             )
         };
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(with("Bearer k2"), Err(Kind::WrongKey));
         let local = judged(
             &access,
-            Door::Tcp,
+            Transport::Tcp,
             &[("host", "localhost"), ("authorization", "Bearer k2")],
         );
         assert_eq!(local, Err(Kind::WrongKey));

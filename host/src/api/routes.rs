@@ -80,8 +80,8 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
 
 /// A page for whoever opens the address in a browser.
 pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
-    let setup = service.setup();
-    let backends: String = setup
+    let snapshot = service.snapshot();
+    let backends: String = snapshot
         .backends
         .iter()
         .map(|backend| {
@@ -98,13 +98,13 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
             format!("<li><b>{name}</b>: {message}{remedy}</li>")
         })
         .collect();
-    let models: String = setup
+    let models: String = snapshot
         .models
         .list()
         .iter()
         .map(|model| format!("<li><code>{}</code></li>", escaped(&model.id)))
         .collect();
-    let keys = match setup.config.access.keys.is_empty() {
+    let keys = match snapshot.config.access.keys.is_empty() {
         true => "No key is needed on this machine; clients that want one take any.",
         false => "Clients send one of the service's <code>api_keys</code>.",
     };

@@ -20,7 +20,7 @@ pub(crate) struct Launch {
 
 /// How many processes of a backend wait behind each launch line, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct PoolPolicy {
     /// The way to start processes that they are for; those that were started otherwise do not wait.
     pub(crate) revision: u64,
     /// Processes that are kept warm.
@@ -33,11 +33,11 @@ pub(crate) struct Terms {
     pub(crate) idle_memory: u64,
 }
 
-impl Terms {
+impl PoolPolicy {
     /// What the operator wants for a backend.
     pub(crate) fn of(backend: &Backend) -> Self {
         let config = &backend.config;
-        Terms {
+        PoolPolicy {
             revision: backend.revision,
             warm: config.warm,
             max_age: config.warm_max_age,

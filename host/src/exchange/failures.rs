@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind, unix_now};
-use crate::guests::exchange::NotOpened;
+use crate::guests::adapter::NotOpened;
 use crate::guests::{GuestError, types};
 use crate::pool::NoProcess;
 use crate::telemetry::names;

@@ -22,7 +22,7 @@ use crate::plain;
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// After so many ticks without a call the clock stands still, and looks only so often whether there is
+/// After so many ticks without a call the clock stands still, and stamp only so often whether there is
 /// still an engine.
 const IDLE_TICKS: u32 = 100;
 const PARK: Duration = Duration::from_secs(10);

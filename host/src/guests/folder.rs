@@ -2,7 +2,7 @@
 //!
 //! The folder is looked at four times a second. That needs no support of the file system, sees
 //! renames, writes in place, swapped links and a folder that comes and goes alike, and costs a
-//! listing. A file is read once its looks have not changed between two visits, so that one
+//! listing. A file is read once its stamp have not changed between two visits, so that one
 //! that is still being written is left alone.
 
 use std::collections::BTreeMap;
@@ -12,18 +12,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::admission::COMPONENT_MAX;
+use super::admit::COMPONENT_MAX;
 use crate::ownership;
 
 /// How often the folder is looked at.
-pub(crate) const VISIT: Duration = Duration::from_millis(250);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Keeps the opening of what is no regular file from waiting.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
-/// What a file looks like from outside; it changes whenever the file is written or replaced.
+/// What a file stamp like from outside; it changes whenever the file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Looks {
+pub(crate) struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -31,10 +31,10 @@ pub(crate) struct Looks {
     changed: (i64, i64),
 }
 
-impl Looks {
-    pub(crate) fn of(path: &Path) -> Option<Looks> {
+impl FileStamp {
+    pub(crate) fn of(path: &Path) -> Option<FileStamp> {
         let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some(Looks {
+        Some(FileStamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
@@ -47,7 +47,7 @@ impl Looks {
 /// A component on disk.
 pub(crate) struct File {
     pub(crate) path: PathBuf,
-    pub(crate) looks: Looks,
+    pub(crate) stamp: FileStamp,
 }
 
 /// What is in the folder.
@@ -82,10 +82,10 @@ pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
         }
         if !is_guest_name(name) {
             listing.odd_names += 1;
-        } else if let Some(looks) = Looks::of(&path) {
+        } else if let Some(stamp) = FileStamp::of(&path) {
             let file = File {
                 path: path.clone(),
-                looks,
+                stamp,
             };
             listing.files.insert(name.to_owned(), file);
         }
@@ -108,13 +108,13 @@ pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
         .custom_flags(O_NONBLOCK)
         .open(&file.path)?;
     let metadata = open.metadata()?;
-    if !metadata.is_file() || metadata.ino() != file.looks.inode {
+    if !metadata.is_file() || metadata.ino() != file.stamp.inode {
         return Err(io::Error::other("it is being replaced"));
     }
     let mut bytes = Vec::new();
     open.take(COMPONENT_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > COMPONENT_MAX {
-        return Err(io::Error::other(super::admission::Refused::TooLarge));
+        return Err(io::Error::other(super::admit::Refused::TooLarge));
     }
     Ok(bytes)
 }

@@ -4,7 +4,7 @@
 //! loader's thread: folder, configuration ──► jobs ──► threads that admit ──► the next set
 //! ```
 //!
-//! The loader itself only looks, reads and swaps, so that a changed configuration is taken up
+//! The loader itself only stamp, reads and swaps, so that a changed configuration is taken up
 //! at once, whatever is being compiled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::admission::{Candidate, Guest, Origin, Refused, admit};
+use super::admit::{Candidate, Guest, GuestSource, Refused, admit};
 use super::cache::Cache;
 use super::engine::Engine;
-use super::folder::{self, File, Looks, VISIT};
+use super::folder::{self, File, FileStamp, POLL_INTERVAL};
 use super::last_good::LastGood;
 use super::registry::{GuestSet, OnChange, Reload, StartError};
 use crate::config::{self, Config, Overrides};
@@ -56,14 +56,14 @@ struct Job {
     ticket: u64,
     settings: config::Guest,
     component: Arc<[u8]>,
-    origin: Origin,
+    origin: GuestSource,
 }
 
 /// What became of a job.
 pub(super) struct Done {
     ticket: u64,
     name: String,
-    origin: Origin,
+    origin: GuestSource,
     component: Arc<[u8]>,
     result: Result<Guest, Refused>,
 }
@@ -83,9 +83,9 @@ pub(super) struct Loader {
     set: watch::Sender<Arc<GuestSet>>,
     folder: PathBuf,
     /// What the last visit saw of each file.
-    seen: BTreeMap<String, Looks>,
+    seen: BTreeMap<String, FileStamp>,
     /// What each file looked like when it was last read.
-    handled: BTreeMap<String, Looks>,
+    handled: BTreeMap<String, FileStamp>,
     settings: Settings,
     on_change: OnChange,
     /// For the threads that admit.
@@ -101,8 +101,8 @@ pub(super) struct Loader {
 /// The configuration, and the file it is in.
 struct Settings {
     path: Option<PathBuf>,
-    seen: Option<Looks>,
-    handled: Option<Looks>,
+    seen: Option<FileStamp>,
+    handled: Option<FileStamp>,
     config: Config,
 }
 
@@ -114,7 +114,7 @@ impl Loader {
         set: watch::Sender<Arc<GuestSet>>,
         done: Sender<Message>,
     ) -> Self {
-        let looks = config.source.as_deref().and_then(Looks::of);
+        let stamp = config.source.as_deref().and_then(FileStamp::of);
         Loader {
             engine,
             cache: Arc::new(Cache::open(config.cache_dir.as_deref())),
@@ -125,8 +125,8 @@ impl Loader {
             handled: BTreeMap::new(),
             settings: Settings {
                 path: config.source.clone(),
-                seen: looks,
-                handled: looks,
+                seen: stamp,
+                handled: stamp,
                 config: config.clone(),
             },
             on_change,
@@ -154,7 +154,7 @@ impl Loader {
             match admit(
                 &self.engine,
                 &self.cache,
-                &Candidate::new(bytes, Origin::Embedded, &settings),
+                &Candidate::new(bytes, GuestSource::Embedded, &settings),
             ) {
                 Ok(guest) => drop(set.serving.insert(name.to_owned(), Arc::new(guest))),
                 // Its settings may be meant for the file that takes its place.
@@ -173,7 +173,7 @@ impl Loader {
 
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         loop {
-            match messages.recv_timeout(VISIT) {
+            match messages.recv_timeout(POLL_INTERVAL) {
                 Ok(Message::Reload(reply)) => {
                     let before = self.current();
                     self.visit(true);
@@ -235,7 +235,7 @@ impl Loader {
         }
     }
 
-    /// Looks for changes. Files that may still be being written wait for the next visit, unless
+    /// FileStamp for changes. Files that may still be being written wait for the next visit, unless
     /// the visit is `demanded`.
     fn visit(&mut self, demanded: bool) {
         let before = self.current();
@@ -261,8 +261,8 @@ impl Loader {
         }
         let files = listing.files;
         for (name, file) in &files {
-            let settled = demanded || self.seen.get(name) == Some(&file.looks);
-            if settled && self.handled.get(name) != Some(&file.looks) {
+            let settled = demanded || self.seen.get(name) == Some(&file.stamp);
+            if settled && self.handled.get(name) != Some(&file.stamp) {
                 self.read_file(name, file, next);
             }
         }
@@ -282,7 +282,7 @@ impl Loader {
         }
         self.seen = files
             .into_iter()
-            .map(|(name, file)| (name, file.looks))
+            .map(|(name, file)| (name, file.stamp))
             .collect();
     }
 
@@ -301,13 +301,13 @@ impl Loader {
 
     fn read_file(&mut self, name: &str, file: &File, next: &mut Successor) {
         let read = folder::read(file);
-        // Torn by a writer: what it looks like by then comes with the next visit.
-        if Looks::of(&file.path) != Some(file.looks) {
+        // Torn by a writer: what it stamp like by then comes with the next visit.
+        if FileStamp::of(&file.path) != Some(file.stamp) {
             return;
         }
-        self.handled.insert(name.to_owned(), file.looks);
+        self.handled.insert(name.to_owned(), file.stamp);
         match read {
-            Ok(bytes) => self.offer(name, bytes.into(), Origin::File, next),
+            Ok(bytes) => self.offer(name, bytes.into(), GuestSource::File, next),
             Err(error) => {
                 let reason = format!("cannot read {}: {error}", file.path.display());
                 next.reject(name, &reason);
@@ -317,7 +317,13 @@ impl Loader {
     }
 
     /// Has a component stand for admission, unless the same one serves already.
-    fn offer(&mut self, name: &str, component: Arc<[u8]>, origin: Origin, next: &mut Successor) {
+    fn offer(
+        &mut self,
+        name: &str,
+        component: Arc<[u8]>,
+        origin: GuestSource,
+        next: &mut Successor,
+    ) {
         let settings = self.settings.config.guest(name);
         let serving = next.set.serving.get(name);
         if serving.is_some_and(|guest| Candidate::new(&component, origin, &settings).is(guest)) {
@@ -328,7 +334,7 @@ impl Loader {
         self.enqueue(settings, component, origin);
     }
 
-    fn enqueue(&mut self, settings: config::Guest, component: Arc<[u8]>, origin: Origin) {
+    fn enqueue(&mut self, settings: config::Guest, component: Arc<[u8]>, origin: GuestSource) {
         self.tickets += 1;
         self.jobs.insert(settings.name.clone(), self.tickets);
         self.queue.retain(|job| job.settings.name != settings.name);
@@ -382,17 +388,17 @@ impl Loader {
         match done.result {
             Ok(guest) => {
                 match guest.origin {
-                    Origin::File => self.last_good.keep(&guest.settings, &done.component),
-                    Origin::LastGood => {
+                    GuestSource::File => self.last_good.keep(&guest.settings, &done.component),
+                    GuestSource::LastGood => {
                         tracing::warn!(guest = %guest.name, digest = &guest.digest[..12],
                             "its file is bad: the last good one serves");
                     }
-                    Origin::Embedded => {}
+                    GuestSource::Embedded => {}
                 }
                 next.take(guest);
             }
             // It was good once, and is not any more: with another version of this program, say.
-            Err(refused) if done.origin == Origin::LastGood => {
+            Err(refused) if done.origin == GuestSource::LastGood => {
                 tracing::warn!(guest = %done.name, %refused, "nor can the last good one be loaded");
             }
             Err(refused) => {
@@ -412,7 +418,7 @@ impl Loader {
         if let Some((component, settings)) =
             self.last_good.find(name, &self.settings.config.guest(name))
         {
-            self.enqueue(settings, component.into(), Origin::LastGood);
+            self.enqueue(settings, component.into(), GuestSource::LastGood);
         }
     }
 
@@ -421,7 +427,7 @@ impl Loader {
     fn return_to_embedded(&mut self, name: &str, next: &mut Successor) {
         self.jobs.remove(name);
         match EMBEDDED.iter().find(|(known, _)| *known == name) {
-            Some((_, bytes)) => self.offer(name, (*bytes).into(), Origin::Embedded, next),
+            Some((_, bytes)) => self.offer(name, (*bytes).into(), GuestSource::Embedded, next),
             None if next.set.serving.contains_key(name) => {
                 next.reject(
                     name,
@@ -440,15 +446,15 @@ impl Loader {
         let Some(path) = self.settings.path.clone() else {
             return;
         };
-        let looks = Looks::of(&path);
-        let settled = demanded || self.settings.seen == looks;
-        self.settings.seen = looks;
+        let stamp = FileStamp::of(&path);
+        let settled = demanded || self.settings.seen == stamp;
+        self.settings.seen = stamp;
         // On demand it is read anyway: it may name a file of keys that changed.
-        let changed = demanded || self.settings.handled != looks;
-        if !settled || !changed || looks.is_none() {
+        let changed = demanded || self.settings.handled != stamp;
+        if !settled || !changed || stamp.is_none() {
             return;
         }
-        self.settings.handled = looks;
+        self.settings.handled = stamp;
         let overrides = &self.settings.config.overrides;
         let config = match Config::load(&Overrides {
             file: Some(path),
@@ -519,7 +525,7 @@ impl Successor {
             digest = &guest.digest[..12], "a guest was loaded"
         );
         self.changed = true;
-        if guest.origin != Origin::LastGood {
+        if guest.origin != GuestSource::LastGood {
             self.set.rejected.remove(&guest.name);
         }
         self.set.serving.insert(guest.name.clone(), Arc::new(guest));

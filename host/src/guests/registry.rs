@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::admission::{Guest, Refused};
+use super::admit::{Guest, Refused};
 use super::engine::Engine;
 use super::loader::{Loader, Message};
 use crate::config::Config;
@@ -108,7 +108,7 @@ impl Guests {
         set.serving.get(name).cloned()
     }
 
-    /// Looks for changes at once, and tells what came of it; None if the loader is gone or stuck.
+    /// FileStamp for changes at once, and tells what came of it; None if the loader is gone or stuck.
     pub(crate) async fn reload(&self) -> Option<Reload> {
         let (reply, answer) = oneshot::channel();
         self.loader.send(Message::Reload(reply)).ok()?;

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::lines::{Piece, Pieces};
+use super::framing::{Frame, FrameReader};
 use super::warden::{Registration, Warden};
 use super::{Reading, TERM_GRACE, proc};
 use crate::readiness;
@@ -38,7 +38,7 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     to_write: VecDeque<Bytes>,
     close_when_written: bool,
-    stdout: Pieces<ChildStdout>,
+    stdout: FrameReader<ChildStdout>,
     stdout_open: bool,
     stderr: Option<ChildStderr>,
     stderr_tail: BytesMut,
@@ -100,7 +100,7 @@ impl Process {
             stdin: child.stdin.take(),
             to_write: VecDeque::new(),
             close_when_written: false,
-            stdout: Pieces::new(child.stdout.take().ok_or_else(gone)?, reading),
+            stdout: FrameReader::new(child.stdout.take().ok_or_else(gone)?, reading),
             stdout_open: true,
             stderr: child.stderr.take(),
             stderr_tail: BytesMut::new(),
@@ -194,7 +194,7 @@ impl Process {
             tokio::select! {
                 biased;
                 piece = self.stdout.next(), if self.stdout_open => match piece {
-                    Ok(Piece::End) | Err(_) => {
+                    Ok(Frame::End) | Err(_) => {
                         self.stdout_open = false;
                         self.mute_until = Some(Instant::now() + MUTE);
                     }
@@ -219,11 +219,11 @@ impl Process {
     }
 
     /// A piece of output. While there are any, it is not time to stop waiting for more.
-    fn output(&mut self, piece: Piece) -> Output {
+    fn output(&mut self, piece: Frame) -> Output {
         self.linger_until = None;
         match piece {
-            Piece::Whole(bytes) => Output::Piece(bytes),
-            Piece::TooLong | Piece::End => Output::TooLong,
+            Frame::Whole(bytes) => Output::Piece(bytes),
+            Frame::TooLong | Frame::End => Output::TooLong,
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 
-use super::{strays, workdirs};
+use super::{orphans, workdirs};
 
 /// The hidden subcommand that runs a warden.
 pub const SUBCOMMAND: &str = "warden";
@@ -164,7 +164,7 @@ pub fn run() {
     end(groups.into_iter().filter_map(Pid::from_raw).collect());
     if let Some(service) = service {
         // What left its group.
-        strays::end_all(&service);
+        orphans::end_all(&service);
     }
     if let Some(folder) = folder {
         // The service removes it itself where it ends in peace.

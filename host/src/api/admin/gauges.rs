@@ -20,7 +20,7 @@ pub(super) fn renew(service: &Service) {
 }
 
 fn backends(service: &Service) {
-    for backend in &service.setup().backends {
+    for backend in &service.snapshot().backends {
         let name = || backend.config.name.clone();
         let set = |gauge: &'static str, value: f64| {
             metrics::gauge!(gauge, "backend" => name()).set(value);

@@ -12,7 +12,7 @@ use super::gauges;
 use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind};
-use crate::guests::admission::Origin;
+use crate::guests::admit::GuestSource;
 use crate::guests::registry::{GuestSet, Reload};
 use crate::service::Service;
 
@@ -20,8 +20,8 @@ use crate::service::Service;
 pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Response {
     service.monitor.known().await;
     let set = service.guests.current();
-    let setup = service.setup();
-    let real: Vec<_> = setup
+    let snapshot = service.snapshot();
+    let real: Vec<_> = snapshot
         .backends
         .iter()
         .filter(|backend| backend.is_real())
@@ -42,7 +42,7 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
         let state = backend_state(backend, &set, service.pool.count(&backend.config.name));
         (backend.config.name.clone(), state)
     };
-    let backends: Map<String, Value> = setup.backends.iter().map(state).collect();
+    let backends: Map<String, Value> = snapshot.backends.iter().map(state).collect();
     let body = json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
@@ -118,9 +118,9 @@ fn guests_state(set: &GuestSet) -> Value {
     let mut guests = Map::new();
     for (name, guest) in &set.serving {
         let origin = match guest.origin {
-            Origin::Embedded => "embedded",
-            Origin::File => "file",
-            Origin::LastGood => "last_good",
+            GuestSource::Embedded => "embedded",
+            GuestSource::File => "file",
+            GuestSource::LastGood => "last_good",
         };
         let state = json!({
             "version": guest.version,

@@ -26,8 +26,8 @@ use crate::dispatch::{self, Answers, Calling};
 use crate::exchange::Event;
 use crate::failure::{Failure, Kind};
 use crate::processes::Processes;
+use crate::runtime::Snapshot;
 use crate::service::Service;
-use crate::setup::Setup;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
 
@@ -43,9 +43,9 @@ pub(in crate::api) async fn completions(
     body: Body,
 ) -> Response {
     let mut log = RequestLog::new(id);
-    let setup = service.setup();
-    let http = &setup.config.http;
-    let wanted = match read(&service, &setup, body, &mut log).await {
+    let snapshot = service.snapshot();
+    let http = &snapshot.config.http;
+    let wanted = match read(&service, &snapshot, body, &mut log).await {
         Ok(wanted) => wanted,
         Err(failure) => return refuse(http, failure, log),
     };
@@ -54,7 +54,7 @@ pub(in crate::api) async fn completions(
         include_usage,
     } = wanted;
     let (stream, ignored) = (request.stream, request.ignored.clone());
-    let answers = dispatch::dispatch(&service, &setup, calling, request, &mut log).await;
+    let answers = dispatch::dispatch(&service, &snapshot, calling, request, &mut log).await;
     let mut response = match answers {
         Err(failure) => return refuse(http, failure, log),
         Ok(answers) if stream => streamed(&service, http, answers, include_usage, log).await,
@@ -72,16 +72,16 @@ pub(in crate::api) async fn completions(
 /// Reads a request.
 async fn read(
     service: &Service,
-    setup: &Setup,
+    snapshot: &Snapshot,
     body: Body,
     log: &mut RequestLog,
 ) -> Result<ChatRequest, Failure> {
     dispatch::check(service)?;
-    let Read { bytes, share } = body::read(body, &setup.config.http, &service.bodies).await?;
+    let Read { bytes, share } = body::read(body, &snapshot.config.http, &service.bodies).await?;
     log.hold(share);
     let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes));
     request.map_err(|unread| {
-        let route = unread.model.and_then(|model| setup.models.route(&model));
+        let route = unread.model.and_then(|model| snapshot.models.route(&model));
         log.named(route.map(|route| route.label).unwrap_or_default());
         unread.failure
     })

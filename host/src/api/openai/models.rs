@@ -15,7 +15,7 @@ use crate::service::Service;
 pub(in crate::api) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
     service.monitor.look();
     let data: Vec<Value> = service
-        .setup()
+        .snapshot()
         .models
         .list()
         .iter()
@@ -35,9 +35,9 @@ pub(in crate::api) async fn model(
             "the path is no valid UTF-8",
         ));
     };
-    match service.setup().models.find(&id) {
+    match service.snapshot().models.find(&id) {
         Some(model) => Ok(Json(object(&service, &model))),
-        None => Err(service.setup().models.unknown(&id)),
+        None => Err(service.snapshot().models.unknown(&id)),
     }
 }
 

@@ -14,13 +14,13 @@ use crate::backends::launch::Launch;
 use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::GuestError;
-use crate::guests::exchange::GuestExchange;
-use crate::pool::{Claimed, Conversation, Held, Hurry, Origin, Pool};
+use crate::guests::adapter::AdapterSession;
+use crate::pool::{Acquired, AwaitingFirstToken, ConversationKey, Parked, Pool, ProcessOrigin};
 use crate::processes::{Hold, Output, Process};
 use crate::telemetry::names;
 
 /// A request's process.
-pub(super) struct Seat {
+pub(super) struct Lease {
     backend: Arc<Backend>,
     pool: Arc<Pool>,
     launch: Arc<Launch>,
@@ -30,23 +30,23 @@ pub(super) struct Seat {
     process: Option<Process>,
     /// The request's place, while there is no process to hold it.
     permit: Option<Hold>,
-    origin: Origin,
-    trust: Trust,
-    hurry: Option<Hurry>,
+    origin: ProcessOrigin,
+    trust: Replaceable,
+    awaiting_first_token: Option<AwaitingFirstToken>,
 }
 
 /// What becomes of a request whose process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
+enum Replaceable {
     /// The process had waited, and has not said anything yet: if it ends, it is replaced.
-    Unproved,
+    Untried,
     /// It ended, and is to be replaced by then.
     Broken(Instant),
     /// If it ends, the request has failed.
-    Proved,
+    Tried,
 }
 
-/// What happens on a seat.
+/// What happens on a lease.
 pub(super) enum Next {
     Output(Output),
     /// The process had waited and ended before it said anything. Another one took its place, and
@@ -54,15 +54,15 @@ pub(super) enum Next {
     Replaced,
 }
 
-impl Seat {
+impl Lease {
     /// Takes a process. If it holds the conversation, there is a memo for the adapter.
     pub(super) async fn take(
         order: &Order,
-        guest: &mut GuestExchange,
+        guest: &mut AdapterSession,
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<(Self, Option<String>), Failure> {
-        let broken = |guest: &GuestExchange, error| guest_failure(&guest.guest().name, &error);
+        let broken = |guest: &AdapterSession, error| guest_failure(&guest.guest().name, &error);
         let launch = launch(order, guest).map_err(|error| broken(guest, error))?;
         let config = &order.backend.config;
         let conversation = match !order.is_probe && pool.holds_any(&launch) {
@@ -73,13 +73,13 @@ impl Seat {
             }
             false => None,
         };
-        let hurry = pool.hurry();
+        let awaiting_first_token = pool.awaiting_first_token();
         let (conversation, deadline) = (conversation.as_ref(), order.deadline);
         let claimed = match order.is_probe {
-            true => pool.try_start(&launch).map(Claimed::new),
-            false => pool.claim(&launch, conversation, deadline).await,
+            true => pool.try_start(&launch).map(Acquired::new),
+            false => pool.acquire(&launch, conversation, deadline).await,
         };
-        let Claimed {
+        let Acquired {
             mut process,
             origin,
             memo,
@@ -87,7 +87,7 @@ impl Seat {
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
         process.serve(Some(Box::new(permit)));
-        let seat = Seat {
+        let lease = Lease {
             backend: order.backend.clone(),
             pool: pool.clone(),
             launch,
@@ -97,12 +97,12 @@ impl Seat {
             permit: None,
             origin,
             trust: match origin {
-                Origin::New => Trust::Proved,
-                Origin::Warm | Origin::Kept => Trust::Unproved,
+                ProcessOrigin::New => Replaceable::Tried,
+                ProcessOrigin::Warm | ProcessOrigin::Kept => Replaceable::Untried,
             },
-            hurry: Some(hurry),
+            awaiting_first_token: Some(awaiting_first_token),
         };
-        Ok((seat, memo))
+        Ok((lease, memo))
     }
 
     /// Where the process came from.
@@ -113,7 +113,7 @@ impl Seat {
     /// What comes next; cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {
-            if let Trust::Broken(deadline) = self.trust {
+            if let Replaceable::Broken(deadline) = self.trust {
                 return self.replace(deadline).await;
             }
             let Some(process) = &mut self.process else {
@@ -121,20 +121,20 @@ impl Seat {
             };
             let output = process.next().await;
             match (self.trust, &output) {
-                (Trust::Unproved, Output::Exited(_)) => {
-                    if self.origin == Origin::Warm {
+                (Replaceable::Untried, Output::Exited(_)) => {
+                    if self.origin == ProcessOrigin::Warm {
                         self.pool.failed(&self.launch);
                     }
-                    self.trust = Trust::Broken(Instant::now() + self.patience);
+                    self.trust = Replaceable::Broken(Instant::now() + self.patience);
                     self.permit = process.rest();
                     // Its place among all is the one that the next one takes.
                     self.process = None;
                     continue;
                 }
-                (Trust::Unproved, _) => self.pool.proved(&self.launch),
+                (Replaceable::Untried, _) => self.pool.record_success(&self.launch),
                 _ => {}
             }
-            self.trust = Trust::Proved;
+            self.trust = Replaceable::Tried;
             return Ok(Next::Output(output));
         }
     }
@@ -150,7 +150,7 @@ impl Seat {
         );
         process.serve(self.permit.take());
         self.process = Some(process);
-        self.trust = Trust::Proved;
+        self.trust = Replaceable::Tried;
         Ok(Next::Replaced)
     }
 
@@ -175,8 +175,8 @@ impl Seat {
 
     /// A piece of the answer is there.
     pub(super) fn answers(&mut self) {
-        if self.hurry.take().is_some() && self.pool.is_current(&self.launch) {
-            self.pool.trust(&self.launch.backend);
+        if self.awaiting_first_token.take().is_some() && self.pool.is_current(&self.launch) {
+            self.pool.resume(&self.launch.backend);
         }
     }
 
@@ -189,16 +189,16 @@ impl Seat {
 
     /// The request failed. What waits is not trusted any more if its login is not.
     pub(super) fn failed(&mut self, kind: Kind) {
-        self.hurry = None;
+        self.awaiting_first_token = None;
         if kind == Kind::Authentication && self.pool.is_current(&self.launch) {
-            self.pool.distrust(&self.launch.backend);
+            self.pool.suspend(&self.launch.backend);
         }
     }
 
     /// Leaves the process to the pool, if the adapter says that a conversation can go on in it.
     /// `size` is how many bytes were asked and answered.
-    pub(super) fn keep(&mut self, guest: &mut GuestExchange, size: usize, caller: Caller) {
-        self.hurry = None;
+    pub(super) fn keep(&mut self, guest: &mut AdapterSession, size: usize, caller: Caller) {
+        self.awaiting_first_token = None;
         if self.is_probe || !self.pool.keeps(&self.launch) {
             return;
         }
@@ -210,21 +210,21 @@ impl Seat {
                 return tracing::warn!(%error, "the guest did not say what a process holds");
             }
         };
-        let held = Held {
+        let parked = Parked {
             conversation: name(guest, &caller, &holding.history),
             memo: holding.memo,
         };
         if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
             // Free once the process is in the pool, for whoever enters then finds it there.
             self.permit = process.rest();
-            self.pool.keep(self.launch.clone(), process, held);
+            self.pool.keep(self.launch.clone(), process, parked);
             self.permit = None;
         }
     }
 }
 
 /// How the process for this request is started.
-fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, GuestError> {
+fn launch(order: &Order, guest: &mut AdapterSession) -> Result<Arc<Launch>, GuestError> {
     let placeholders = guest.placeholders()?.into_iter();
     let options: Vec<_> = placeholders.map(|p| (p.name, p.value)).collect();
     let launch = order.backend.launch(&order.model, &options);
@@ -232,7 +232,7 @@ fn launch(order: &Order, guest: &mut GuestExchange) -> Result<Arc<Launch>, Guest
 }
 
 /// The name of a conversation that only this caller, with this state of the guest, can know.
-fn name(guest: &GuestExchange, caller: &Caller, history: &[u8]) -> Conversation {
+fn name(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> ConversationKey {
     let guest = guest.guest();
     let mut digest = Sha256::new();
     for part in [guest.digest.as_bytes(), guest.config.as_bytes()] {

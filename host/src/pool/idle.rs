@@ -4,42 +4,42 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lines::Lines;
-use super::{Claimed, Conversation, Held, Launch, Origin, Terms};
+use super::demand::Demand;
+use super::{Acquired, ConversationKey, Launch, Parked, PoolPolicy, ProcessOrigin};
 use crate::processes::Process;
 
 /// How often it is looked at what a process holds.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long after its start a process holds what it will hold while it waits.
 const STARTED: Duration = Duration::from_secs(3);
 
 /// All that wait, and the launch lines that are in use.
-pub(super) struct Waiting {
+pub(super) struct IdleSet {
     /// What they may hold together, in bytes.
     memory: u64,
-    lines: Lines,
-    processes: Vec<Idle>,
+    lines: Demand,
+    processes: Vec<IdleProcess>,
     closed: bool,
 }
 
-struct Idle {
+struct IdleProcess {
     launch: Arc<Launch>,
     process: Process,
     since: Instant,
     until: Instant,
-    held: Option<Held>,
+    parked: Option<Parked>,
     /// What it holds, in bytes, as of the last look.
     size: u64,
     /// When to look again.
     look: Instant,
 }
 
-impl Waiting {
+impl IdleSet {
     pub(super) fn new(memory: u64) -> Self {
-        Waiting {
+        IdleSet {
             memory,
-            lines: Lines::default(),
+            lines: Demand::default(),
             processes: Vec::new(),
             closed: false,
         }
@@ -49,12 +49,12 @@ impl Waiting {
     pub(super) fn take(
         &mut self,
         launch: &Arc<Launch>,
-        conversation: Option<&Conversation>,
-    ) -> Option<Claimed> {
+        conversation: Option<&ConversationKey>,
+    ) -> Option<Acquired> {
         self.lines.used(launch);
         loop {
-            let fits = |idle: &Idle| match &idle.held {
-                Some(held) => Some(&held.conversation) == conversation,
+            let fits = |idle: &IdleProcess| match &idle.parked {
+                Some(parked) => Some(&parked.conversation) == conversation,
                 None => true,
             };
             let mut fitting: Vec<usize> = (0..self.processes.len())
@@ -65,47 +65,47 @@ impl Waiting {
                 .collect();
             fitting.sort_by_key(|at| {
                 let idle = &self.processes[*at];
-                (idle.held.is_none(), idle.since)
+                (idle.parked.is_none(), idle.since)
             });
             let mut idle = self.processes.swap_remove(*fitting.first()?);
             // What it printed after its last answer belongs to no other one.
-            let is_clean = idle.held.is_none() || idle.process.drop_output();
+            let is_clean = idle.parked.is_none() || idle.process.drop_output();
             if is_clean && idle.process.is_sound() && idle.until > Instant::now() {
-                return Some(Claimed {
+                return Some(Acquired {
                     process: idle.process,
-                    origin: match idle.held {
-                        Some(_) => Origin::Kept,
-                        None => Origin::Warm,
+                    origin: match idle.parked {
+                        Some(_) => ProcessOrigin::Kept,
+                        None => ProcessOrigin::Warm,
                     },
-                    memo: idle.held.map(|held| held.memo),
+                    memo: idle.parked.map(|parked| parked.memo),
                 });
             }
-            if idle.held.is_none() && !idle.process.is_sound() {
+            if idle.parked.is_none() && !idle.process.is_sound() {
                 self.lines.failed(launch);
             }
         }
     }
 
     pub(super) fn holds_any(&self, launch: &Launch) -> bool {
-        let mut held = self.processes.iter().filter(|idle| idle.held.is_some());
-        held.any(|idle| *idle.launch == *launch)
+        let mut parked = self.processes.iter().filter(|idle| idle.parked.is_some());
+        parked.any(|idle| *idle.launch == *launch)
     }
 
     /// Adds a warm process. It is given back if nobody wants it any more.
     pub(super) fn add(&mut self, launch: &Arc<Launch>, process: Process) -> Option<Process> {
-        let wanted = !self.closed && self.lines.trusts(&launch.backend);
+        let wanted = !self.closed && self.lines.is_active(&launch.backend);
         let line = self.lines.get(launch).filter(|_| wanted);
-        let (Some(line), Some(terms)) = (line, self.lines.terms(launch)) else {
+        let (Some(line), Some(policy)) = (line, self.lines.policy(launch)) else {
             return Some(process);
         };
         let now = Instant::now();
-        let idle = Idle {
+        let idle = IdleProcess {
             launch: line.launch.clone(),
             process,
             since: now,
-            until: now + terms.max_age,
-            held: None,
-            size: line.size.unwrap_or(terms.idle_memory),
+            until: now + policy.max_age,
+            parked: None,
+            size: line.size.unwrap_or(policy.idle_memory),
             // While it starts, it holds less than it will.
             look: now + STARTED,
         };
@@ -115,7 +115,7 @@ impl Waiting {
 
     /// How long a process with a conversation waits, if it does.
     pub(super) fn keeps_for(&self, launch: &Launch) -> Option<Duration> {
-        let time = self.lines.terms(launch)?.continue_for;
+        let time = self.lines.policy(launch)?.continue_for;
         (!self.closed && !time.is_zero()).then_some(time)
     }
 
@@ -124,12 +124,12 @@ impl Waiting {
         &mut self,
         launch: Arc<Launch>,
         process: Process,
-        held: Held,
+        parked: Parked,
     ) -> Vec<Process> {
         let size = process
             .resident()
             .unwrap_or(self.lines.idle_memory(&launch));
-        let warm = self.processes.iter().filter(|idle| idle.held.is_none());
+        let warm = self.processes.iter().filter(|idle| idle.parked.is_none());
         let warm: u64 = warm.map(|idle| idle.size).sum();
         let time = self.keeps_for(&launch);
         let Some(time) = time.filter(|_| warm + size <= self.memory) else {
@@ -144,21 +144,21 @@ impl Waiting {
             }
         }
         let now = Instant::now();
-        self.processes.push(Idle {
+        self.processes.push(IdleProcess {
             launch,
             process,
             since: now,
             until: now + time,
-            held: Some(held),
+            parked: Some(parked),
             size,
-            look: now + LOOK,
+            look: now + POLL_INTERVAL,
         });
         surplus
     }
 
     fn oldest_kept(&self) -> Option<usize> {
         let kept = self.processes.iter().enumerate();
-        let kept = kept.filter(|(_, idle)| idle.held.is_some());
+        let kept = kept.filter(|(_, idle)| idle.parked.is_some());
         kept.min_by_key(|(_, idle)| idle.since).map(|(at, _)| at)
     }
 
@@ -168,7 +168,7 @@ impl Waiting {
 
     /// One that has to go because a request needs its place among all processes: the oldest that is
     /// kept, or a warm one of the line that was not used for longest.
-    pub(super) fn give_up(&mut self) -> Option<Process> {
+    pub(super) fn evict(&mut self) -> Option<Process> {
         let at = self.oldest_kept().or_else(|| self.least_used())?;
         Some(self.processes.swap_remove(at).process)
     }
@@ -209,8 +209,8 @@ impl Waiting {
     }
 
     /// When a process, or its line, was last of use.
-    fn worth(&self, idle: &Idle) -> Instant {
-        match (&idle.held, self.lines.get(&idle.launch)) {
+    fn worth(&self, idle: &IdleProcess) -> Instant {
+        match (&idle.parked, self.lines.get(&idle.launch)) {
             (None, Some(line)) => line.used,
             _ => idle.since,
         }
@@ -223,13 +223,13 @@ impl Waiting {
         for mut idle in all {
             if now > idle.look {
                 idle.size = idle.process.resident().unwrap_or(idle.size);
-                idle.look = now + LOOK;
-                if idle.held.is_none() {
+                idle.look = now + POLL_INTERVAL;
+                if idle.parked.is_none() {
                     self.lines.measured(&idle.launch, idle.size);
                 }
             }
             let sound = idle.process.is_sound();
-            if !sound && idle.held.is_none() {
+            if !sound && idle.parked.is_none() {
                 self.lines.failed(&idle.launch);
             }
             if sound && idle.until > now {
@@ -253,7 +253,7 @@ impl Waiting {
     fn take_surplus(&mut self) -> Vec<Process> {
         let (lines, mut seen) = (&self.lines, Vec::new());
         take_out(&mut self.processes, |idle| {
-            if idle.held.is_some() {
+            if idle.parked.is_some() {
                 return false;
             }
             seen.push(idle.launch.clone());
@@ -269,7 +269,7 @@ impl Waiting {
         }
         self.lines.lacking(now, |launch| {
             let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-            alike.filter(|idle| idle.held.is_none()).count()
+            alike.filter(|idle| idle.parked.is_none()).count()
         })
     }
 
@@ -281,13 +281,13 @@ impl Waiting {
     /// The youngest warm process behind a launch line.
     pub(super) fn youngest(&self, launch: &Launch) -> Option<i32> {
         let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-        let warm = alike.filter(|idle| idle.held.is_none());
+        let warm = alike.filter(|idle| idle.parked.is_none());
         let youngest = warm.max_by_key(|idle| idle.since)?;
         Some(youngest.process.id())
     }
 
     /// What is known of the launch lines.
-    pub(super) fn lines(&mut self) -> &mut Lines {
+    pub(super) fn lines(&mut self) -> &mut Demand {
         &mut self.lines
     }
 
@@ -300,19 +300,19 @@ impl Waiting {
     pub(super) fn configure(
         &mut self,
         lines: &[Arc<Launch>],
-        terms: BTreeMap<String, Terms>,
+        policy: BTreeMap<String, PoolPolicy>,
         memory: u64,
     ) -> Vec<Process> {
         self.memory = memory;
-        self.lines.configure(lines, terms);
+        self.lines.configure(lines, policy);
         let lines = &self.lines;
         take_out(&mut self.processes, |idle| {
-            let Some(terms) = lines.terms(&idle.launch) else {
+            let Some(policy) = lines.policy(&idle.launch) else {
                 return true;
             };
-            let time = match idle.held {
-                Some(_) => terms.continue_for,
-                None => terms.max_age,
+            let time = match idle.parked {
+                Some(_) => policy.continue_for,
+                None => policy.max_age,
             };
             idle.until = idle.until.min(idle.since + time);
             false
@@ -329,12 +329,15 @@ impl Waiting {
             .processes
             .iter()
             .filter(|i| i.launch.backend == backend);
-        let (kept, warm): (Vec<_>, Vec<_>) = of_backend.partition(|idle| idle.held.is_some());
+        let (kept, warm): (Vec<_>, Vec<_>) = of_backend.partition(|idle| idle.parked.is_some());
         (warm.len(), kept.len())
     }
 }
 
 /// Takes those out that `goes` names.
-fn take_out(all: &mut Vec<Idle>, goes: impl FnMut(&mut Idle) -> bool) -> Vec<Process> {
+fn take_out(
+    all: &mut Vec<IdleProcess>,
+    goes: impl FnMut(&mut IdleProcess) -> bool,
+) -> Vec<Process> {
     all.extract_if(.., goes).map(|idle| idle.process).collect()
 }

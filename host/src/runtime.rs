@@ -1,7 +1,7 @@
 //! What is configured, put to work: it changes as a whole when the configuration does.
 //!
-//! A request keeps the setup it began with. What outlives a change, such as the door of a backend
-//! with those who wait at it, is handed on from one setup to the next.
+//! A request keeps the snapshot it began with. What outlives a change, such as the door of a backend
+//! with those who wait at it, is handed on from one snapshot to the next.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::backends::Backend;
-use crate::backends::launch::{Launch, Terms};
+use crate::backends::launch::{Launch, PoolPolicy};
 use crate::config::Config;
 use crate::models::Models;
 use crate::pool::Pool;
@@ -17,24 +17,24 @@ use crate::processes::Processes;
 use crate::telemetry;
 
 /// What one configuration comes to.
-pub(crate) struct Setup {
+pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) models: Models,
 }
 
-/// The setup that holds now, and the way to the next one.
-pub(crate) struct Setups {
-    current: ArcSwap<Setup>,
+/// The snapshot that holds now, and the way to the next one.
+pub(crate) struct RuntimeHandle {
+    current: ArcSwap<Snapshot>,
     changed: watch::Sender<()>,
     processes: Arc<Processes>,
     pool: Arc<Pool>,
 }
 
-impl Setup {
+impl Snapshot {
     fn new(config: Config, before: &[Arc<Backend>]) -> anyhow::Result<Self> {
         let backends = Backend::all(&config.backends, before)?;
-        Ok(Setup {
+        Ok(Snapshot {
             models: Models::new(&config, backends.clone()),
             backends,
             config,
@@ -50,7 +50,7 @@ impl Setup {
             .map(|backend| backend.config.name.clone());
         telemetry::begin_counting(&models.collect::<Vec<_>>(), &names.collect::<Vec<_>>());
         let backends = self.backends.iter();
-        let terms = backends.map(|b| (b.config.name.clone(), Terms::of(b)));
+        let terms = backends.map(|b| (b.config.name.clone(), PoolPolicy::of(b)));
         pool.configure(&self.warm_lines(), terms.collect(), self.config.warm_memory);
     }
 
@@ -73,24 +73,24 @@ impl Setup {
     }
 }
 
-impl Setups {
+impl RuntimeHandle {
     pub(crate) fn start(
         config: Config,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
-        let setup = Setup::new(config, &[])?;
-        setup.tell(&pool);
-        Ok(Arc::new(Setups {
-            current: ArcSwap::from_pointee(setup),
+        let snapshot = Snapshot::new(config, &[])?;
+        snapshot.tell(&pool);
+        Ok(Arc::new(RuntimeHandle {
+            current: ArcSwap::from_pointee(snapshot),
             changed: watch::Sender::new(()),
             processes,
             pool,
         }))
     }
 
-    /// The setup that holds now.
-    pub(crate) fn current(&self) -> Arc<Setup> {
+    /// The snapshot that holds now.
+    pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
@@ -102,7 +102,7 @@ impl Setups {
     /// Has another configuration hold for all requests from now on.
     pub(crate) fn change(&self, config: &Config) {
         let before = self.current();
-        let next = match Setup::new(config.clone(), &before.backends) {
+        let next = match Snapshot::new(config.clone(), &before.backends) {
             Ok(next) => next,
             Err(error) => return tracing::error!(%error, "the configuration cannot be used"),
         };

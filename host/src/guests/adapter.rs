@@ -6,14 +6,14 @@ use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
 use super::GuestError;
-use super::admission::Guest;
-use super::contract::adapter::{self, Effect, GuestExchange as GuestCalls};
+use super::admit::Guest;
+use super::contract::adapter::{self, Effect, GuestExchange as SessionCalls};
 use super::contract::{AdapterGuest, types};
 use super::engine::{Effort, State};
 
 /// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
 /// meanwhile.
-pub(crate) struct GuestExchange {
+pub(crate) struct AdapterSession {
     guest: Arc<Guest>,
     store: Store<State>,
     instance: AdapterGuest,
@@ -36,7 +36,7 @@ impl From<GuestError> for NotOpened {
 }
 
 /// A fresh instance that took its configuration; the inner error is the guest's own.
-pub(crate) fn configured(
+pub(crate) fn instantiate(
     guest: &Guest,
 ) -> Result<Result<(Store<State>, AdapterGuest), String>, GuestError> {
     let mut store = guest.engine.store(&guest.settings);
@@ -51,7 +51,7 @@ pub(crate) fn configured(
     Ok(taken.map(|()| (store, instance)))
 }
 
-impl GuestExchange {
+impl AdapterSession {
     /// Opens an exchange for a request.
     pub(crate) fn open(
         guest: Arc<Guest>,
@@ -66,7 +66,7 @@ impl GuestExchange {
                 adapter.call_open(store, context, request)
             })?;
         let exchange = opened.map_err(NotOpened::Refused)?;
-        Ok(GuestExchange {
+        Ok(AdapterSession {
             guest,
             store,
             instance,
@@ -84,7 +84,7 @@ impl GuestExchange {
         let opened = guest.engine.call(&mut store, Effort::Request(0), |store| {
             adapter.call_probe(store, context)
         })?;
-        Ok(opened.map(|exchange| GuestExchange {
+        Ok(opened.map(|exchange| AdapterSession {
             guest,
             store,
             instance,
@@ -167,7 +167,8 @@ impl GuestExchange {
     fn call<T: Send>(
         &mut self,
         effort: Effort,
-        call: impl FnOnce(GuestCalls<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T> + Send,
+        call: impl FnOnce(SessionCalls<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>
+        + Send,
     ) -> Result<T, GuestError> {
         let adapter = self.instance.claude_harness_guest_adapter().exchange();
         let exchange = self.exchange;
@@ -178,7 +179,7 @@ impl GuestExchange {
 
 /// An instance of a guest that was admitted with the same configuration.
 fn ready(guest: &Guest) -> Result<(Store<State>, AdapterGuest), GuestError> {
-    let taken = configured(guest)?;
+    let taken = instantiate(guest)?;
     taken.map_err(|message| {
         GuestError::Contract(format!(
             "it refused a configuration that it had taken: {}",

@@ -22,7 +22,7 @@ pub enum Framing {
 const READ_SIZE: usize = 64 << 10;
 
 /// A reader of lines, or of whatever comes.
-pub(super) struct Pieces<R> {
+pub(super) struct FrameReader<R> {
     from: R,
     reading: Reading,
     buffer: BytesMut,
@@ -33,7 +33,7 @@ pub(super) struct Pieces<R> {
 
 /// What a read brought.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece {
+pub(super) enum Frame {
     /// A line without its newline, or bytes as they were read.
     Whole(Bytes),
     /// A line went on beyond the bound.
@@ -42,9 +42,9 @@ pub(super) enum Piece {
     End,
 }
 
-impl<R: AsyncRead + Unpin> Pieces<R> {
+impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(from: R, reading: Reading) -> Self {
-        Pieces {
+        FrameReader {
             from,
             reading,
             buffer: BytesMut::new(),
@@ -54,32 +54,32 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
     }
 
     /// A piece that was already read.
-    pub(super) fn buffered(&mut self) -> Option<Piece> {
+    pub(super) fn buffered(&mut self) -> Option<Frame> {
         if self.reading.framing == Framing::Bytes {
-            return (!self.buffer.is_empty()).then(|| Piece::Whole(self.buffer.split().freeze()));
+            return (!self.buffer.is_empty()).then(|| Frame::Whole(self.buffer.split().freeze()));
         }
         match memchr::memchr(b'\n', &self.buffer[self.searched..]) {
             Some(at) => {
                 let line = self.buffer.split_to(self.searched + at).freeze();
                 self.buffer.advance(1);
                 self.searched = 0;
-                Some(Piece::Whole(line))
+                Some(Frame::Whole(line))
             }
             None => {
                 self.searched = self.buffer.len();
-                (self.searched > self.reading.max_line).then_some(Piece::TooLong)
+                (self.searched > self.reading.max_line).then_some(Frame::TooLong)
             }
         }
     }
 
     /// The next piece. Cancelling it loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<Piece> {
+    pub(super) async fn next(&mut self) -> io::Result<Frame> {
         loop {
             if let Some(piece) = self.buffered() {
                 return Ok(piece);
             }
             if self.ended {
-                return Ok(Piece::End);
+                return Ok(Frame::End);
             }
             self.buffer.reserve(READ_SIZE);
             if self.from.read_buf(&mut self.buffer).await? == 0 {
@@ -87,14 +87,14 @@ impl<R: AsyncRead + Unpin> Pieces<R> {
                 // The last line may lack its newline.
                 self.searched = 0;
                 if !self.buffer.is_empty() {
-                    return Ok(Piece::Whole(self.buffer.split().freeze()));
+                    return Ok(Frame::Whole(self.buffer.split().freeze()));
                 }
             }
         }
     }
 }
 
-impl<R: AsFd> Pieces<R> {
+impl<R: AsFd> FrameReader<R> {
     /// Drops all that there is to be read at this moment. False if that does not end, ended within a
     /// line, or was the last.
     pub(super) fn skip(&mut self) -> bool {
@@ -130,12 +130,12 @@ mod tests {
 
     use super::*;
 
-    async fn read_all(text: &'static [u8], framing: Framing, max_line: usize) -> Vec<Piece> {
-        let mut pieces = Pieces::new(text, Reading { framing, max_line });
+    async fn read_all(text: &'static [u8], framing: Framing, max_line: usize) -> Vec<Frame> {
+        let mut pieces = FrameReader::new(text, Reading { framing, max_line });
         let mut all = Vec::new();
         loop {
             let piece = pieces.next().await.unwrap();
-            let last = !matches!(piece, Piece::Whole(_));
+            let last = !matches!(piece, Frame::Whole(_));
             all.push(piece);
             if last {
                 return all;
@@ -143,8 +143,8 @@ mod tests {
         }
     }
 
-    fn whole(text: &'static [u8]) -> Piece {
-        Piece::Whole(Bytes::from_static(text))
+    fn whole(text: &'static [u8]) -> Frame {
+        Frame::Whole(Bytes::from_static(text))
     }
 
     #[tokio::test]
@@ -157,7 +157,7 @@ mod tests {
                 whole(b""),
                 whole(b"b\r\xff"),
                 whole(b"last"),
-                Piece::End
+                Frame::End
             ]
         );
     }
@@ -165,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_without_end_is_cut_off() {
         let all = read_all(b"ab\n123456", Framing::Lines, 4).await;
-        assert_eq!(all, [whole(b"ab"), Piece::TooLong]);
+        assert_eq!(all, [whole(b"ab"), Frame::TooLong]);
     }
 
     #[tokio::test]
@@ -176,7 +176,7 @@ mod tests {
             framing: Framing::Lines,
             max_line: 10,
         };
-        let mut pieces = Pieces::new(from, reading);
+        let mut pieces = FrameReader::new(from, reading);
         let mut write = |text: &[u8]| to.write_all(text).unwrap();
         assert!(pieces.skip(), "nothing is there");
         write(b"a\nb\n");
@@ -195,6 +195,6 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_as_they_are() {
         let all = read_all(b"a\nb", Framing::Bytes, 1).await;
-        assert_eq!(all, [whole(b"a\nb"), Piece::End]);
+        assert_eq!(all, [whole(b"a\nb"), Frame::End]);
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Launch, Terms};
+use super::{Launch, PoolPolicy};
 
 /// How long to wait after a process that waited ended by itself; doubled each time.
-const TROUBLE_LEAST: Duration = Duration::from_millis(500);
-const TROUBLE_MOST: Duration = Duration::from_secs(300);
+const BACKOFF_LEAST: Duration = Duration::from_millis(500);
+const BACKOFF_MOST: Duration = Duration::from_secs(300);
 
 /// Launch lines that are remembered: with each other limit on an answer's tokens, a client makes
 /// another one.
@@ -16,16 +16,16 @@ const LINES_MAX: usize = 64;
 
 /// The launch lines that are in use.
 #[derive(Default)]
-pub(super) struct Lines {
-    all: Vec<Line>,
+pub(super) struct Demand {
+    all: Vec<Entry>,
     /// What holds for each backend.
-    terms: BTreeMap<String, Terms>,
+    policy: BTreeMap<String, PoolPolicy>,
     /// Backends that cannot serve at present.
-    distrusted: BTreeSet<String>,
+    suspended: BTreeSet<String>,
 }
 
 /// A launch line that is in use.
-pub(super) struct Line {
+pub(super) struct Entry {
     pub(super) launch: Arc<Launch>,
     /// When a request last wanted it.
     pub(super) used: Instant,
@@ -35,11 +35,11 @@ pub(super) struct Line {
     /// Kept warm whether or not it is used.
     configured: bool,
     /// How often in a row its processes ended by themselves.
-    troubles: u32,
-    not_before: Instant,
+    failures_in_a_row: u32,
+    retry_at: Instant,
 }
 
-impl Line {
+impl Entry {
     /// Whether processes are kept warm behind it. What a request sets beside the model, such as a limit
     /// on tokens, may be the only one of its kind.
     fn is_wanted(&self) -> bool {
@@ -47,39 +47,39 @@ impl Line {
     }
 }
 
-impl Lines {
-    pub(super) fn get(&self, launch: &Launch) -> Option<&Line> {
+impl Demand {
+    pub(super) fn get(&self, launch: &Launch) -> Option<&Entry> {
         self.all.iter().find(|line| *line.launch == *launch)
     }
 
-    fn get_mut(&mut self, launch: &Launch) -> Option<&mut Line> {
+    fn get_mut(&mut self, launch: &Launch) -> Option<&mut Entry> {
         self.all.iter_mut().find(|line| *line.launch == *launch)
     }
 
     /// What holds for processes that are started like this; None if the backend's are started
     /// otherwise by now.
-    pub(super) fn terms(&self, launch: &Launch) -> Option<&Terms> {
-        let terms = self.terms.get(&launch.backend)?;
-        (terms.revision == launch.revision).then_some(terms)
+    pub(super) fn policy(&self, launch: &Launch) -> Option<&PoolPolicy> {
+        let policy = self.policy.get(&launch.backend)?;
+        (policy.revision == launch.revision).then_some(policy)
     }
 
     /// What a process behind this line is taken to hold while none was measured, in bytes.
     pub(super) fn idle_memory(&self, launch: &Launch) -> u64 {
-        self.terms
+        self.policy
             .get(&launch.backend)
-            .map_or(0, |terms| terms.idle_memory)
+            .map_or(0, |policy| policy.idle_memory)
     }
 
     /// How many processes are to be warm behind this line.
     pub(super) fn warm(&self, launch: &Launch) -> usize {
-        let terms = self.get(launch).and_then(|_| self.terms(launch));
-        terms.map_or(0, |terms| terms.warm)
+        let policy = self.get(launch).and_then(|_| self.policy(launch));
+        policy.map_or(0, |policy| policy.warm)
     }
 
     /// A line is in use, as of now. If there are too many, the one that was not used for longest is
     /// forgotten.
     pub(super) fn used(&mut self, launch: &Arc<Launch>) {
-        if self.terms(launch).is_none() {
+        if self.policy(launch).is_none() {
             return;
         }
         let now = Instant::now();
@@ -96,14 +96,14 @@ impl Lines {
             };
             self.all.swap_remove(oldest);
         }
-        self.all.push(Line {
+        self.all.push(Entry {
             launch: launch.clone(),
             used: now,
             uses: 1,
             size: None,
             configured: false,
-            troubles: 0,
-            not_before: now,
+            failures_in_a_row: 0,
+            retry_at: now,
         });
     }
 
@@ -119,10 +119,10 @@ impl Lines {
         let Some(line) = self.get_mut(launch) else {
             return;
         };
-        let pause = TROUBLE_LEAST.saturating_mul(1 << line.troubles.min(16));
-        line.troubles += 1;
-        line.not_before = Instant::now() + pause.min(TROUBLE_MOST);
-        if line.troubles == 3 {
+        let pause = BACKOFF_LEAST.saturating_mul(1 << line.failures_in_a_row.min(16));
+        line.failures_in_a_row += 1;
+        line.retry_at = Instant::now() + pause.min(BACKOFF_MOST);
+        if line.failures_in_a_row == 3 {
             tracing::warn!(
                 backend = line.launch.backend,
                 "its processes end before they are wanted: fewer are started ahead"
@@ -131,28 +131,32 @@ impl Lines {
     }
 
     /// A process behind this line did what it should.
-    pub(super) fn proved(&mut self, launch: &Launch) {
+    pub(super) fn record_success(&mut self, launch: &Launch) {
         if let Some(line) = self.get_mut(launch) {
-            line.troubles = 0;
+            line.failures_in_a_row = 0;
         }
     }
 
-    pub(super) fn distrust(&mut self, backend: &str) {
-        self.distrusted.insert(backend.to_owned());
+    pub(super) fn suspend(&mut self, backend: &str) {
+        self.suspended.insert(backend.to_owned());
     }
 
     /// Whether it was not trusted before.
-    pub(super) fn trust(&mut self, backend: &str) -> bool {
-        self.distrusted.remove(backend)
+    pub(super) fn resume(&mut self, backend: &str) -> bool {
+        self.suspended.remove(backend)
     }
 
-    pub(super) fn trusts(&self, backend: &str) -> bool {
-        !self.distrusted.contains(backend)
+    pub(super) fn is_active(&self, backend: &str) -> bool {
+        !self.suspended.contains(backend)
     }
 
     /// The lines that are kept warm whether or not they are used, and what holds for each backend.
-    pub(super) fn configure(&mut self, lines: &[Arc<Launch>], terms: BTreeMap<String, Terms>) {
-        self.terms = terms;
+    pub(super) fn configure(
+        &mut self,
+        lines: &[Arc<Launch>],
+        policy: BTreeMap<String, PoolPolicy>,
+    ) {
+        self.policy = policy;
         for line in &mut self.all {
             line.configured = false;
         }
@@ -172,8 +176,8 @@ impl Lines {
     pub(super) fn expire(&mut self, now: Instant) {
         let mut all = std::mem::take(&mut self.all);
         all.retain(|line| {
-            let terms = self.terms(&line.launch);
-            terms.is_some_and(|terms| line.configured || now < line.used + terms.max_age)
+            let policy = self.policy(&line.launch);
+            policy.is_some_and(|policy| line.configured || now < line.used + policy.max_age)
         });
         self.all = all;
     }
@@ -184,11 +188,11 @@ impl Lines {
         now: Instant,
         warm: impl Fn(&Launch) -> usize,
     ) -> Vec<Arc<Launch>> {
-        let mut lacking: Vec<&Line> = self
+        let mut lacking: Vec<&Entry> = self
             .all
             .iter()
-            .filter(|line| line.is_wanted() && line.not_before <= now)
-            .filter(|line| self.trusts(&line.launch.backend))
+            .filter(|line| line.is_wanted() && line.retry_at <= now)
+            .filter(|line| self.is_active(&line.launch.backend))
             .filter(|line| warm(&line.launch) < self.warm(&line.launch))
             .collect();
         lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
@@ -201,7 +205,7 @@ mod tests {
     use super::*;
     use crate::processes::{CommandLine, Framing, Reading};
 
-    const TERMS: Terms = Terms {
+    const TERMS: PoolPolicy = PoolPolicy {
         revision: 0,
         warm: 1,
         max_age: Duration::from_secs(60),
@@ -226,17 +230,17 @@ mod tests {
         })
     }
 
-    fn lacking(lines: &Lines) -> usize {
+    fn lacking(lines: &Demand) -> usize {
         lines.lacking(Instant::now(), |_| 0).len()
     }
 
-    fn terms() -> BTreeMap<String, Terms> {
+    fn policy() -> BTreeMap<String, PoolPolicy> {
         BTreeMap::from([("b".to_owned(), TERMS)])
     }
 
-    fn lines() -> Lines {
-        let mut lines = Lines::default();
-        lines.configure(&[], terms());
+    fn lines() -> Demand {
+        let mut lines = Demand::default();
+        lines.configure(&[], policy());
         lines
     }
 
@@ -257,9 +261,9 @@ mod tests {
 
     #[test]
     fn lines_are_few_and_configured_ones_stay() {
-        let mut lines = Lines::default();
+        let mut lines = Demand::default();
         let configured = launch("configured", true);
-        lines.configure(std::slice::from_ref(&configured), terms());
+        lines.configure(std::slice::from_ref(&configured), policy());
         for number in 0..1000 {
             lines.used(&launch(&number.to_string(), true));
         }
@@ -267,7 +271,7 @@ mod tests {
         assert!(lines.get(&configured).is_some() && lines.get(&launch("999", true)).is_some());
         lines.expire(Instant::now() + TERMS.max_age);
         assert_eq!(lines.all.len(), 1);
-        lines.configure(&[], terms());
+        lines.configure(&[], policy());
         lines.expire(Instant::now() + TERMS.max_age);
         assert_eq!(lines.all.len(), 0);
     }
@@ -277,7 +281,7 @@ mod tests {
         let mut lines = lines();
         let before = launch("x", true);
         lines.used(&before);
-        let other = Terms {
+        let other = PoolPolicy {
             revision: 1,
             ..TERMS
         };
@@ -295,11 +299,11 @@ mod tests {
         lines.used(&plain);
         lines.failed(&plain);
         assert_eq!(lacking(&lines), 0);
-        let later = Instant::now() + TROUBLE_LEAST;
+        let later = Instant::now() + BACKOFF_LEAST;
         assert_eq!(lines.lacking(later, |_| 0).len(), 1);
-        lines.distrust("b");
+        lines.suspend("b");
         assert_eq!(lines.lacking(later, |_| 0).len(), 0);
-        assert!(lines.trust("b") && !lines.trust("b"));
+        assert!(lines.resume("b") && !lines.resume("b"));
         assert_eq!(lines.lacking(later, |_| 0).len(), 1);
     }
 }

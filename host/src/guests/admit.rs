@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
+use super::adapter::instantiate;
 use super::cache::{Cache, Compile};
 use super::compile::CompileError;
 use super::contract::{AdapterGuestPre, adapter};
 use super::engine::{Effort, Engine, State};
-use super::exchange::configured;
 use crate::config;
 use crate::plain::{self, is_word};
 
@@ -26,7 +26,7 @@ const ALLOWED_IMPORTS: [&str; 2] = [
 ];
 
 /// What a guest may import beside, if `[guests.NAME] wasi` is set: what a language's runtime
-/// looks for at its start, all of it empty. The monotonic clock is not among it, because with it
+/// stamp for at its start, all of it empty. The monotonic clock is not among it, because with it
 /// a guest could sleep, which nothing could stop; nor are sockets.
 const WASI_IMPORTS: [&str; 5] = [
     "wasi:cli/",
@@ -47,7 +47,7 @@ pub(crate) struct Guest {
     pub(crate) digest: String,
     /// The number of the guest set that first held it as it is.
     pub(crate) generation: u64,
-    pub(crate) origin: Origin,
+    pub(crate) origin: GuestSource,
     pub(crate) version: String,
     pub(crate) summary: String,
     pub(crate) engine: Engine,
@@ -59,7 +59,7 @@ pub(crate) struct Guest {
 
 /// Where a guest comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum GuestSource {
     /// Built into this program.
     Embedded,
     /// A file in the guests' folder.
@@ -71,7 +71,7 @@ pub(crate) enum Origin {
 impl Guest {
     /// Whether it is built into this program, so that its calls hold no thread for long.
     pub(crate) fn is_own(&self) -> bool {
-        self.origin == Origin::Embedded
+        self.origin == GuestSource::Embedded
     }
 }
 
@@ -79,7 +79,7 @@ impl Guest {
 pub(crate) struct Candidate<'a> {
     bytes: &'a [u8],
     digest: String,
-    origin: Origin,
+    origin: GuestSource,
     /// Its name among them.
     settings: &'a config::Guest,
 }
@@ -123,7 +123,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl<'a> Candidate<'a> {
-    pub(crate) fn new(bytes: &'a [u8], origin: Origin, settings: &'a config::Guest) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], origin: GuestSource, settings: &'a config::Guest) -> Self {
         Candidate {
             bytes,
             digest: digest(bytes),
@@ -158,8 +158,8 @@ pub(crate) fn admit(
         }));
     }
     let how = match candidate.origin {
-        Origin::Embedded => Compile::Here,
-        Origin::File | Origin::LastGood => Compile::InProcess,
+        GuestSource::Embedded => Compile::Here,
+        GuestSource::File | GuestSource::LastGood => Compile::InProcess,
     };
     let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
     check_imports(engine, &component, candidate.settings.wasi)?;
@@ -191,7 +191,7 @@ pub(crate) fn admit(
 }
 
 fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
-    let (mut store, instance) = configured(guest)?.map_err(|message| Refused::Config {
+    let (mut store, instance) = instantiate(guest)?.map_err(|message| Refused::Config {
         name: guest.name.clone(),
         message: plain::line(&message, MESSAGE_MAX),
     })?;

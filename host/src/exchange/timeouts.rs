@@ -8,7 +8,7 @@ use crate::config;
 use crate::failure::{Failure, Kind};
 
 /// The time that an exchange takes.
-pub(super) struct Clock {
+pub(super) struct Timeouts {
     runs: bool,
     begun: Instant,
     /// When the process was given the request: later than `begun` if another one took its place.
@@ -29,10 +29,10 @@ pub(super) struct Limit {
     what: &'static str,
 }
 
-impl Clock {
+impl Timeouts {
     pub(super) fn new(config: &config::Backend) -> Self {
         let now = Instant::now();
-        Clock {
+        Timeouts {
             runs: false,
             begun: now,
             started: now,
