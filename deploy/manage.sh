@@ -147,7 +147,7 @@ put_config() {
 # Whether the unit runs, and something answers; another program at the address does not count.
 answers() {
   for _ in $(seq 50); do
-    if systemctl --user --quiet is-active "$unit" && curl -s -o /dev/null "$url/health"; then
+    if systemctl --user --quiet is-active "$unit" && curl -s --max-time 10 -o /dev/null "$url/health"; then
       sleep 1
       systemctl --user --quiet is-active "$unit" && return 0
     fi
@@ -192,6 +192,8 @@ keep_previous() {
 # Puts back what `keep_previous` kept, and starts it.
 go_back() {
   local file
+  # Without a socket's unit before, the old program holds the address itself.
+  [ -e "$unit_dir/$socket.previous" ] || systemctl --user disable --now "$socket" 2>/dev/null || true
   for file in "${installed[@]}"; do
     rm -f "$file.new"
     if [ -e "$file.previous" ]; then mv "$file.previous" "$file"; else rm -f "$file"; fi

@@ -13,14 +13,25 @@ pub(crate) fn allow_here() {
     ALLOWED.set(true);
 }
 
+/// Whether this thread may be held up.
+pub(crate) fn is_allowed_here() -> bool {
+    ALLOWED.get()
+}
+
 /// What takes longer than this many bytes of JSON is worth the move: about a millisecond.
 pub(crate) const LARGE: usize = 64 << 10;
 
 /// Runs `work` so that the other tasks of this thread go on elsewhere.
 pub(crate) fn run<T>(work: impl FnOnce() -> T) -> T {
-    if ALLOWED.get() {
-        return work();
+    if is_allowed_here() {
+        work()
+    } else {
+        run_apart(work)
     }
+}
+
+/// The same for work that must not count as a part of the runtime, even on a thread that may be held up.
+pub(crate) fn run_apart<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use reader::closest;
 
-use crate::ownership;
+use crate::ownership::{self, NotOurs};
 pub use crate::processes::Framing;
 pub use crate::profiles::Profile;
 use reader::{Problems, Section};
@@ -313,11 +313,15 @@ impl Config {
         let Some(path) = find(overrides) else {
             return Config::parse("", None, overrides);
         };
-        if path.exists() {
-            ownership::check(&path).map_err(|what| ConfigError::NotOurs {
+        ownership::check(&path).map_err(|what| match what {
+            NotOurs::Unknown { source, .. } => ConfigError::Read {
+                path: path.clone(),
+                source,
+            },
+            what => ConfigError::NotOurs {
                 what: what.to_string(),
-            })?;
-        }
+            },
+        })?;
         let text = read(&path).map_err(|source| ConfigError::Read {
             path: path.clone(),
             source,
@@ -462,8 +466,8 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with a file's syntax, and where. Of the line nothing is shown that stands between or
-/// behind quotes: it may be a key.
+/// What is wrong with a file's syntax, and where. Of the line nothing is shown behind its `=`: it may be
+/// a key.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let mut at = error.span().map_or(0, |span| span.start).min(text.len());
     while !text.is_char_boundary(at) {
@@ -471,27 +475,23 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
     }
     let begin = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[..at].matches('\n').count() + 1;
-    let column = text[begin..at].chars().count();
+    let column = text[begin..at].chars().count() + 1;
     let what = error.message().lines().next().unwrap_or_default();
-    let mut hidden = false;
-    let shown = text[begin..]
+    let place = format!("line {line}, column {column}: {what}");
+    let key = text[begin..]
         .lines()
         .next()
-        .unwrap_or_default()
-        .chars()
-        .map(|c| {
-            let is_quote = matches!(c, '"' | '\'');
-            let shown = if hidden && !is_quote { '*' } else { c };
-            hidden |= is_quote;
-            if shown == '\t' { ' ' } else { shown }
-        });
-    let shown: String = shown.take(200).collect();
-    format!(
-        "line {line}, column {}: {what}\n  {shown}\n  {:>2$}",
-        column + 1,
-        '^',
-        column.min(200) + 1
-    )
+        .and_then(|line| line.split_once('='));
+    match key {
+        Some((key, _)) if key.len() <= 100 && !key.contains(['"', '\'']) => {
+            format!(
+                "{place}\n  {}= …\n  {:>column$}",
+                key.replace('\t', " "),
+                '^'
+            )
+        }
+        _ => place,
+    }
 }
 
 fn find(overrides: &Overrides) -> Option<PathBuf> {

@@ -142,14 +142,20 @@ impl Failure {
         self
     }
 
-    /// Its machine-readable code, for the log and the metrics. A guest's own counts only if it looks like
-    /// one.
+    /// Its machine-readable code, for the log and the metrics. A guest's own counts only if the contract
+    /// knows it: others read both, and the guest has seen a request.
     pub fn log_code(&self) -> &str {
-        let is_plain = |code: &&str| {
-            code.len() <= 40 && code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        };
+        const OF_GUESTS: [&str; 6] = [
+            "invalid_json",
+            "schema_not_met",
+            "string_above_max_length",
+            "tool_choice_not_honoured",
+            "unsupported_parameter",
+            "model_not_found",
+        ];
+        let known = |code: &&str| OF_GUESTS.contains(code);
         let usual = self.kind.code().unwrap_or("invalid_request");
-        self.code.as_deref().filter(is_plain).unwrap_or(usual)
+        self.code.as_deref().filter(known).unwrap_or(usual)
     }
 
     /// Says when another attempt may succeed.

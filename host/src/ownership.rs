@@ -11,7 +11,7 @@ use rustix::process::{getegid, geteuid};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotOurs {
     /// It, or a folder above it, belongs to somebody who is neither this user nor root.
-    #[error("{} belongs to another user (uid {owner}): `chown` it to the user of this service", path.display())]
+    #[error("{} belongs to another user (uid {owner}): `chown` it to the user of this service, or name that user in CLAUDE_HARNESS_TRUSTED_UIDS", path.display())]
     Owner { path: PathBuf, owner: u32 },
     /// It, or a folder above it, can be written by others.
     #[error("{} can be written by other users (mode {mode:o}): `chmod go-w` it", path.display())]
@@ -22,42 +22,55 @@ pub(crate) enum NotOurs {
 }
 
 /// Checks that nobody but this user and root can change what is at `path`, or put something else in
-/// its place: its owner and mode, and those of all folders above it, where links lead included.
+/// its place: its owner and mode, those of all folders above it, and those of wherever links on the way
+/// lead.
+///
+/// Users whom the operator names in `CLAUDE_HARNESS_TRUSTED_UIDS`, such as the owner of a container's
+/// mounted files, are as good as root.
 ///
 /// # Errors
 ///
 /// Names the first place that somebody else can change, and the command that mends it.
 pub(crate) fn check(path: &Path) -> Result<(), NotOurs> {
-    let unknown = |source| NotOurs::Unknown {
+    let named = std::path::absolute(path).map_err(|source| NotOurs::Unknown {
         path: path.to_owned(),
         source,
-    };
-    let named = std::path::absolute(path).map_err(unknown)?;
-    let real = path.canonicalize().map_err(unknown)?;
-    // A link itself is as good as its owner, and the folder that it lies in.
-    check_each(&named)?;
-    if real == named {
-        Ok(())
-    } else {
-        check_each(&real)
-    }
+    })?;
+    check_from(&named, LINKS_MAX)
 }
 
-fn check_each(path: &Path) -> Result<(), NotOurs> {
+/// The most links in a row, as the kernel has it.
+const LINKS_MAX: u32 = 40;
+
+fn check_from(path: &Path, links: u32) -> Result<(), NotOurs> {
+    // Seen from the file upwards: whether a place below was this user's own.
+    let mut below_is_ours = false;
     for place in path.ancestors() {
-        let metadata = fs::symlink_metadata(place).map_err(|source| NotOurs::Unknown {
+        let unknown = |source| NotOurs::Unknown {
             path: place.to_owned(),
             source,
-        })?;
-        if !is_trusted(metadata.uid()) {
+        };
+        let metadata = fs::symlink_metadata(place).map_err(unknown)?;
+        let owner = metadata.uid();
+        if !is_trusted(owner) && !(below_is_ours && is_unmapped_root(owner)) {
             return Err(NotOurs::Owner {
                 path: place.to_owned(),
-                owner: metadata.uid(),
+                owner,
             });
+        }
+        below_is_ours |= owner == geteuid().as_raw();
+        if metadata.is_symlink() {
+            let target = fs::read_link(place).map_err(unknown)?;
+            let target = place.parent().unwrap_or(place).join(target);
+            let again = links
+                .checked_sub(1)
+                .ok_or_else(|| unknown(io::Error::other("too many links")))?;
+            check_from(&target, again)?;
+            continue;
         }
         // In a folder like /tmp others can write, but not change what is not theirs.
         let is_shared = metadata.is_dir() && metadata.mode() & 0o1000 != 0 && place != path;
-        if others_write(&metadata) && !is_shared && !metadata.is_symlink() {
+        if others_write(&metadata) && !is_shared {
             return Err(NotOurs::Writable {
                 path: place.to_owned(),
                 mode: metadata.mode() & 0o7777,
@@ -70,19 +83,44 @@ fn check_each(path: &Path) -> Result<(), NotOurs> {
 /// Whether somebody else may write. A group of root's files is root's word; a group of our own ones
 /// is a slip of the umask, unless it is this user's private group.
 fn others_write(metadata: &Metadata) -> bool {
-    let (us, group) = (geteuid().as_raw(), metadata.gid());
-    let private = group == getegid().as_raw() && group == us;
-    let by_group = metadata.mode() & 0o020 != 0 && metadata.uid() == us && us != 0 && !private;
+    let us = geteuid().as_raw();
+    let by_group = metadata.mode() & 0o020 != 0
+        && metadata.uid() == us
+        && us != 0
+        && !is_private_group(metadata.gid());
     metadata.mode() & 0o002 != 0 || by_group
 }
 
-/// Whether an owner is this user or root.
+/// Whether a group is this user's alone, as most systems make one for each user: with the same number, or
+/// with the same name.
+fn is_private_group(group: u32) -> bool {
+    let us = geteuid().as_raw();
+    let name_in = |file: &str, number: u32| {
+        let text = fs::read_to_string(file).ok()?;
+        let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let line =
+            lines.find(|fields| fields.get(2).is_some_and(|id| *id == number.to_string()))?;
+        Some((*line.first()?).to_owned())
+    };
+    let same_name = || Some(name_in("/etc/passwd", us)? == name_in("/etc/group", group)?);
+    group == getegid().as_raw() && (group == us || same_name().unwrap_or(false))
+}
+
+/// Whether an owner is this user, root, or named by the operator.
 fn is_trusted(owner: u32) -> bool {
-    owner == geteuid().as_raw() || owner == 0 || is_unmapped_root(owner)
+    let named = || std::env::var("CLAUDE_HARNESS_TRUSTED_UIDS").unwrap_or_default();
+    let is_named = || {
+        named()
+            .split(',')
+            .any(|uid| uid.trim().parse() == Ok(owner))
+    };
+    owner == geteuid().as_raw() || owner == 0 || is_named()
 }
 
 /// Whether root's files seem to belong to this user. In a user namespace without root (systemd's
-/// `PrivateUsers`) they seem to belong to `nobody`, and the root of all files tells so.
+/// `PrivateUsers`) the files of all others seem to belong to `nobody`. So this user's home is known by what
+/// is below it, and what stands above it is taken for root's; what is not in a folder of this user's is
+/// not trusted there.
 fn is_unmapped_root(owner: u32) -> bool {
     /// The kernel's number for users that a namespace does not know.
     const OVERFLOW: u32 = 65534;
@@ -148,6 +186,12 @@ mod tests {
         let link = base.path().join("link");
         symlink(&file, &link).unwrap();
         assert!(check(&link).is_err());
+        // And one between links.
+        let (first, sound) = (base.path().join("first"), base.path().join("sound"));
+        fs::write(&sound, "").unwrap();
+        symlink(&sound, folder.join("between")).unwrap();
+        symlink(folder.join("between"), &first).unwrap();
+        assert!(check(&first).is_err());
         assert!(matches!(
             check(&base.path().join("none")),
             Err(NotOurs::Unknown { .. })

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::backends::launch::{Launch, PoolPolicy};
+use crate::blocking;
 use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
 use idle::IdleSet;
@@ -154,7 +155,18 @@ impl Pool {
         launch: &Launch,
         deadline: Instant,
     ) -> Result<Process, NoProcess> {
-        self.spawn(launch, self.slot(deadline).await)
+        let slot = self.slot(deadline).await;
+        if !blocking::is_allowed_here() {
+            return self.spawn(launch, slot);
+        }
+        // Where guests of others run, threads give way to all others; the process shall not inherit that.
+        let slot = slot.ok_or(NoProcess::Full)?;
+        let (processes, line) = (self.processes.clone(), launch.line.clone());
+        let reading = launch.reading;
+        let started = self
+            .processes
+            .on_runtime(async move { processes.spawn(&line, reading, slot) });
+        counted(launch, started.await)
     }
 
     /// A new process, if there is room for another one at this moment.
@@ -165,10 +177,7 @@ impl Pool {
     fn spawn(&self, launch: &Launch, slot: Option<Slot>) -> Result<Process, NoProcess> {
         let slot = slot.ok_or(NoProcess::Full)?;
         let started = self.processes.spawn(&launch.line, launch.reading, slot);
-        let outcome = if started.is_ok() { "started" } else { "failed" };
-        let backend = launch.backend.clone();
-        metrics::counter!(names::STARTS, "backend" => backend, "outcome" => outcome).increment(1);
-        Ok(started?)
+        counted(launch, started)
     }
 
     async fn slot(&self, deadline: Instant) -> Option<Slot> {
@@ -315,6 +324,14 @@ impl Pool {
         let given_up = self.waiting().make_room(launch);
         given_up.is_some()
     }
+}
+
+/// Counts a start, and what came of it.
+fn counted(launch: &Launch, started: Result<Process, SpawnError>) -> Result<Process, NoProcess> {
+    let outcome = if started.is_ok() { "started" } else { "failed" };
+    let backend = launch.backend.clone();
+    metrics::counter!(names::STARTS, "backend" => backend, "outcome" => outcome).increment(1);
+    Ok(started?)
 }
 
 /// Counts something as long as it is there.

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use orphans::Marks;
+use orphans::{Adopted, Marks};
 use warden::Warden;
 use workdirs::Workdirs;
 
@@ -43,6 +43,7 @@ pub(crate) struct Processes {
     warden: Warden,
     workdirs: Workdirs,
     marks: Marks,
+    adopted: Adopted,
     endings: TaskTracker,
     slots: Slots,
     /// Where pipes are watched and ends are awaited, whoever starts or drops a process.
@@ -122,10 +123,10 @@ impl Processes {
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
         let workdirs = Workdirs::new()?;
         let marks = Marks::new()?;
-        orphans::adopt();
         Ok(Processes {
             warden: Warden::start(&workdirs.root(), marks.service())?,
             workdirs,
+            adopted: Adopted::begin(),
             marks,
             endings: TaskTracker::new(),
             runtime: Handle::current(),
@@ -216,6 +217,19 @@ impl Processes {
         .map_err(error)
     }
 
+    /// Starts a process on a thread of the service's own runtime, whoever asks for it.
+    pub(crate) async fn on_runtime(
+        &self,
+        start: impl Future<Output = Result<Process, SpawnError>> + Send + 'static,
+    ) -> Result<Process, SpawnError> {
+        let started = self.runtime.spawn(start).await;
+        started.unwrap_or_else(|_| {
+            Err(SpawnError::Workdir(io::Error::other(
+                "the runtime has ended",
+            )))
+        })
+    }
+
     /// Runs a command that reads `input` and prints little, and returns what it printed with
     /// whether it succeeded.
     pub(crate) async fn ask(
@@ -259,7 +273,8 @@ impl Processes {
     pub(crate) fn look_after(&self) {
         self.warden.look_after();
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
-        tokio::task::spawn_blocking(move || marks.end_strays(&warden));
+        let adopted = self.adopted.clone();
+        tokio::task::spawn_blocking(move || marks.end_strays(&warden, &adopted));
     }
 
     /// Waits until all processes whose end has begun are gone.
@@ -267,10 +282,11 @@ impl Processes {
         self.endings.close();
         self.endings.wait().await;
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
+        let adopted = self.adopted.clone();
         // What they started may have left their groups.
         let _ = tokio::task::spawn_blocking(move || {
             orphans::end_all(marks.service());
-            orphans::end_adopted(|| warden.children());
+            adopted.end(|| warden.children());
         })
         .await;
     }

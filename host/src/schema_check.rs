@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonschema::{PatternOptions, Validator};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::processes::{CommandLine, Processes, SpawnError};
 
@@ -22,7 +23,7 @@ pub const SUBCOMMAND: &str = "check-schemas";
 /// How long compiling a request's schemas may take, and how long checking an answer may at most. Ordinary
 /// ones take some 5 ms, most of it the start of the process.
 const COMPILE_LIMIT: Duration = Duration::from_secs(5);
-const CHECK_LIMIT: Duration = Duration::from_secs(10);
+const CHECK_MOST: Duration = Duration::from_secs(10);
 
 /// What a check may hold, in bytes: 100 patterns of 256 KiB, their automata, and an answer.
 const MEMORY_MAX: u64 = 512 << 20;
@@ -34,6 +35,9 @@ const STACK: usize = 128 << 20;
 /// What each pattern may take in memory, in bytes, and in steps back.
 const PATTERN_SIZE: usize = 256 << 10;
 const PATTERN_STEPS: usize = 100_000;
+
+/// Checks at once. They run beside the places of backends, so they have a bound of their own.
+static PLACES: Semaphore = Semaphore::const_new(4);
 
 /// What is to be done: compile all schemas, and check a text against one of them.
 #[derive(Deserialize, Serialize)]
@@ -71,7 +75,7 @@ pub(crate) enum Verdict {
     Fits,
     Unfit,
     /// It took more memory or time than it may.
-    Costly(Duration),
+    Costly,
     /// The check could not be made.
     Broken(SpawnError),
 }
@@ -86,18 +90,17 @@ pub(crate) async fn compile(processes: &Processes, schemas: &[&str]) -> Result<(
     }
 }
 
-/// Whether a text is JSON that fits a schema. May take `limit`, and 10 seconds at most.
+/// Whether a text is JSON that fits a schema. May take `limit`.
 pub(crate) async fn check(
     processes: &Processes,
     schema: &str,
     text: &str,
     limit: Duration,
 ) -> Verdict {
-    let limit = limit.min(CHECK_LIMIT);
     match ask(processes, &[schema], Some(text), limit).await {
         Ok(Some(Outcome::Sound)) => Verdict::Fits,
         Ok(Some(_)) => Verdict::Unfit,
-        Ok(None) | Err(SpawnError::Silent { .. }) => Verdict::Costly(limit),
+        Ok(None) | Err(SpawnError::Silent { .. }) => Verdict::Costly,
         Err(error) => Verdict::Broken(error),
     }
 }
@@ -114,6 +117,11 @@ async fn ask(
         args: vec![OsString::from(SUBCOMMAND)],
         env: Vec::new(),
     };
+    let begun = Instant::now();
+    let Ok(Ok(_place)) = tokio::time::timeout(limit, PLACES.acquire()).await else {
+        return Ok(None);
+    };
+    let limit = limit.saturating_sub(begun.elapsed());
     // They were read as JSON before.
     let schemas = schemas
         .iter()
@@ -139,7 +147,7 @@ pub fn run() -> anyhow::Result<()> {
     };
     setrlimit(Resource::Data, limit(MEMORY_MAX))?;
     // If nobody ends it, because the service is gone.
-    setrlimit(Resource::Cpu, limit(CHECK_LIMIT.as_secs() + 5))?;
+    setrlimit(Resource::Cpu, limit(CHECK_MOST.as_secs() + 5))?;
     let mut task = String::new();
     io::stdin().lock().read_to_string(&mut task)?;
     let thread = std::thread::Builder::new().stack_size(STACK);

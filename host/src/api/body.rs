@@ -12,7 +12,7 @@ use crate::bodies::{BodyMemory, SMALL, Share};
 use crate::config::Http;
 use crate::failure::{Failure, Kind};
 
-/// The memory of a body whose size nobody announced grows by steps of this size, in bytes.
+/// The memory of a body grows by steps of this size, in bytes.
 const STEP: usize = 1 << 20;
 
 /// How slowly a body may come after the first `client_timeout`, in bytes a second, all in all.
@@ -36,18 +36,14 @@ pub(super) async fn read(
     memory: &BodyMemory,
 ) -> Result<Read, Failure> {
     let limit = http.max_body;
-    let begun = Instant::now();
     let (mut read, mut share, mut size) = (BytesMut::new(), Share::default(), 0_usize);
-    // A client that says how much it sends waits once for all of it.
+    // What the client announces costs nothing before it has come.
     let announced = body
         .size_hint()
         .exact()
         .and_then(|size| usize::try_from(size).ok());
-    let announced = announced.filter(|size| *size <= limit).unwrap_or(0);
-    memory
-        .grow(&mut share, announced, http.client_timeout)
-        .await?;
-    read.reserve(announced);
+    read.reserve(announced.filter(|size| *size <= limit).unwrap_or(0));
+    let mut begun = Instant::now();
     while let Some(frame) = tokio::time::timeout(patience(begun, size, http), body.frame())
         .await
         .map_err(|_| late(http))?
@@ -65,15 +61,16 @@ pub(super) async fn read(
             }
             continue;
         }
-        if size > SMALL.max(announced) {
-            // By steps: each one may have to wait.
+        if size > SMALL {
+            // By steps, each of which may have to wait. That is no fault of the client's.
+            let came = Instant::now();
+            let wanted = size
+                .next_multiple_of(STEP)
+                .min(announced.unwrap_or(limit).min(limit));
             memory
-                .grow(
-                    &mut share,
-                    size.next_multiple_of(STEP).min(limit),
-                    http.client_timeout,
-                )
+                .grow(&mut share, wanted.max(size), http.client_timeout)
                 .await?;
+            begun += came.elapsed();
         }
         read.extend_from_slice(&data);
     }

@@ -9,10 +9,9 @@ use crate::profiles::{Place, Program};
 
 /// A placeholder that the profile does not know, or a value that it does not allow.
 #[derive(Debug, thiserror::Error)]
-#[error("the placeholder `{name}` may not be `{value}`")]
+#[error("the placeholder `{name}` may not have this value")]
 pub(crate) struct BadPlaceholder {
-    name: String,
-    value: String,
+    name: &'static str,
 }
 
 /// The launch of an exchange. `placeholders` are the guest's.
@@ -28,8 +27,9 @@ pub(crate) fn exchange(
     for (name, value) in placeholders {
         let known = backend.profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
-            let (name, value) = (name.clone(), value.chars().take(64).collect());
-            return Err(BadPlaceholder { name, value });
+            // In the host's own words: a guest has seen a prompt.
+            let name = known.map_or("of another name", |option| option.name);
+            return Err(BadPlaceholder { name });
         };
         match optional.place {
             Place::Flag(flag) => line.args.extend([flag.into(), value.into()]),

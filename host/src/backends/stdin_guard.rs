@@ -118,19 +118,31 @@ fn keep_system_prompt(fields: &mut Map<String, Value>) {
     }
 }
 
-/// What a message calls itself, cut short: for the log.
+/// What a message calls itself, if that is a word of the protocol: a guest's own words may be a prompt's.
 fn kind_of(message: &Value) -> String {
+    const KNOWN: [&str; 14] = [
+        "user",
+        "assistant",
+        "system",
+        "result",
+        "control_request",
+        "control_response",
+        "initialize",
+        "interrupt",
+        "mcp_message",
+        "mcp_set_servers",
+        "apply_flag_settings",
+        "set_permission_mode",
+        "can_use_tool",
+        "set_model",
+    ];
     let name = |value: &Value| {
-        value
-            .as_str()
-            .unwrap_or("?")
-            .chars()
-            .take(40)
-            .collect::<String>()
+        let known = KNOWN.into_iter().find(|known| value == known);
+        known.unwrap_or("?")
     };
     match message.get("request") {
         Some(request) => format!("{}/{}", name(&message["type"]), name(&request["subtype"])),
-        None => name(&message["type"]),
+        None => name(&message["type"]).to_owned(),
     }
 }
 

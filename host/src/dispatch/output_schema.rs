@@ -2,7 +2,7 @@
 //! called done: JSON by a schema, and arguments of functions that are `strict`.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::IgnoredAny;
 
@@ -11,6 +11,9 @@ use crate::failure::{Failure, Kind};
 use crate::guests::types::FinishReason;
 use crate::processes::{Processes, SpawnError};
 use crate::schema_check::{self, Unsound, Verdict};
+
+/// How long all checks of an answer may take together, whatever `request_timeout` says.
+const CHECK_MOST: Duration = Duration::from_secs(10);
 
 /// What an answer is checked against: schemas as text. They are compiled after the request was let
 /// in, by a process of its own.
@@ -85,6 +88,8 @@ impl OutputSchema {
         answer: &Answer,
         reason: FinishReason,
     ) -> Result<(), Failure> {
+        // All calls of an answer share one time.
+        let deadline = Instant::now() + self.limit.min(CHECK_MOST);
         match reason {
             FinishReason::Length | FinishReason::ContentFilter => Ok(()),
             FinishReason::Stop => {
@@ -95,7 +100,10 @@ impl OutputSchema {
                     return Err(schema_not_met(unfit.into()));
                 }
                 match &self.content {
-                    Some(schema) => self.fits(processes, schema, text, unfit.into()).await,
+                    Some(schema) => {
+                        self.fits(processes, schema, text, deadline, unfit.into())
+                            .await
+                    }
                     None => Ok(()),
                 }
             }
@@ -105,7 +113,8 @@ impl OutputSchema {
                         let unfit = format!(
                             "the arguments that the model gives to `{name}` do not fit the schema of its parameters: ask again"
                         );
-                        self.fits(processes, schema, arguments, unfit).await?;
+                        self.fits(processes, schema, arguments, deadline, unfit)
+                            .await?;
                     }
                 }
                 Ok(())
@@ -118,14 +127,23 @@ impl OutputSchema {
         processes: &Processes,
         schema: &Schema,
         text: &str,
+        deadline: Instant,
         unfit: String,
     ) -> Result<(), Failure> {
-        match schema_check::check(processes, &schema.text, text, self.limit).await {
+        match schema_check::check(
+            processes,
+            &schema.text,
+            text,
+            deadline.saturating_duration_since(Instant::now()),
+        )
+        .await
+        {
             Verdict::Fits => Ok(()),
             Verdict::Unfit => Err(schema_not_met(unfit)),
-            Verdict::Costly(limit) => Err(schema_not_met(format!(
-                "to check the answer against `{}` takes more than {limit:?}, or more memory than it may: use simpler patterns and references, or leave out `strict`",
-                schema.at
+            Verdict::Costly => Err(schema_not_met(format!(
+                "to check the answer against `{}` takes more than {:?}, or more memory than it may: use simpler patterns and references, or leave out `strict`",
+                schema.at,
+                self.limit.min(CHECK_MOST)
             ))),
             Verdict::Broken(error) => Err(not_checked(&error)),
         }

@@ -179,11 +179,11 @@ impl Engine {
         store.data_mut().log_lines = LOG_LINES;
         store.data_mut().memory.refused = false;
         let _running = self.clock.run();
-        let may_block = large || store.data().wasi.is_some();
-        let result = if may_block {
-            blocking::run(|| call(store))
-        } else {
-            call(store)
+        let result = match (store.data().wasi.is_some(), large) {
+            // WASI itself waits for a runtime, which a thread of one may not.
+            (true, _) => blocking::run_apart(|| call(store)),
+            (false, true) => blocking::run(|| call(store)),
+            (false, false) => call(store),
         };
         result.map_err(|error| self.name_error(store.data(), &error, time, output))
     }

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::config;
 use crate::ownership;
 
-/// A folder with `NAME.wasm` and `NAME.json` for each guest; without one, nothing is kept.
+/// A folder with a file for each guest: the length of its settings, they as JSON, and the component.
+/// Without a folder, nothing is kept.
 pub(super) struct LastGood(Option<PathBuf>);
 
 /// What a guest was admitted with.
@@ -25,9 +27,16 @@ struct Settings {
 }
 
 impl LastGood {
-    /// Opens the folder below `base`, making it if need be. A folder that others can change is not used.
-    pub(super) fn open(base: Option<&Path>) -> Self {
-        let folder = base.map(|base| base.join("guests"));
+    /// Opens the folder below `base` for the guests of `guests_dir`, making it if need be: services with
+    /// other folders of guests have others. A folder that others can change is not used.
+    pub(super) fn open(base: Option<&Path>, guests_dir: &Path) -> Self {
+        let digest = Sha256::digest(guests_dir.as_os_str().as_encoded_bytes());
+        let name: String = digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let folder = base.map(|base| base.join("guests").join(name));
         let folder = folder.filter(|folder| match prepare(folder) {
             Ok(()) => true,
             Err(error) => {
@@ -38,19 +47,22 @@ impl LastGood {
         LastGood(folder)
     }
 
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        Some(self.0.as_ref()?.join(format!("{name}.guest")))
+    }
+
     /// Keeps a guest that was admitted from a file.
     pub(super) fn keep(&self, settings: &config::Guest, component: &[u8]) {
-        let Some(folder) = &self.0 else { return };
+        let Some(file) = self.file(&settings.name) else {
+            return;
+        };
         let admitted = Settings {
             config: settings.config.clone(),
             wasi: settings.wasi,
         };
         let kept = serde_json::to_vec(&admitted)
             .map_err(io::Error::other)
-            .and_then(|json| {
-                write(folder, &format!("{}.wasm", settings.name), component)?;
-                write(folder, &format!("{}.json", settings.name), &json)
-            });
+            .and_then(|json| write(&file, &json, component));
         if let Err(error) = kept {
             tracing::warn!(guest = %settings.name, %error, "cannot keep a good guest for the next start");
         }
@@ -58,23 +70,23 @@ impl LastGood {
 
     /// The last good component of this name, with what it was admitted with.
     pub(super) fn find(&self, name: &str, now: &config::Guest) -> Option<(Vec<u8>, config::Guest)> {
-        let folder = self.0.as_ref()?;
-        let component = fs::read(folder.join(format!("{name}.wasm"))).ok()?;
-        let settings = fs::read(folder.join(format!("{name}.json"))).ok()?;
-        let Settings { config, wasi } = serde_json::from_slice(&settings).ok()?;
+        let whole = fs::read(self.file(name)?).ok()?;
+        let (length, rest) = whole.split_at_checked(8)?;
+        let length = u64::from_le_bytes(length.try_into().ok()?);
+        let (json, component) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        let Settings { config, wasi } = serde_json::from_slice(json).ok()?;
         let settings = config::Guest {
             config,
             wasi,
             ..now.clone()
         };
-        Some((component, settings))
+        Some((component.to_vec(), settings))
     }
 
     /// Forgets a guest whose file was taken away.
     pub(super) fn forget(&self, name: &str) {
-        let Some(folder) = &self.0 else { return };
-        for ending in ["wasm", "json"] {
-            let _ = fs::remove_file(folder.join(format!("{name}.{ending}")));
+        if let Some(file) = self.file(name) {
+            let _ = fs::remove_file(file);
         }
     }
 }
@@ -87,9 +99,12 @@ fn prepare(folder: &Path) -> io::Result<()> {
     ownership::check(folder).map_err(io::Error::other)
 }
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn write(file: &Path, json: &[u8], component: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(file);
     let mut whole = tempfile::NamedTempFile::new_in(folder)?;
-    whole.write_all(bytes)?;
-    whole.persist(folder.join(name))?;
+    whole.write_all(&(json.len() as u64).to_le_bytes())?;
+    whole.write_all(json)?;
+    whole.write_all(component)?;
+    whole.persist(file)?;
     Ok(())
 }

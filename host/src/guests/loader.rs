@@ -118,7 +118,7 @@ impl Loader {
         Loader {
             engine,
             cache: Arc::new(Cache::open(config.cache_dir.as_deref())),
-            last_good: LastGood::open(config.state_dir.as_deref()),
+            last_good: LastGood::open(config.state_dir.as_deref(), &config.guests_dir),
             set,
             folder: config.guests_dir.clone(),
             seen: BTreeMap::new(),
@@ -141,13 +141,17 @@ impl Loader {
 
     /// Admits the built-in guests whose place no file takes, and begins with the files.
     pub(super) fn begin(&mut self) -> Result<(), StartError> {
-        let files = folder::list(&self.folder).unwrap_or_default().files;
+        let listed = folder::list(&self.folder);
         let mut set = GuestSet {
             generation: 1,
             ..GuestSet::default()
         };
         for (name, bytes) in EMBEDDED {
-            if files.contains_key(name) {
+            // Nobody knows what is in a folder that cannot be read: no built-in guest takes a place there.
+            if listed
+                .as_ref()
+                .map_or(true, |listed| listed.files.contains_key(name))
+            {
                 continue;
             }
             let settings = self.settings.config.guest(name);
@@ -250,9 +254,22 @@ impl Loader {
             Ok(listing) => listing,
             Err(error) => {
                 let reason = format!("cannot look at {}: {error}", self.folder.display());
-                return next.reject(FOLDER, &reason);
+                next.reject(FOLDER, &reason);
+                for (name, _) in EMBEDDED {
+                    self.fall_back(name, next);
+                }
+                return;
             }
         };
+        for (name, bytes) in EMBEDDED {
+            // There is no file after all.
+            let is_known = next.set.serving.contains_key(name)
+                || next.set.rejected.contains_key(name)
+                || self.jobs.contains_key(name);
+            if !is_known && !listing.files.contains_key(name) {
+                self.offer(name, bytes.into(), GuestSource::Embedded, next);
+            }
+        }
         match listing.odd_names {
             0 => drop(next.set.rejected.remove(FOLDER)),
             count => next.reject(FOLDER, &format!(
@@ -412,7 +429,9 @@ impl Loader {
     /// Nothing may serve under the name of a bad file but what was admitted before: in this life of the
     /// service, or in an earlier one. Never the built-in guest.
     fn fall_back(&mut self, name: &str, next: &mut Successor) {
-        if next.set.serving.contains_key(name) || !self.handled.contains_key(name) {
+        let is_unreadable = next.set.rejected.contains_key(FOLDER);
+        let is_bad = self.handled.contains_key(name) || is_unreadable;
+        if next.set.serving.contains_key(name) || self.jobs.contains_key(name) || !is_bad {
             return;
         }
         if let Some((component, settings)) =
@@ -487,7 +506,7 @@ impl Loader {
                 continue;
             }
             // A file is read again with the others of this visit.
-            if self.handled.remove(&name).is_none() {
+            if self.handled.remove(&name).is_none() && !next.set.rejected.contains_key(FOLDER) {
                 self.return_to_embedded(&name, next);
             }
         }

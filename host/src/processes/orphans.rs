@@ -84,8 +84,8 @@ impl Marks {
 
     /// Ends what this service's processes left behind when they ended, and what services left
     /// behind that are gone. May take half a second.
-    pub(super) fn end_strays(&self, warden: &Warden) {
-        end_adopted(|| warden.children());
+    pub(super) fn end_strays(&self, warden: &Warden, adopted: &Adopted) {
+        adopted.end(|| warden.children());
         end(|found| match found.service == self.0.service {
             true => !self.live(|live| live.contains(&found.number)),
             false => !is_running(&found.service),
@@ -106,40 +106,78 @@ impl Drop for Mark {
     }
 }
 
-/// Has the kernel give processes to this one whose parents ended before them: even those without a
-/// mark are found then.
-pub(super) fn adopt() {
-    let this = rustix::process::getpid();
-    if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {
-        tracing::warn!(%error, "processes that leave their group and forget their mark cannot be found");
+/// Processes that this one adopts: its children that it did not start.
+#[derive(Clone)]
+pub(super) struct Adopted {
+    /// The children that were there before: whoever started this program by `exec` left them.
+    before: Arc<BTreeSet<(i32, u64)>>,
+}
+
+/// How long a child must have been a stray before it is ended: one that is just being started is neither
+/// known nor marked for some microseconds.
+const SEEN_TWICE: Duration = Duration::from_millis(200);
+
+impl Adopted {
+    /// Has the kernel give processes to this one whose parents ended before them: even those without a
+    /// mark are found then. The first process of a container is given them anyway, and they may be
+    /// anybody's: there nothing is ended that has no mark.
+    pub(super) fn begin() -> Self {
+        let this = rustix::process::getpid();
+        if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {
+            tracing::warn!(%error, "processes that leave their group and forget their mark cannot be found");
+        }
+        Adopted {
+            before: Arc::new(children().collect()),
+        }
+    }
+
+    /// Ends the children that are neither `own` ones nor helpers, bear no mark, and were not there before.
+    /// Takes a fifth of a second if there are any.
+    pub(super) fn end(&self, own: impl Fn() -> BTreeSet<i32>) {
+        if std::process::id() == 1 {
+            return;
+        }
+        let first = self.strays(&own);
+        if first.is_empty() {
+            return;
+        }
+        thread::sleep(SEEN_TWICE);
+        for (pid, began) in self.strays(&own) {
+            let Some(stray) = Pid::from_raw(pid).filter(|_| first.contains(&(pid, began))) else {
+                continue;
+            };
+            tracing::info!(pid, "a process that lost its parent is ended");
+            let _ = kill_process(stray, Signal::KILL);
+            // If it takes longer to go, the next round finds it.
+            thread::sleep(Duration::from_millis(5));
+            let _ = rustix::process::waitpid(Some(stray), rustix::process::WaitOptions::NOHANG);
+        }
+    }
+
+    fn strays(&self, own: impl Fn() -> BTreeSet<i32>) -> BTreeSet<(i32, u64)> {
+        // Looked at first: one that is started later is no child yet, or known by then.
+        let children: Vec<_> = children().collect();
+        let (own, helpers) = (own(), helpers(|helpers| helpers.clone()));
+        let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let this_program = program("self");
+        let is_stray = |child: &(i32, u64)| {
+            let pid = &child.0;
+            let other = program(&pid.to_string());
+            let is_known =
+                own.contains(pid) || helpers.contains(pid) || self.before.contains(child);
+            !is_known && mark_of(*pid).is_none() && (other.is_none() || other != this_program)
+        };
+        children.into_iter().filter(is_stray).collect()
     }
 }
 
-/// Ends the processes that this one adopted: its children, but for those that it started itself, which
-/// are `own` ones, helpers, or bear a mark.
-pub(super) fn end_adopted(own: impl Fn() -> BTreeSet<i32>) {
+/// This process's children: their ids, and when they began.
+fn children() -> impl Iterator<Item = (i32, u64)> {
     let this = std::process::id().cast_signed();
-    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let this_program = program("self");
-    // Looked at first: one that is started later is no child yet, or known by then.
-    let children: Vec<i32> = all()
-        .filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == this))
-        .collect();
-    let (own, helpers) = (own(), helpers(|helpers| helpers.clone()));
-    for pid in children {
-        if own.contains(&pid) || helpers.contains(&pid) || mark_of(pid).is_some() {
-            continue;
-        }
-        // One that is just being started is still this program; one that has ended is none.
-        let other = program(&pid.to_string());
-        let Some(stray) = Pid::from_raw(pid).filter(|_| other.is_none() || other != this_program)
-        else {
-            continue;
-        };
-        tracing::info!(pid, "a process that lost its parent is ended");
-        let _ = kill_process(stray, Signal::KILL);
-        let _ = rustix::process::waitpid(Some(stray), rustix::process::WaitOptions::empty());
-    }
+    all().filter_map(move |pid| {
+        let stat = Stat::of(pid).filter(|stat| stat.parent == this)?;
+        Some((pid, stat.began))
+    })
 }
 
 /// Children that this program starts beside the command lines, such as its compilers.

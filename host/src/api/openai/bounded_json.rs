@@ -4,7 +4,7 @@
 //! vector. So a request is not read into a tree as a whole; what must be looked into is, piece by piece,
 //! and with a bound on the number of parts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -13,36 +13,44 @@ use serde_json::{Map, Number, Value};
 
 /// How many more parts may be read: values, those in arrays and objects included.
 #[derive(Debug)]
-pub(super) struct Budget(Cell<usize>);
+pub(super) struct Budget {
+    left: Cell<usize>,
+    repeated: RefCell<Option<String>>,
+}
 
 /// Why a value was not read.
 #[derive(Debug)]
 pub(super) enum Error {
     /// It has more parts than are left.
     TooMany,
+    /// An object has this key twice, of which readers take different ones.
+    Repeated(String),
     /// It cannot be read, for this reason: a lone surrogate, say, or more than 128 levels.
     Invalid(serde_json::Error),
 }
 
 impl Budget {
     pub(super) fn new(parts: usize) -> Self {
-        Budget(Cell::new(parts))
+        Budget {
+            left: Cell::new(parts),
+            repeated: RefCell::new(None),
+        }
     }
 
     /// Reads a value from its text.
     pub(super) fn read(&self, text: &RawValue) -> Result<Value, Error> {
         let mut deserializer = serde_json::Deserializer::from_str(text.get());
-        Part(self)
-            .deserialize(&mut deserializer)
-            .map_err(|error| match self.0.get() {
-                0 => Error::TooMany,
-                _ => Error::Invalid(error),
-            })
+        let read = Part(self).deserialize(&mut deserializer);
+        read.map_err(|error| match (self.left.get(), self.repeated.take()) {
+            (0, _) => Error::TooMany,
+            (_, Some(key)) => Error::Repeated(key),
+            _ => Error::Invalid(error),
+        })
     }
 
     fn take<E: de::Error>(&self) -> Result<(), E> {
-        let left = self.0.get().saturating_sub(1);
-        self.0.set(left);
+        let left = self.left.get().saturating_sub(1);
+        self.left.set(left);
         match left {
             0 => Err(E::custom("too many parts")),
             _ => Ok(()),
@@ -107,6 +115,10 @@ impl<'de> Visitor<'de> for Part<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
+            if map.contains_key(&key) {
+                self.0.repeated.replace(Some(key));
+                return Err(de::Error::custom("a key twice"));
+            }
             map.insert(key, fields.next_value_seed(Part(self.0))?);
         }
         Ok(map.into())
@@ -241,6 +253,10 @@ mod tests {
         let both = Budget::new(6);
         both.read(raw("[1,2,3]")).unwrap();
         assert!(matches!(both.read(raw("[1]")), Err(Error::TooMany)));
+        assert!(matches!(
+            Budget::new(9).read(raw(r#"[{"a":1,"a":2}]"#)),
+            Err(Error::Repeated(key)) if key == "a"
+        ));
         assert!(matches!(
             Budget::new(9).read(raw(r#""\ud800""#)),
             Err(Error::Invalid(_))

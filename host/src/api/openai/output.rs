@@ -113,12 +113,13 @@ fn checked(
     if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
         return Err(wrong(&error.to_string()));
     }
-    let mut survey = Survey::of(schema);
+    let is_strict = *strict == Value::Bool(true);
+    let mut survey = Survey::of(schema, is_strict);
     survey.follow(schema);
     if survey.goes_outside {
         return Err(wrong("a `$ref` must begin with `#`"));
     }
-    if *strict != Value::Bool(true) {
+    if !is_strict {
         return Ok(None);
     }
     if survey.is_uncounted {
@@ -144,6 +145,8 @@ fn checked(
 /// What a schema would take.
 struct Survey<'a> {
     top: &'a Value,
+    /// Whether references are followed: only what is checked costs what they lead to.
+    follows: bool,
     parts: usize,
     patterns: usize,
     is_deep: bool,
@@ -155,9 +158,10 @@ struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    fn of(top: &'a Value) -> Self {
+    fn of(top: &'a Value, follows: bool) -> Self {
         Survey {
             top,
+            follows,
             parts: 0,
             patterns: 0,
             is_deep: false,
@@ -213,7 +217,7 @@ impl<'a> Survey<'a> {
             self.goes_outside = true;
             return;
         };
-        if self.path.contains(&pointer) {
+        if !self.follows || self.path.contains(&pointer) {
             return;
         }
         match self.top.pointer(pointer) {

@@ -165,6 +165,10 @@ pub(super) fn read_part(
             let message = format!("`{at}` has too many parts: at most {most} values, those in arrays and objects included");
             Failure::invalid(at, message)
         }
+        bounded_json::Error::Repeated(key) => {
+            let key = shown(&key);
+            Failure::invalid(at, format!("`{at}` has the field `{key}` twice"))
+        }
         bounded_json::Error::Invalid(error) => {
             Failure::invalid(at, format!("`{at}` is not valid JSON: {error}"))
         }
