@@ -77,7 +77,7 @@ impl Models {
         let way_out = match (closest(&name, &known), self.any_real_backend()) {
             (Some(nearest), _) => format!("did you mean `{nearest}`? GET /v1/models lists all"),
             (None, Some(backend)) if is_plain_name(&name) => format!(
-                "GET /v1/models lists those that do; to have this name served, write `[self.\"{name}\"]`, `backend = \"{backend}\"` and `model = \"sonnet\"` into harness.toml"
+                "GET /v1/models lists those that do; to have this name served, write `[models.\"{name}\"]`, `backend = \"{backend}\"` and `model = \"sonnet\"` into harness.toml"
             ),
             _ => "GET /v1/models lists those that do".to_owned(),
         };

@@ -370,7 +370,7 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
         ("start", "two-ends", "an effect came after the end"),
         ("start", "after-end", "an effect came after the end"),
         ("start", "bad-extra", "no JSON object"),
-        ("placeholders", "", "the placeholder `effort` may not be"),
+        ("placeholders", "", "the placeholder `effort` may not have"),
     ] {
         let mut behaviour = json!({"at": at, "do": deed});
         if at == "output" {

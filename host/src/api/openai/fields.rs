@@ -1,7 +1,7 @@
 //! The fields of a chat completion request: of what shape each is, and what becomes of it.
 //!
 //! This table is the one place where that is said: requests are checked and sorted by it, and a
-//! test compares the README's table with it.
+//! test compares the table of docs/reference/fields.md with it.
 
 use serde_json::{Map, Value};
 
@@ -18,10 +18,10 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     shape: Shape,
     pub(super) class: Class,
-    /// For the README.
+    /// For the reference.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "a test compares the README with it")
+        expect(dead_code, reason = "a test compares the reference with it")
     )]
     note: &'static str,
 }
@@ -332,7 +332,7 @@ fn is_text_list(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    /// The table as it stands in the README.
+    /// The table as it stands in the reference.
     fn table() -> String {
         let mut text = String::from("| field | what becomes of it | note |\n|---|---|---|\n");
         for field in &FIELDS {
@@ -347,18 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_this_table() {
+    fn the_reference_has_this_table() {
         const BEGIN: &str =
             "<!-- fields: a test compares this table with host/src/api/openai/fields.rs -->\n";
         const END: &str = "<!-- /fields -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-        let readme = std::fs::read_to_string(path).unwrap();
-        let (head, rest) = readme.split_once(BEGIN).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/fields.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
         let (found, tail) = rest.split_once(END).unwrap();
-        if std::env::var_os("UPDATE_README").is_some() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(path, format!("{head}{BEGIN}{}{END}{tail}", table())).unwrap();
         } else {
-            assert_eq!(found, table(), "run this test with UPDATE_README=1");
+            assert_eq!(found, table(), "run this test with UPDATE_DOCS=1");
         }
     }
 

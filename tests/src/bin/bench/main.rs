@@ -1,4 +1,4 @@
-//! The benchmark: prints a table of what the service costs. See "Speed" in the README.
+//! The benchmark: prints a table of what the service costs. See docs/explanation/performance.md.
 //!
 //! `./tests/bench` builds what it needs and runs it. The service is the release build; every
 //! figure of a table comes from one run.
