@@ -146,10 +146,10 @@ impl Events {
     }
 
     async fn finish(&mut self, index: usize, reason: types::FinishReason) {
-        if let Some(kept) = self.kept.get(index) {
-            if let Err(failure) = self.output.check(&self.processes, kept, reason).await {
-                return self.fail(&failure);
-            }
+        if let Some(kept) = self.kept.get(index)
+            && let Err(failure) = self.output.check(&self.processes, kept, reason).await
+        {
+            return self.fail(&failure);
         }
         self.chunk(index, json!({}), Some(reason));
     }
