@@ -52,7 +52,8 @@ fn check_from(path: &Path, links: u32) -> Result<(), NotOurs> {
         };
         let metadata = fs::symlink_metadata(place).map_err(unknown)?;
         let owner = metadata.uid();
-        if !is_trusted(owner) && !(below_is_ours && is_unmapped_root(owner)) {
+        let is_roots = || below_is_ours && is_unmapped_root(owner);
+        if !is_trusted(owner) && !is_roots() {
             return Err(NotOurs::Owner {
                 path: place.to_owned(),
                 owner,

@@ -119,7 +119,10 @@ impl Lease {
             let Some(process) = &mut self.process else {
                 return std::future::pending().await;
             };
-            let output = process.next().await;
+            let output = match self.trust {
+                Replaceable::Untried => process.next_unless_stopped().await,
+                _ => process.next().await,
+            };
             match (self.trust, &output) {
                 (Replaceable::Untried, Output::Exited(_)) => {
                     if self.origin == ProcessOrigin::Warm {

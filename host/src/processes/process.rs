@@ -29,6 +29,9 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long a process may run on that has closed its output: nobody will hear of it again.
 const MUTE: Duration = Duration::from_secs(2);
 
+/// How often is looked whether a process that was given a request and says nothing was stopped.
+const STOPPED_POLL: Duration = Duration::from_secs(1);
+
 /// A running process. Dropping it ends its whole group.
 pub(crate) struct Process {
     pid: Pid,
@@ -179,6 +182,20 @@ impl Process {
     /// The last of what the process wrote to standard error.
     pub(crate) fn stderr_tail(&self) -> String {
         String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
+    }
+
+    /// The same as [`Process::next`] for a process that has waited: one that somebody stopped meanwhile
+    /// counts as ended, though it may take a moment to be seen.
+    pub(crate) async fn next_unless_stopped(&mut self) -> Output {
+        loop {
+            let id = self.id();
+            tokio::select! {
+                output = self.next() => return output,
+                () = tokio::time::sleep(STOPPED_POLL) => if proc::is_stopped(id) {
+                    return Output::Exited(None);
+                }
+            }
+        }
     }
 
     /// What the process does next. Cancelling it loses nothing.

@@ -86,7 +86,7 @@ pub(super) const FIELDS: [Field; 36] = [
         "n",
         Shape::Whole(1, 1024),
         Honoured,
-        "up to `max_choices`, each by a process of its own; usage is the sum, the prompt `n` times; one that fails is the failure of all",
+        "up to `max_choices`; each answer has a process of its own; `usage` is their sum, so the prompt counts `n` times; if one fails, the request fails",
     ),
     field(
         "tools",
