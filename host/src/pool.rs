@@ -1,15 +1,15 @@
-//! Processes that wait for a request: started ahead of it, or left by a conversation that may go on.
+//! Idle processes: warm ones, started ahead of a request, and parked ones, which hold a conversation.
 //!
 //! ```text
-//! request ──► acquire ──► kept, if it holds just this conversation
-//!                 ├───► warm, if one waits behind the same launch line
-//!                 └───► new
-//! answer  ──► keep, for a while          tend ──► starts warm ones, ends the old and the dead
+//! request ──► acquire ──► the parked one that holds just this conversation
+//!                 ├─────► else a warm one with the same launch
+//!                 └─────► else a new one
+//! answer  ──► keep (parks it for a while)      maintain ──► starts warm ones, ends the old and the dead
 //! ```
 //!
 //! A process serves one request, or requests of one caller that each go on where the last one
-//! ended. All processes together are never more than `max_processes`; those that wait never hold
-//! more than `warm_memory`. What a request needs goes before what waits.
+//! ended. All processes together are never more than `max_processes`; idle ones never hold more than
+//! `warm_memory`. A request that needs a slot gets it from an idle process.
 
 mod demand;
 mod idle;
@@ -30,17 +30,17 @@ use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
 use idle::IdleSet;
 
-/// How long a request that wants a place waits for one that was given up for it, before another one is.
-/// A process ends within 30 to 600 ms.
+/// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
+/// within 30 to 600 ms.
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
 
-/// Names a conversation that a process holds: a digest of all of it, and of who may go on with it.
+/// The digest of a conversation and of the caller who may go on with it.
 pub(crate) type ConversationKey = [u8; 32];
 
-/// A conversation in a process that waits.
+/// What a parked process holds.
 pub(crate) struct Parked {
     pub(crate) conversation: ConversationKey,
-    /// What the adapter wants to know when it goes on.
+    /// The adapter's own note for the next turn.
     pub(crate) memo: String,
 }
 
@@ -48,12 +48,12 @@ pub(crate) struct Parked {
 pub(crate) struct Acquired {
     pub(crate) process: Process,
     pub(crate) origin: ProcessOrigin,
-    /// What the adapter left for whoever goes on with the conversation.
+    /// The adapter's note from the last turn, if the process was parked.
     pub(crate) memo: Option<String>,
 }
 
 impl Acquired {
-    /// One that was started for the request.
+    /// A process that was started for the request.
     pub(crate) fn new(process: Process) -> Self {
         Acquired {
             process,
@@ -85,7 +85,7 @@ impl ProcessOrigin {
     }
 }
 
-/// A request for which no process can be had.
+/// Why a request gets no process.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoProcess {
     #[error(transparent)]
@@ -94,28 +94,28 @@ pub(crate) enum NoProcess {
     Full,
 }
 
-/// The processes that wait, and the way to have others.
+/// The idle processes, and how to start others.
 pub(crate) struct Pool {
     processes: Arc<Processes>,
     waiting: Mutex<IdleSet>,
-    /// Something changed for whoever tends it.
+    /// Wakes [`Pool::maintain`].
     changed: Notify,
-    /// Requests that wait for the first piece of their answer.
+    /// How many requests wait for their first token; nothing is started ahead meanwhile.
     awaiting_first_token: AtomicUsize,
-    /// Requests that wait for a place among all processes.
+    /// How many requests wait for a slot.
     waiting_for_slot: AtomicUsize,
-    /// Parked by a request that takes several processes, until it has them.
+    /// Held by a request that takes several processes, until it has them.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A request's turn to take several processes.
+/// The turn of a request that takes several processes.
 pub(crate) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
-/// A request that waits for the first piece of its answer: nothing is started ahead meanwhile.
+/// Counts a request as waiting for its first token, until this is dropped.
 pub(crate) struct AwaitingFirstToken(Arc<Pool>);
 
 impl Pool {
-    /// An empty pool, to be tended by [`Pool::maintain`].
+    /// An empty pool. [`Pool::maintain`] must run as a task.
     pub(crate) fn new(processes: Arc<Processes>, memory: u64) -> Arc<Self> {
         Arc::new(Pool {
             processes,
@@ -127,7 +127,7 @@ impl Pool {
         })
     }
 
-    /// A process for a request: the one that holds its conversation, or a warm one, or a new one.
+    /// A process for a request: the parked one that holds its conversation, else a warm one, else a new one.
     pub(crate) async fn acquire(
         &self,
         launch: &Arc<Launch>,
@@ -142,14 +142,14 @@ impl Pool {
         }
     }
 
-    /// Waits for the turn to take several processes. They are taken one by one, and two requests that
-    /// each had some of theirs would wait for one another.
+    /// Waits for the turn to take several processes. Two requests that each had some of theirs would wait
+    /// for one another for ever.
     pub(crate) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, NoProcess> {
         let turn = tokio::time::timeout_at(deadline.into(), self.turn.lock());
         turn.await.map_err(|_| NoProcess::Full)
     }
 
-    /// A new process, for which another one that waits has to go if there are too many.
+    /// Starts a process; evicts an idle one if there is no slot.
     pub(crate) async fn start(
         &self,
         launch: &Launch,
@@ -169,7 +169,7 @@ impl Pool {
         counted(launch, started.await)
     }
 
-    /// A new process, if there is room for another one at this moment.
+    /// Starts a process if there is a slot now.
     pub(crate) fn try_start(&self, launch: &Launch) -> Result<Process, NoProcess> {
         self.spawn(launch, self.processes.try_slot())
     }
@@ -184,7 +184,7 @@ impl Pool {
         if let Some(slot) = self.processes.try_slot() {
             return Some(slot);
         }
-        // As long as somebody wants a place, no process is kept, and those that wait go.
+        // While a request waits for a slot, nothing is parked, and idle processes are evicted.
         let _wanting = Counted::new(&self.waiting_for_slot);
         let wanted = self.waiting_for_slot.load(Ordering::Relaxed);
         for _ in self.processes.endings()..wanted {
@@ -199,36 +199,37 @@ impl Pool {
             if Instant::now() >= deadline {
                 return None;
             }
-            // What was ending parked no place, or another request had it.
+            // The evicted process held no slot, or another request took it.
             self.evict();
         }
     }
 
-    /// Ends one of those that wait.
+    /// Ends the idle process that was of least recent use.
     fn evict(&self) {
         let given_up = self.waiting().evict();
         drop(given_up);
     }
 
-    /// Whether some process holds a conversation behind this launch line.
+    /// Whether any parked process has this launch.
     pub(crate) fn holds_any(&self, launch: &Launch) -> bool {
         self.waiting().holds_any(launch)
     }
 
-    /// Whether the backend's processes are still started like this.
+    /// Whether the current configuration still starts the backend's processes like this.
     pub(crate) fn is_current(&self, launch: &Launch) -> bool {
         self.waiting().lines().policy(launch).is_some()
     }
 
-    /// Whether processes of this kind are kept after an answer.
+    /// Whether processes with this launch are parked after an answer.
     pub(crate) fn keeps(&self, launch: &Launch) -> bool {
         self.waiting().keeps_for(launch).is_some()
     }
 
-    /// Keeps a process whose answer is complete, as long as there is room and time.
+    /// Parks a process whose answer is complete. Ends it if there is no room, or if a request waits for a
+    /// slot.
     pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
         let mut waiting = self.waiting();
-        // Looked at under the lock: whoever wants a place now sees what is kept, or is seen here.
+        // Read under the lock: a request that wants a slot either sees the parked process or is seen here.
         let surplus = match self.waiting_for_slot.load(Ordering::Relaxed) {
             0 => waiting.keep(launch, process, parked),
             _ => vec![process],
@@ -237,34 +238,33 @@ impl Pool {
         drop(surplus);
     }
 
-    /// A process that had waited ended when it was wanted.
+    /// A warm process had ended before it was wanted: the next one is started after a pause.
     pub(crate) fn failed(&self, launch: &Launch) {
         self.waiting().lines().failed(launch);
     }
 
-    /// A process that had waited answered.
+    /// A process that had been idle answered: the pause is reset.
     pub(crate) fn record_success(&self, launch: &Launch) {
         self.waiting().lines().record_success(launch);
     }
 
-    /// A backend is not logged in or not there: what waits for it ends, because it would not see that
-    /// this was mended, and nothing is started ahead until [`Pool::resume`].
+    /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]: it is not logged in
+    /// or not there, and its processes would not notice when that is mended.
     pub(crate) fn suspend(&self, backend: &str) {
         self.waiting().lines().suspend(backend);
         let ended = self.waiting().take_all(backend);
         drop(ended);
     }
 
-    /// A backend can serve.
+    /// Starts processes of a backend ahead again.
     pub(crate) fn resume(&self, backend: &str) {
         if self.waiting().lines().resume(backend) {
             self.changed.notify_one();
         }
     }
 
-    /// The launch lines that are kept warm whether or not they are used, what holds for each backend,
-    /// and the memory that processes may hold while they wait, in bytes. What was started otherwise
-    /// ends, and nothing waits for longer than it may now.
+    /// Applies a configuration: the launches that are kept warm whether or not they are used, the policy of
+    /// each backend, and the memory for idle processes, in bytes. Ends what was started otherwise.
     pub(crate) fn configure(
         &self,
         lines: &[Arc<Launch>],
@@ -276,18 +276,18 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// Ends all that waits, and starts nothing ahead any more.
+    /// Ends all idle processes, and starts none ahead any more.
     pub(crate) fn close(&self) {
         let ended = self.waiting().close();
         drop(ended);
     }
 
-    /// How many processes wait for a backend's requests: warm, and kept for a conversation.
+    /// How many idle processes a backend has: warm, and parked.
     pub(crate) fn count(&self, backend: &str) -> (usize, usize) {
         self.waiting().count(backend)
     }
 
-    /// A request waits for the first piece of its answer, until this is dropped.
+    /// Counts a request as waiting for its first token, until the result is dropped.
     pub(crate) fn awaiting_first_token(self: &Arc<Self>) -> AwaitingFirstToken {
         self.awaiting_first_token.fetch_add(1, Ordering::Relaxed);
         AwaitingFirstToken(self.clone())
@@ -297,7 +297,7 @@ impl Pool {
         self.waiting.lock()
     }
 
-    /// Starts a process ahead, if there is room for it and it does not fail. True if it started.
+    /// Starts a warm process if there is a slot. True if it started.
     fn start_ahead(&self, launch: &Arc<Launch>) -> bool {
         match self.try_start(launch) {
             Ok(process) => {
@@ -319,7 +319,7 @@ impl Pool {
         }
     }
 
-    /// Whether another process may wait behind this launch line; makes room for it.
+    /// Whether another warm process fits; evicts idle ones of less recent use for it.
     fn make_room(&self, launch: &Launch) -> bool {
         let given_up = self.waiting().make_room(launch);
         given_up.is_some()

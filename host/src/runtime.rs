@@ -1,7 +1,7 @@
-//! What is configured, put to work: it changes as a whole when the configuration does.
+//! One configuration and everything that is built of it. It is replaced as a whole.
 //!
-//! A request keeps the snapshot it began with. What outlives a change, such as the door of a backend
-//! with those who wait at it, is handed on from one snapshot to the next.
+//! A request keeps the snapshot it began with. What outlives a change, such as a backend's queue,
+//! is handed on from one snapshot to the next.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::telemetry;
 
-/// What one configuration comes to.
+/// One configuration and what is built of it.
 pub(crate) struct Snapshot {
     pub(crate) config: Config,
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) models: Models,
 }
 
-/// The snapshot that holds now, and the way to the next one.
+/// The current snapshot, and how to replace it.
 pub(crate) struct RuntimeHandle {
     current: ArcSwap<Snapshot>,
     changed: watch::Sender<()>,
@@ -41,7 +41,7 @@ impl Snapshot {
         })
     }
 
-    /// Tells the pool what to keep warm, and the metrics what there is.
+    /// Applies it to the pool and to the metrics.
     fn tell(&self, pool: &Pool) {
         let models = self.config.models.iter().map(|model| model.name.clone());
         let names = self
@@ -54,7 +54,7 @@ impl Snapshot {
         pool.configure(&self.warm_lines(), terms.collect(), self.config.warm_memory);
     }
 
-    /// The launch lines of the models that stand in the configuration.
+    /// The launches of the models that stand in the configuration.
     fn warm_lines(&self) -> Vec<Arc<Launch>> {
         let mut lines: Vec<Arc<Launch>> = Vec::new();
         for model in self.config.models.iter().filter(|model| model.is_named) {
@@ -89,17 +89,17 @@ impl RuntimeHandle {
         }))
     }
 
-    /// The snapshot that holds now.
+    /// The current snapshot.
     pub(crate) fn current(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Tells of each change from now on.
+    /// A receiver of all changes from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Has another configuration hold for all requests from now on.
+    /// Replaces the snapshot for all requests from now on.
     pub(crate) fn change(&self, config: &Config) {
         let before = self.current();
         let next = match Snapshot::new(config.clone(), &before.backends) {

@@ -5,36 +5,36 @@ use std::time::Duration;
 use super::Backend;
 use crate::processes::{CommandLine, Reading};
 
-/// How a process is started: two that are started alike can stand for one another.
+/// How a process is started. Two processes with equal launches are interchangeable.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Launch {
     /// The backend's name.
     pub(crate) backend: String,
-    /// Which way to start its processes this is.
+    /// Changes whenever the configuration would start the backend's processes differently.
     pub(crate) revision: u64,
     pub(crate) line: CommandLine,
     pub(crate) reading: Reading,
-    /// A request set nothing of it but the model.
+    /// The request set nothing of it but the model.
     pub(crate) is_plain: bool,
 }
 
-/// How many processes of a backend wait behind each launch line, and for how long.
+/// How many idle processes a backend has for each launch, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolPolicy {
-    /// The way to start processes that they are for; those that were started otherwise do not wait.
+    /// The launch revision that this is for; processes of another one are not kept.
     pub(crate) revision: u64,
-    /// Processes that are kept warm.
+    /// Warm processes for each launch in use.
     pub(crate) warm: usize,
-    /// How long one of them may wait.
+    /// How old a warm process may become.
     pub(crate) max_age: Duration,
-    /// How long a process is kept after an answer, for its conversation to go on.
+    /// How long a process is parked after an answer.
     pub(crate) continue_for: Duration,
-    /// What a process holds while none of its kind was measured, in bytes.
+    /// The memory of an idle process while none was measured, in bytes.
     pub(crate) idle_memory: u64,
 }
 
 impl PoolPolicy {
-    /// What the operator wants for a backend.
+    /// The policy that a backend's configuration asks for.
     pub(crate) fn of(backend: &Backend) -> Self {
         let config = &backend.config;
         PoolPolicy {

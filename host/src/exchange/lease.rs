@@ -1,5 +1,5 @@
-//! The process that a request sits on: taken from the pool, replaced if it turns out to be dead,
-//! and left to the pool if the conversation may go on.
+//! A request's hold on a process: taken from the pool, replaced once if an idle process turns out to be dead,
+//! and parked if the conversation may go on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,43 +19,42 @@ use crate::pool::{Acquired, AwaitingFirstToken, ConversationKey, Parked, Pool, P
 use crate::processes::{Hold, Output, Process};
 use crate::telemetry::names;
 
-/// A request's process.
+/// A request's hold on a process.
 pub(super) struct Lease {
     backend: Arc<Backend>,
     pool: Arc<Pool>,
     launch: Arc<Launch>,
     is_probe: bool,
     patience: Duration,
-    /// None once it was left to the pool, or while another one is awaited.
+    /// `None` once it was parked, or while its replacement is awaited.
     process: Option<Process>,
-    /// The request's place, while there is no process to hold it.
+    /// The request's permit, while there is no process to hold it.
     permit: Option<Hold>,
     origin: ProcessOrigin,
     trust: Replaceable,
     awaiting_first_token: Option<AwaitingFirstToken>,
 }
 
-/// What becomes of a request whose process ends.
+/// Whether the process is replaced if it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replaceable {
-    /// The process had waited, and has not said anything yet: if it ends, it is replaced.
+    /// It had been idle and has printed nothing yet: if it ends, it is replaced.
     Untried,
-    /// It ended, and is to be replaced by then.
+    /// It ended, and is replaced before this instant.
     Broken(Instant),
-    /// If it ends, the request has failed.
+    /// It has printed something, or is new: if it ends, the request fails.
     Tried,
 }
 
-/// What happens on a lease.
+/// What a lease brings next.
 pub(super) enum Next {
     Output(Output),
-    /// The process had waited and ended before it said anything. Another one took its place, and
-    /// must be told everything.
+    /// The process ended before it printed anything, and was replaced. The new one must be told everything.
     Replaced,
 }
 
 impl Lease {
-    /// Takes a process. If it holds the conversation, there is a memo for the adapter.
+    /// Acquires a process. Returns the adapter's memo if the process holds the conversation.
     pub(super) async fn take(
         order: &Order,
         guest: &mut AdapterSession,
@@ -130,7 +129,7 @@ impl Lease {
                     }
                     self.trust = Replaceable::Broken(Instant::now() + self.patience);
                     self.permit = process.rest();
-                    // Its place among all is the one that the next one takes.
+                    // Its slot is the one that its replacement takes.
                     self.process = None;
                     continue;
                 }
@@ -142,7 +141,7 @@ impl Lease {
         }
     }
 
-    /// Puts a new process in the place of the one that ended.
+    /// Starts a replacement.
     async fn replace(&mut self, deadline: Instant) -> Result<Next, Failure> {
         let started = self.pool.start(&self.launch, deadline).await;
         let mut process = started.map_err(|error| no_process(&self.backend, error))?;
@@ -176,21 +175,21 @@ impl Lease {
             .unwrap_or_default()
     }
 
-    /// A piece of the answer is there.
+    /// The first token has come: starting ahead may go on.
     pub(super) fn answers(&mut self) {
         if self.awaiting_first_token.take().is_some() && self.pool.is_current(&self.launch) {
             self.pool.resume(&self.launch.backend);
         }
     }
 
-    /// Kills it: what it would do now nobody wants.
+    /// Kills the process without the time to end in order.
     pub(super) fn end_at_once(&mut self) {
         if let Some(process) = &mut self.process {
             process.end_at_once();
         }
     }
 
-    /// The request failed. What waits is not trusted any more if its login is not.
+    /// The request failed. If the login is the reason, the backend's idle processes end.
     pub(super) fn failed(&mut self, kind: Kind) {
         self.awaiting_first_token = None;
         if kind == Kind::Authentication && self.pool.is_current(&self.launch) {
@@ -198,8 +197,8 @@ impl Lease {
         }
     }
 
-    /// Leaves the process to the pool, if the adapter says that a conversation can go on in it.
-    /// `size` is how many bytes were asked and answered.
+    /// Parks the process if the adapter says that the conversation can go on in it. `size` is the number of
+    /// bytes of the request and its answer.
     pub(super) fn keep(&mut self, guest: &mut AdapterSession, size: usize, caller: Caller) {
         self.awaiting_first_token = None;
         if self.is_probe || !self.pool.keeps(&self.launch) {
@@ -208,7 +207,7 @@ impl Lease {
         let holding = match guest.holding(size) {
             Ok(Some(holding)) => holding,
             Ok(None) => return,
-            // The answer is complete all the same.
+            // The client has its answer all the same.
             Err(error) => {
                 return tracing::warn!(%error, "the guest did not say what a process holds");
             }
@@ -218,7 +217,7 @@ impl Lease {
             memo: holding.memo,
         };
         if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
-            // Free once the process is in the pool, for whoever enters then finds it there.
+            // The permit is dropped after the process is parked, so that the next request finds it.
             self.permit = process.rest();
             self.pool.keep(self.launch.clone(), process, parked);
             self.permit = None;
@@ -234,7 +233,7 @@ fn launch(order: &Order, guest: &mut AdapterSession) -> Result<Arc<Launch>, Gues
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
-/// The name of a conversation that only this caller, with this state of the guest, can know.
+/// The key of a conversation: its history, the caller, and the guest with its configuration.
 fn name(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> ConversationKey {
     let guest = guest.guest();
     let mut digest = Sha256::new();

@@ -2,7 +2,7 @@
 //!
 //! The folder is looked at four times a second. That needs no support of the file system, sees
 //! renames, writes in place, swapped links and a folder that comes and goes alike, and costs a
-//! listing. A file is read once its stamp have not changed between two visits, so that one
+//! listing. A file is read once its stamp has not changed between two visits, so that one
 //! that is still being written is left alone.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Keeps the opening of what is no regular file from waiting.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
-/// What a file stamp like from outside; it changes whenever the file is written or replaced.
+/// What the file system says of a file; it changes whenever the file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileStamp {
     device: u64,

@@ -4,7 +4,7 @@
 //! loader's thread: folder, configuration ──► jobs ──► threads that admit ──► the next set
 //! ```
 //!
-//! The loader itself only stamp, reads and swaps, so that a changed configuration is taken up
+//! The loader itself only looks, reads and swaps, so that a changed configuration is taken up
 //! at once, whatever is being compiled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -239,7 +239,7 @@ impl Loader {
         }
     }
 
-    /// FileStamp for changes. Files that may still be being written wait for the next visit, unless
+    /// Looks for changes. Files that may still be being written wait for the next visit, unless
     /// the visit is `demanded`.
     fn visit(&mut self, demanded: bool) {
         let before = self.current();

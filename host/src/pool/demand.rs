@@ -1,4 +1,4 @@
-//! The launch lines that are in use, and what is known of each.
+//! Which launches are in use, and how many warm processes each should have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,33 +6,32 @@ use std::time::{Duration, Instant};
 
 use super::{Launch, PoolPolicy};
 
-/// How long to wait after a process that waited ended by itself; doubled each time.
+/// The pause before the next warm start after a warm process ended by itself. It doubles each time.
 const BACKOFF_LEAST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(300);
 
-/// Launch lines that are remembered: with each other limit on an answer's tokens, a client makes
-/// another one.
+/// The most launches that are remembered. Each new limit on tokens that a client sends makes another one.
 const LINES_MAX: usize = 64;
 
-/// The launch lines that are in use.
+/// The launches that are in use.
 #[derive(Default)]
 pub(super) struct Demand {
     all: Vec<Entry>,
-    /// What holds for each backend.
+    /// The policy of each backend.
     policy: BTreeMap<String, PoolPolicy>,
-    /// Backends that cannot serve at present.
+    /// Backends for which nothing is started ahead at present.
     suspended: BTreeSet<String>,
 }
 
-/// A launch line that is in use.
+/// A launch that is in use.
 pub(super) struct Entry {
     pub(super) launch: Arc<Launch>,
-    /// When a request last wanted it.
+    /// When a request last used it.
     pub(super) used: Instant,
     uses: u32,
-    /// What a process behind it holds, in bytes, as far as it was measured.
+    /// The memory of an idle process of it, in bytes, once measured.
     pub(super) size: Option<u64>,
-    /// Kept warm whether or not it is used.
+    /// The configuration names it, so it is kept warm whether or not it is used.
     configured: bool,
     /// How often in a row its processes ended by themselves.
     failures_in_a_row: u32,
@@ -40,8 +39,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether processes are kept warm behind it. What a request sets beside the model, such as a limit
-    /// on tokens, may be the only one of its kind.
+    /// Whether warm processes are started for it. A launch with a limit on tokens, say, may never come again,
+    /// so it must have been used twice.
     fn is_wanted(&self) -> bool {
         self.configured || self.launch.is_plain || self.uses > 1
     }
@@ -56,28 +55,26 @@ impl Demand {
         self.all.iter_mut().find(|line| *line.launch == *launch)
     }
 
-    /// What holds for processes that are started like this; None if the backend's are started
-    /// otherwise by now.
+    /// The policy for a launch; `None` if the backend's processes are started differently by now.
     pub(super) fn policy(&self, launch: &Launch) -> Option<&PoolPolicy> {
         let policy = self.policy.get(&launch.backend)?;
         (policy.revision == launch.revision).then_some(policy)
     }
 
-    /// What a process behind this line is taken to hold while none was measured, in bytes.
+    /// The memory that an idle process is assumed to have while none was measured, in bytes.
     pub(super) fn idle_memory(&self, launch: &Launch) -> u64 {
         self.policy
             .get(&launch.backend)
             .map_or(0, |policy| policy.idle_memory)
     }
 
-    /// How many processes are to be warm behind this line.
+    /// How many warm processes a launch should have.
     pub(super) fn warm(&self, launch: &Launch) -> usize {
         let policy = self.get(launch).and_then(|_| self.policy(launch));
         policy.map_or(0, |policy| policy.warm)
     }
 
-    /// A line is in use, as of now. If there are too many, the one that was not used for longest is
-    /// forgotten.
+    /// Records a use. If there are too many launches, the one of least recent use is forgotten.
     pub(super) fn used(&mut self, launch: &Arc<Launch>) {
         if self.policy(launch).is_none() {
             return;
@@ -107,14 +104,14 @@ impl Demand {
         });
     }
 
-    /// A process behind this line holds so many bytes while it waits.
+    /// Records the memory of an idle process, in bytes.
     pub(super) fn measured(&mut self, launch: &Launch, size: u64) {
         if let Some(line) = self.get_mut(launch) {
             line.size = Some(size);
         }
     }
 
-    /// A process behind this line ended by itself before it was wanted.
+    /// Records that a warm process ended by itself.
     pub(super) fn failed(&mut self, launch: &Launch) {
         let Some(line) = self.get_mut(launch) else {
             return;
@@ -130,7 +127,7 @@ impl Demand {
         }
     }
 
-    /// A process behind this line did what it should.
+    /// Records that a process that had been idle answered.
     pub(super) fn record_success(&mut self, launch: &Launch) {
         if let Some(line) = self.get_mut(launch) {
             line.failures_in_a_row = 0;
@@ -141,7 +138,7 @@ impl Demand {
         self.suspended.insert(backend.to_owned());
     }
 
-    /// Whether it was not trusted before.
+    /// Whether it was suspended before.
     pub(super) fn resume(&mut self, backend: &str) -> bool {
         self.suspended.remove(backend)
     }
@@ -150,7 +147,7 @@ impl Demand {
         !self.suspended.contains(backend)
     }
 
-    /// The lines that are kept warm whether or not they are used, and what holds for each backend.
+    /// Applies a configuration: the launches that it names, and the policy of each backend.
     pub(super) fn configure(
         &mut self,
         lines: &[Arc<Launch>],
@@ -171,8 +168,7 @@ impl Demand {
         self.expire(Instant::now());
     }
 
-    /// Forgets those that nobody has used for as long as a process of theirs may wait, and those of
-    /// another configuration.
+    /// Forgets launches that were not used for `max_age`, and those of another configuration.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut all = std::mem::take(&mut self.all);
         all.retain(|line| {
@@ -182,7 +178,7 @@ impl Demand {
         self.all = all;
     }
 
-    /// The lines that lack a warm process, the one used last first. `warm` counts those of a line.
+    /// The launches that lack a warm process, the most recently used first. `warm` counts those of a launch.
     pub(super) fn lacking(
         &self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! The processes that wait: which may be taken, and which have to go.
+//! The idle processes: which may be taken, and which are evicted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use super::demand::Demand;
 use super::{Acquired, ConversationKey, Launch, Parked, PoolPolicy, ProcessOrigin};
 use crate::processes::Process;
 
-/// How often it is looked at what a process holds.
+/// How often the memory of an idle process is measured.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long after its start a process holds what it will hold while it waits.
+/// How long after its start a process has as much memory as it will have while it is idle.
 const STARTED: Duration = Duration::from_secs(3);
 
-/// All that wait, and the launch lines that are in use.
+/// All idle processes, and the demand for them.
 pub(super) struct IdleSet {
-    /// What they may hold together, in bytes.
+    /// The memory that all of them may have together, in bytes.
     memory: u64,
     lines: Demand,
     processes: Vec<IdleProcess>,
@@ -29,9 +29,9 @@ struct IdleProcess {
     since: Instant,
     until: Instant,
     parked: Option<Parked>,
-    /// What it holds, in bytes, as of the last look.
+    /// Its memory when it was last measured, in bytes.
     size: u64,
-    /// When to look again.
+    /// When to measure again.
     look: Instant,
 }
 
@@ -45,7 +45,7 @@ impl IdleSet {
         }
     }
 
-    /// The process that holds `conversation`, or else the one that has been warm for longest.
+    /// The process that holds `conversation`, else the oldest warm one.
     pub(super) fn take(
         &mut self,
         launch: &Arc<Launch>,
@@ -68,7 +68,7 @@ impl IdleSet {
                 (idle.parked.is_none(), idle.since)
             });
             let mut idle = self.processes.swap_remove(*fitting.first()?);
-            // What it printed after its last answer belongs to no other one.
+            // What it printed after its last answer must not become a part of the next one.
             let is_clean = idle.parked.is_none() || idle.process.drop_output();
             if is_clean && idle.process.is_sound() && idle.until > Instant::now() {
                 return Some(Acquired {
@@ -91,7 +91,7 @@ impl IdleSet {
         parked.any(|idle| *idle.launch == *launch)
     }
 
-    /// Adds a warm process. It is given back if nobody wants it any more.
+    /// Adds a warm process. Returns it if there is no demand for it any more.
     pub(super) fn add(&mut self, launch: &Arc<Launch>, process: Process) -> Option<Process> {
         let wanted = !self.closed && self.lines.is_active(&launch.backend);
         let line = self.lines.get(launch).filter(|_| wanted);
@@ -106,20 +106,20 @@ impl IdleSet {
             until: now + policy.max_age,
             parked: None,
             size: line.size.unwrap_or(policy.idle_memory),
-            // While it starts, it holds less than it will.
+            // While it starts, it has less memory than it will have.
             look: now + STARTED,
         };
         self.processes.push(idle);
         None
     }
 
-    /// How long a process with a conversation waits, if it does.
+    /// How long a process with this launch is parked; `None` if it is not.
     pub(super) fn keeps_for(&self, launch: &Launch) -> Option<Duration> {
         let time = self.lines.policy(launch)?.continue_for;
         (!self.closed && !time.is_zero()).then_some(time)
     }
 
-    /// Adds a process with a conversation; what has to go for it is given back, perhaps itself.
+    /// Parks a process. Returns those that are evicted for it, or itself if there is no room.
     pub(super) fn keep(
         &mut self,
         launch: Arc<Launch>,
@@ -137,7 +137,7 @@ impl IdleSet {
         };
         let mut surplus = Vec::new();
         while self.memory_used() + size > self.memory {
-            // What is warm is worth more.
+            // Warm processes stay: they serve anybody.
             match self.oldest_kept() {
                 Some(at) => surplus.push(self.processes.swap_remove(at).process),
                 None => break,
@@ -166,22 +166,22 @@ impl IdleSet {
         self.processes.iter().map(|idle| idle.size).sum()
     }
 
-    /// One that has to go because a request needs its place among all processes: the oldest that is
-    /// kept, or a warm one of the line that was not used for longest.
+    /// The process to evict for a request that needs a slot: the oldest parked one, else a warm one of the
+    /// launch of least recent use.
     pub(super) fn evict(&mut self) -> Option<Process> {
         let at = self.oldest_kept().or_else(|| self.least_used())?;
         Some(self.processes.swap_remove(at).process)
     }
 
-    /// The process that was of use least recently.
+    /// The process of least recent use.
     fn least_used(&self) -> Option<usize> {
         let all = self.processes.iter().enumerate();
         let oldest = all.min_by_key(|(_, idle)| self.worth(idle))?;
         Some(oldest.0)
     }
 
-    /// Makes room for another process behind this line, if those that are worth less than a warm one
-    /// of it are enough: they are given back. None if there is no room.
+    /// Evicts processes of less recent use until one more with this launch fits. `None` if that is not
+    /// enough.
     pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
         let line = self.lines.get(launch)?;
         let usual = self.lines.idle_memory(launch);
@@ -202,13 +202,13 @@ impl IdleSet {
         if free < size {
             return None;
         }
-        // From the back, so that the places of the others stay what they are.
+        // From the back, so that the indices before it stay valid.
         going.sort_by_key(|at| std::cmp::Reverse(*at));
         let take = |at: &usize| self.processes.swap_remove(*at).process;
         Some(going.iter().map(take).collect())
     }
 
-    /// When a process, or its line, was last of use.
+    /// When a process, or its launch, was last used.
     fn worth(&self, idle: &IdleProcess) -> Instant {
         match (&idle.parked, self.lines.get(&idle.launch)) {
             (None, Some(line)) => line.used,
@@ -216,7 +216,7 @@ impl IdleSet {
         }
     }
 
-    /// What has waited for too long, has ended or is too much; it ends when it is dropped.
+    /// Takes out what is too old, has ended, or is more than the demand or the memory allows.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<Process> {
         let mut gone = Vec::new();
         let all = std::mem::take(&mut self.processes);
@@ -249,7 +249,7 @@ impl IdleSet {
         gone
     }
 
-    /// The warm ones that are more than are wanted behind their line.
+    /// The warm processes beyond the demand for their launch.
     fn take_surplus(&mut self) -> Vec<Process> {
         let (lines, mut seen) = (&self.lines, Vec::new());
         take_out(&mut self.processes, |idle| {
@@ -262,7 +262,7 @@ impl IdleSet {
         })
     }
 
-    /// The launch lines that lack a warm process.
+    /// The launches that lack a warm process.
     pub(super) fn lacking(&self, now: Instant) -> Vec<Arc<Launch>> {
         if self.closed {
             return Vec::new();
@@ -273,12 +273,12 @@ impl IdleSet {
         })
     }
 
-    /// Whether this process still waits.
+    /// Whether this process is still idle.
     pub(super) fn has(&self, pid: i32) -> bool {
         self.processes.iter().any(|idle| idle.process.id() == pid)
     }
 
-    /// The youngest warm process behind a launch line.
+    /// The youngest warm process with this launch.
     pub(super) fn youngest(&self, launch: &Launch) -> Option<i32> {
         let alike = self.processes.iter().filter(|i| *i.launch == *launch);
         let warm = alike.filter(|idle| idle.parked.is_none());
@@ -286,17 +286,17 @@ impl IdleSet {
         Some(youngest.process.id())
     }
 
-    /// What is known of the launch lines.
+    /// The demand.
     pub(super) fn lines(&mut self) -> &mut Demand {
         &mut self.lines
     }
 
-    /// All that wait for a backend.
+    /// Takes out all idle processes of a backend.
     pub(super) fn take_all(&mut self, backend: &str) -> Vec<Process> {
         take_out(&mut self.processes, |idle| idle.launch.backend == backend)
     }
 
-    /// See [`Pool::configure`](super::Pool::configure); gives back what ends.
+    /// See [`Pool::configure`](super::Pool::configure); returns what ends.
     pub(super) fn configure(
         &mut self,
         lines: &[Arc<Launch>],

@@ -1,4 +1,4 @@
-//! Keeps as many processes warm as are wanted, without being in anybody's way.
+//! Starts warm processes, one at a time, and not while a request waits for its first token.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use super::{Launch, Pool};
 use crate::processes::cpu_time;
 
-/// How often what waits is looked after.
+/// How often idle processes are maintained if nothing happens.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long starting ahead waits for requests that wait for their first piece: under a load that
-/// never pauses, not to start ahead would be slower still.
+/// How long a warm start is put off for requests that wait for their first token. Under a load that never
+/// pauses, no warm process at all would be slower still.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// A process that has just been started computes for 0.4 to 0.9 s. The next one is started when it
-/// has used next to nothing for this long, or after `START_MOST`.
+/// A new process computes for 0.4 to 0.9 s. The next one is started when it has been at rest for this long,
+/// or after `START_MOST`.
 const AT_REST: Duration = Duration::from_millis(150);
 const START_MOST: Duration = Duration::from_secs(5);
 
-/// How often that is looked at.
+/// How often that is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 impl Pool {
-    /// Ends what has waited for too long, and starts what is lacking, one at a time.
+    /// Runs for ever: ends idle processes that are too old, and starts the warm ones that are lacking.
     pub(crate) async fn maintain(self: Arc<Self>) {
         loop {
             let ended = self.waiting().sweep(Instant::now());
@@ -45,13 +45,13 @@ impl Pool {
                 None => false,
             };
             if !started {
-                // Whatever happens meanwhile, or nothing.
+                // Until something changes, or the interval is over.
                 let _ = tokio::time::timeout(MAINTENANCE_INTERVAL, self.changed.notified()).await;
             }
         }
     }
 
-    /// Waits, within bounds, until no request waits for its first piece.
+    /// Waits until no request waits for its first token, but not for longer than `PATIENCE`.
     async fn until_no_request_awaits_its_first_token(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.awaiting_first_token.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
@@ -59,7 +59,7 @@ impl Pool {
         }
     }
 
-    /// Waits until the process that was started last has started, or is taken.
+    /// Waits until the last warm process has finished its start, or is taken.
     async fn at_rest(&self, launch: &Launch) {
         let Some(pid) = self.waiting().youngest(launch) else {
             return;
