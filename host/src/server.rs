@@ -48,6 +48,11 @@ const HEAD_MAX: usize = 64 << 10;
 /// How often an address that this machine did not have at the start is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long a connection that was taken may take to send its request before a service that was told to
+/// stop begins to refuse requests and to close idle connections. Without it, a client that has just
+/// connected would see its connection closed with no answer.
+const ON_THE_WAY: Duration = Duration::from_millis(500);
+
 /// How long processes have to go once their requests are gone.
 const LAST_ENDINGS: Duration = Duration::from_secs(3);
 
@@ -77,9 +82,13 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
         () = server.accept(&mut listeners, &mut connections, Some(&graceful)) => {}
         () = asked_to_stop(&service, &mut signals) => {}
     }
-    service.drain();
     systemd::stopping();
     listeners.leave_inherited();
+    if !server.places.are_free() {
+        tracing::info!("told to stop; requests on the way are still taken");
+        tokio::time::sleep(ON_THE_WAY).await;
+    }
+    service.drain();
     let grace = service.snapshot().config.shutdown_grace;
     tracing::info!(?grace, "draining; another signal ends it at once");
     tokio::select! {

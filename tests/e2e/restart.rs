@@ -8,13 +8,15 @@ use futures_util::StreamExt;
 use harness_tests::poll;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::fake::{ANSWER, Fake};
 
 const SOON: Duration = Duration::from_secs(10);
 
 /// An answer that takes a while.
-const SLOW: &str = "#init\n#read\n#text a\n#sleep 700\n#text b\n#done\n";
+const SLOW: &str = "#init\n#read\n#text a\n#sleep 2000\n#text b\n#done\n";
 
 fn hello(stream: bool) -> Value {
     json!({"model": "fake", "stream": stream, "messages": [{"role": "user", "content": "Say hi"}]})
@@ -45,6 +47,22 @@ async fn whoever_comes_while_the_service_drains_is_told_to_come_back() {
     assert_eq!(answer["error"]["code"], "shutting_down");
     assert_eq!(fake.host.get("/health").await.1["status"], "down");
     assert!(rest.await.ends_with("data: [DONE]\n\n"));
+    assert_eq!(fake.host.wait(), Some(0));
+}
+
+#[tokio::test]
+async fn whoever_has_just_connected_is_still_answered() {
+    let mut fake = Fake::start(ANSWER);
+    let mut connection = TcpStream::connect(fake.host.authority()).await.unwrap();
+    // Connections are taken in their order: this answer means that the one before is taken too.
+    fake.host.get("/health").await;
+    fake.host.signal(Signal::TERM);
+    fake.host.logged("told to stop").await;
+    let request = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
     assert_eq!(fake.host.wait(), Some(0));
 }
 

@@ -108,6 +108,11 @@ impl Places {
         here.clone().count() < self.share_of(&state) || here.any(|taken| taken.idle.is_some())
     }
 
+    /// Whether nobody is connected.
+    pub(super) fn are_free(&self) -> bool {
+        self.state().taken.is_empty()
+    }
+
     /// Waits until `has_room` may say something else.
     pub(super) async fn changed(&self) {
         self.0.freed.notified().await;
