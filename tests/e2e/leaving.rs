@@ -189,16 +189,7 @@ async fn twenty_at_once_and_half_of_them_abandoned_leave_nothing_over() {
         async || (descriptors() <= before).then_some(()),
     )
     .await;
-    let text = fake
-        .host
-        .client()
-        .get(fake.host.url("/metrics"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let (_, text) = fake.host.text("/metrics").await;
     assert!(
         text.contains("claude_harness_requests_in_flight 0"),
         "{text}"

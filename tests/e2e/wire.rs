@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use harness_tests::host::{Host, chunks, streamed_text};
+use harness_tests::host::{Host, assert_refused, chunks, streamed_text};
 use serde_json::{Value, json};
 
 use crate::fake::{ANSWER, Fake};
@@ -34,17 +34,7 @@ async fn the_demo_answers_with_nothing_configured() {
         .count();
     assert_eq!(missing, 1, "it is said once");
     let (status, answer) = host.ask("claude-sonnet", "hi").await;
-    assert_eq!(
-        (status, &answer["error"]["code"]),
-        (502, &json!("backend_error"))
-    );
-    assert!(
-        answer["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("npm install -g"),
-        "{answer}"
-    );
+    assert_refused(&(status, answer), (502, "backend_error"), "npm install -g");
 }
 
 #[tokio::test]

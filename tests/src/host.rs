@@ -357,3 +357,15 @@ pub fn chunks(stream: &str) -> Vec<Value> {
         .map(|data| serde_json::from_str(data).expect("a chunk"))
         .collect()
 }
+
+/// An answer is an error with this status and code, and its message says this.
+#[track_caller]
+pub fn assert_refused((status, answer): &(u16, Value), expected: (u16, &str), says: &str) {
+    let error = &answer["error"];
+    let code = error["code"].as_str().unwrap_or_default();
+    assert_eq!((*status, code), expected, "{answer}");
+    assert!(
+        error["message"].as_str().expect("a message").contains(says),
+        "{answer}"
+    );
+}

@@ -129,15 +129,20 @@ impl Post {
 }
 
 fn launch() -> io::Result<(Child, ChildStdin)> {
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    command
         .arg(SUBCOMMAND)
         .env_clear()
         .current_dir("/")
         .process_group(0)
-        .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::null());
+    start(&mut command)
+}
+
+/// Starts a program, with a pipe to it that never blocks this side.
+fn start(command: &mut Command) -> io::Result<(Child, ChildStdin)> {
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
     let pipe = child
         .stdin
         .take()
@@ -192,16 +197,7 @@ mod tests {
 
     /// A warden that does not listen.
     fn deaf() -> io::Result<(Child, ChildStdin)> {
-        let mut child = Command::new("sleep")
-            .arg("1000")
-            .stdin(Stdio::piped())
-            .spawn()?;
-        let pipe = child
-            .stdin
-            .take()
-            .ok_or_else(|| io::Error::other("no pipe"))?;
-        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK)?;
-        Ok((child, pipe))
+        start(Command::new("sleep").arg("1000"))
     }
 
     #[test]
