@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::config::KeyDigest;
+use crate::config::{AdmissionConfig, KeyDigest};
 
 /// The least and the most that a client is told to wait: below, it would hammer; above, nobody
 /// knows.
@@ -26,21 +26,13 @@ const SMOOTHING: f64 = 0.2;
 /// Who calls: the digest of his key, or nobody in particular.
 pub(crate) type Caller = Option<KeyDigest>;
 
-/// How many may enter, and how many may wait for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    pub(crate) places: usize,
-    pub(crate) queue: usize,
-    pub(crate) patience: Duration,
-}
-
-/// The shared of one backend.
+/// The way in to one backend.
 pub(crate) struct Admission(Arc<Shared>);
 
 struct Shared(Mutex<State>);
 
 struct State {
-    limits: Limits,
+    limits: AdmissionConfig,
     /// Places that are taken; more than there are, if their number was lowered since.
     taken: usize,
     /// Those who wait, by caller; the first line is served next. No line is empty.
@@ -98,7 +90,7 @@ impl Shed {
 }
 
 impl Admission {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: AdmissionConfig) -> Self {
         Admission(Arc::new(Shared(Mutex::new(State {
             limits,
             taken: 0,
@@ -109,7 +101,7 @@ impl Admission {
     }
 
     /// Has other limits hold from now on. Nobody who is in or waits is sent away.
-    pub(crate) fn limit(&self, limits: Limits) {
+    pub(crate) fn limit(&self, limits: AdmissionConfig) {
         self.0.change(|state| state.limits = limits);
     }
 
@@ -124,7 +116,7 @@ impl Admission {
             }
             let (sender, answer) = oneshot::channel();
             let ticket = state.wait(caller, count, sender)?;
-            (ticket, answer, state.limits.patience)
+            (ticket, answer, state.limits.queue_timeout)
         };
         let _leaves = Leaves {
             shared: &self.0,
@@ -183,7 +175,7 @@ impl Shared {
 
 impl State {
     fn has_room(&self, count: usize) -> bool {
-        self.taken + count <= self.limits.places.max(count)
+        self.taken + count <= self.limits.max_concurrent.max(count)
     }
 
     fn waiting(&self) -> usize {
@@ -271,7 +263,7 @@ impl State {
         let Some(mean) = self.mean_hold else {
             return RETRY_UNKNOWN;
         };
-        let before = (self.waiting() + count) as f64 / self.limits.places.max(1) as f64;
+        let before = (self.waiting() + count) as f64 / self.limits.max_concurrent.max(1) as f64;
         let wait = (mean * before).min(RETRY_MOST.as_secs_f64());
         Duration::from_secs_f64(wait).max(RETRY_LEAST)
     }
@@ -325,10 +317,10 @@ mod tests {
     use super::*;
 
     fn shared(places: usize, queue: usize, patience: Duration) -> Arc<Admission> {
-        Arc::new(Admission::new(Limits {
-            places,
+        Arc::new(Admission::new(AdmissionConfig {
+            max_concurrent: places,
             queue,
-            patience,
+            queue_timeout: patience,
         }))
     }
 
@@ -437,10 +429,10 @@ mod tests {
         let shared = shared(1, 2, LONG);
         let first = shared.enter(NOBODY, 1).await.unwrap();
         let waiting = waits(&shared, NOBODY).await;
-        let limits = |places| Limits {
-            places,
+        let limits = |places| AdmissionConfig {
+            max_concurrent: places,
             queue: 0,
-            patience: LONG,
+            queue_timeout: LONG,
         };
         shared.limit(limits(2));
         let second = waiting.await.unwrap().unwrap();

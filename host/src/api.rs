@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 
 use crate::failure::Failure;
 use crate::service::Service;
+use access::Area;
 
 /// The id that every response carries, and every line of the log about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,22 +49,27 @@ pub(crate) struct Recorded;
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
-/// All routes.
+/// All routes, by area.
 pub(crate) fn router(service: Arc<Service>) -> Router {
-    Router::new()
+    let public = Router::new()
+        .route("/", get(routes::home))
+        .route("/health", get(admin::health::health));
+    let inference = Router::new()
         .route("/v1/chat/completions", post(openai::chat::completions))
         .route("/v1/models", get(openai::models::models))
         .route("/v1/models/{*id}", get(openai::models::model))
-        .route("/health", get(admin::health::health))
-        .route("/metrics", get(admin::health::metrics))
-        .route("/admin/reload", post(admin::health::reload))
-        .route("/", get(routes::home))
-        .fallback(routes::no_such_route)
-        .method_not_allowed_fallback(routes::no_such_method)
-        .layer(middleware::from_fn_with_state(
-            service.clone(),
-            access::check,
-        ))
+        .fallback(routes::no_such_route);
+    let admin = Router::new()
+        .route("/metrics", get(admin::metrics::metrics))
+        .route("/admin/reload", post(admin::reload::reload));
+    let guarded = |router: Router<Arc<Service>>, area: Area| {
+        let check = middleware::from_fn_with_state((service.clone(), area), access::check);
+        let router = router.method_not_allowed_fallback(routes::no_such_method);
+        router.layer(check)
+    };
+    guarded(public, Area::Public)
+        .merge(guarded(inference, Area::Inference))
+        .merge(guarded(admin, Area::Admin))
         .layer(middleware::from_fn_with_state(service.clone(), identify))
         .with_state(service)
 }

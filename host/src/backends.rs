@@ -9,9 +9,11 @@ mod stdin_guard;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::admission::{Admission, Limits};
+use arc_swap::ArcSwap;
+
+use crate::admission::Admission;
 use crate::config;
-use crate::processes::Reading;
+use crate::processes::{CommandLine, Reading};
 use command_line::BadPlaceholder;
 use launch::Launch;
 use status::{Health, Status};
@@ -19,13 +21,15 @@ use stdin_guard::Guard;
 
 /// A backend as it runs.
 pub(crate) struct Backend {
-    pub(crate) config: config::Backend,
+    pub(crate) config: config::BackendConfig,
     /// The door outlives a change of the configuration, with those who are in and those who wait.
     pub(crate) admission: Arc<Admission>,
     pub(crate) status: Arc<Status>,
     /// Tells one way to start its processes from another; a later configuration may have it too.
     pub(crate) revision: u64,
     guard: Guard,
+    /// The beginning of its command lines, with the program where it was found last.
+    base: ArcSwap<CommandLine>,
 }
 
 impl Backend {
@@ -36,7 +40,7 @@ impl Backend {
     ///
     /// Fails only if the guard's schema, which is built into this program, is wrong.
     pub(crate) fn all(
-        configs: &[config::Backend],
+        configs: &[config::BackendConfig],
         before: &[Arc<Backend>],
     ) -> anyhow::Result<Vec<Arc<Backend>>> {
         let backends = configs.iter().map(|config| {
@@ -48,12 +52,11 @@ impl Backend {
         backends.collect()
     }
 
-    fn new(config: &config::Backend, before: Option<&Arc<Backend>>) -> anyhow::Result<Backend> {
-        let limits = Limits {
-            places: config.max_concurrent,
-            queue: config.queue,
-            patience: config.queue_timeout,
-        };
+    fn new(
+        config: &config::BackendConfig,
+        before: Option<&Arc<Backend>>,
+    ) -> anyhow::Result<Backend> {
+        let limits = config.admission;
         let admission = match before {
             Some(before) => {
                 before.admission.limit(limits);
@@ -61,43 +64,49 @@ impl Backend {
             }
             None => Arc::new(Admission::new(limits)),
         };
-        let (status, revision) = match before.filter(|before| before.is_started_like(config)) {
+        let (status, revision) = match before.filter(|before| before.config.launch == config.launch)
+        {
             Some(before) => (before.status.clone(), before.revision),
-            None => (Arc::new(Status::new(config.profile)), another_revision()),
+            None => (
+                Arc::new(Status::new(config.launch.profile)),
+                another_revision(),
+            ),
         };
         Ok(Backend {
             admission,
             status,
             revision,
-            guard: Guard::new(config.profile, config.fetch_urls)?,
+            base: ArcSwap::from_pointee(command_line::base(&config.launch)),
+            guard: Guard::new(config.launch.profile, config.fetch_urls)?,
             config: config.clone(),
         })
     }
 
-    /// Whether its processes are the same as under another configuration.
-    fn is_started_like(&self, other: &config::Backend) -> bool {
-        let this = &self.config;
-        let same_program = this.profile == other.profile && this.command == other.command;
-        let same_environment = this.env == other.env && this.pass_env == other.pass_env;
-        let same_flags = this.max_retries == other.max_retries;
-        let same_reading = this.framing == other.framing && this.max_line == other.max_line;
-        same_program && same_environment && same_flags && same_reading
-    }
-
     /// Whether it is more than a demonstration.
     pub(crate) fn is_real(&self) -> bool {
-        !self.config.profile.is_demo
+        !self.config.launch.profile.is_demo
+    }
+
+    /// Looks for its program again: it may have been installed, or moved, since.
+    fn find_program(&self) {
+        let base = command_line::base(&self.config.launch);
+        if base != **self.base.load() {
+            self.base.store(Arc::new(base));
+        }
     }
 
     /// How a person logs in, in the shell of this service's user.
     pub(crate) fn login_line(&self) -> String {
-        command_line::shell_line(&self.config, self.config.profile.login)
+        command_line::shell_line(&self.config.launch, self.config.launch.profile.login)
     }
 
     /// What to do about its state, as commands for the shell of this service's user.
     pub(crate) fn remedy(&self) -> Vec<String> {
         match self.status.health() {
-            Health::Missing(_) => vec![self.config.profile.install.to_owned(), self.login_line()],
+            Health::Missing(_) => vec![
+                self.config.launch.profile.install.to_owned(),
+                self.login_line(),
+            ],
             Health::LoggedOut => vec![self.login_line()],
             Health::Starting | Health::Ready | Health::Failing(_) => Vec::new(),
         }
@@ -114,14 +123,15 @@ impl Backend {
         model: &str,
         options: &[(String, String)],
     ) -> Result<Arc<Launch>, BadPlaceholder> {
-        let line = command_line::exchange(&self.config, model, options)?;
+        let profile = self.config.launch.profile;
+        let line = command_line::exchange(&self.base.load(), profile, model, options)?;
         Ok(Arc::new(Launch {
             backend: self.config.name.clone(),
             revision: self.revision,
             line,
             reading: Reading {
-                framing: self.config.framing,
-                max_line: self.config.max_line,
+                framing: self.config.launch.framing,
+                max_line: self.config.launch.max_line,
             },
             is_plain: options.is_empty(),
         }))

@@ -3,6 +3,7 @@
 //! One TOML file, or none: every key has a default, and the keys of a file replace the defaults
 //! one by one. Only `[backends]` replaces the built-in ones as a whole.
 
+mod keys;
 mod reader;
 mod root;
 mod serving;
@@ -10,6 +11,7 @@ mod serving;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -42,7 +44,7 @@ pub struct Config {
     /// Who may call.
     pub access: Access,
     /// How answers look on the wire.
-    pub http: Http,
+    pub http: HttpConfig,
     /// What one call of a guest may use.
     pub guest_limits: GuestLimits,
     /// The most processes of all backends at once.
@@ -50,13 +52,13 @@ pub struct Config {
     /// What processes may hold in memory while they wait for a request, in bytes.
     pub warm_memory: u64,
     /// The command lines that answer.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendConfig>,
     /// Whether the usual names are served, and names of Anthropic's models that nobody listed.
     pub builtin_models: bool,
     /// The models by the names that clients use.
-    pub models: Vec<Model>,
+    pub models: Vec<ModelConfig>,
     /// What is configured of guests.
-    pub guests: Vec<Guest>,
+    pub guests: Vec<GuestConfig>,
     /// What is accepted, and probably not meant: a line each.
     pub warnings: Vec<String>,
 }
@@ -83,13 +85,23 @@ pub enum Listen {
 /// Who may call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
-    /// Digests of the keys, one of which a caller must send. Without keys everybody on this
-    /// machine may call.
-    pub keys: Vec<KeyDigest>,
+    /// The keys, one of which a caller must send. Without keys everybody on this machine may call.
+    pub keys: Vec<Key>,
     /// Names that a `Host` header may carry beside those of this machine.
     pub hosts: Vec<String>,
     /// Addresses off this machine's loopback that may be listened on without a key.
     pub open_addresses: Vec<String>,
+}
+
+/// A key that callers may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The name of its `[keys.NAME]`; those of `api_keys` have none.
+    pub name: Option<Arc<str>>,
+    /// What it is known by.
+    pub digest: KeyDigest,
+    /// Whether it opens the admin area.
+    pub admin: bool,
 }
 
 /// The SHA-256 digest of a key: keys are compared by it, in a time that tells nothing.
@@ -97,7 +109,7 @@ pub type KeyDigest = [u8; 32];
 
 /// How answers look on the wire.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Http {
+pub struct HttpConfig {
     /// The largest body of a request, in bytes.
     pub max_body: usize,
     /// What the bodies of all requests together may take, in bytes.
@@ -153,13 +165,30 @@ impl Default for GuestLimits {
 }
 
 /// A command line that answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendConfig {
     /// Its name in the configuration.
     pub name: String,
     /// The guest that speaks its protocol.
     pub adapter: String,
-    /// How the host launches it.
+    /// How its processes are started. A change ends those that are idle.
+    pub launch: LaunchConfig,
+    /// How many requests it serves and lets wait.
+    pub admission: AdmissionConfig,
+    /// How many processes are idle, and for how long.
+    pub pool: PoolConfig,
+    /// How long it may take.
+    pub timeouts: TimeoutConfig,
+    /// How long before the end of its login it is warned of.
+    pub login_warning: Duration,
+    /// Clients may name pictures and files by their URL, for the API to fetch.
+    pub fetch_urls: bool,
+}
+
+/// How a backend's processes are started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchConfig {
+    /// What is known of the command line.
     pub profile: &'static Profile,
     /// The program: a path, or a name to look for on the `PATH`.
     pub command: String,
@@ -167,41 +196,52 @@ pub struct Backend {
     pub env: Vec<(String, Secret)>,
     /// Variables passed on from the environment of this service.
     pub pass_env: Vec<String>,
+    /// How often the CLI itself repeats a failed call of the API.
+    pub max_retries: u32,
     /// How its output is cut into pieces.
     pub framing: Framing,
+    /// The longest line of output, in bytes.
+    pub max_line: usize,
+}
+
+/// How many requests a backend serves and lets wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdmissionConfig {
     /// Exchanges at once.
     pub max_concurrent: usize,
     /// Requests that may wait for their turn.
     pub queue: usize,
     /// How long a request may wait for its turn.
     pub queue_timeout: Duration,
-    /// How often the CLI itself repeats a failed call of the API.
-    pub max_retries: u32,
-    /// Processes that are started ahead, for each launch line in use.
+}
+
+/// The idle processes of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Processes that are started ahead, for each launch in use.
     pub warm: usize,
     /// How long one of them may wait.
     pub warm_max_age: Duration,
     /// How long a process is kept after an answer, for its conversation to go on.
     pub continue_for: Duration,
+}
+
+/// How long a backend may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutConfig {
     /// From the request to the first line of output.
-    pub start_timeout: Duration,
+    pub start: Duration,
     /// From the request to the first piece of the answer.
-    pub first_output_timeout: Duration,
+    pub first_output: Duration,
     /// From one output to the next.
-    pub silence_timeout: Duration,
+    pub silence: Duration,
     /// From the request to the end of the answer.
-    pub request_timeout: Duration,
-    /// The longest line of output, in bytes.
-    pub max_line: usize,
-    /// How long before the end of its login it is warned of.
-    pub login_warning: Duration,
-    /// Clients may name pictures and files by their URL, for the API to fetch.
-    pub fetch_urls: bool,
+    pub request: Duration,
 }
 
 /// A model by the name that clients use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Model {
+pub struct ModelConfig {
     /// The name that clients use.
     pub name: String,
     /// The backend that serves it.
@@ -216,7 +256,7 @@ pub struct Model {
 
 /// What is configured of a guest.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Guest {
+pub struct GuestConfig {
     /// Its name.
     pub name: String,
     /// What it is configured with: a JSON object.
@@ -362,9 +402,9 @@ impl Config {
     }
 
     /// What is configured of a guest; of one that is not mentioned, nothing.
-    pub fn guest(&self, name: &str) -> Guest {
+    pub fn guest(&self, name: &str) -> GuestConfig {
         let found = self.guests.iter().find(|guest| guest.name == name);
-        found.cloned().unwrap_or_else(|| Guest::unset(name))
+        found.cloned().unwrap_or_else(|| GuestConfig::unset(name))
     }
 
     /// Keys of which `next` has other values, and which are looked at only when the service starts.
@@ -398,23 +438,15 @@ impl Config {
     }
 }
 
-impl Guest {
+impl GuestConfig {
     /// A guest of which nothing is configured.
     fn unset(name: &str) -> Self {
-        Guest {
+        GuestConfig {
             name: name.to_owned(),
             config: Value::Object(Default::default()),
             wasi: false,
             log: GuestLog::Debug,
         }
-    }
-}
-
-impl Access {
-    /// The digest of `key`, if it is one of the configured ones.
-    pub fn accepted(&self, key: &str) -> Option<KeyDigest> {
-        let digest: KeyDigest = Sha256::digest(key.as_bytes()).into();
-        self.keys.contains(&digest).then_some(digest)
     }
 }
 

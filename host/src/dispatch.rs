@@ -8,9 +8,8 @@ pub(crate) mod output_schema;
 pub(crate) mod request_log;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use serde_json::json;
+use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit, Shed};
 use crate::backends::Backend;
@@ -19,7 +18,7 @@ use crate::exchange::{Exchange, Order, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::guests::adapter::AdapterSession;
 use crate::guests::admit::Guest;
-use crate::guests::types;
+use crate::guests::completion::Context;
 use crate::models::Route;
 use crate::pool::Pool;
 use crate::runtime::Snapshot;
@@ -46,8 +45,10 @@ pub(crate) struct Request {
 }
 
 /// Who calls.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Calling {
+    /// The name of its key, if it has one.
+    pub(crate) key: Option<Arc<str>>,
     /// Whose conversations may go on.
     pub(crate) caller: Caller,
     /// In whose queue the request waits.
@@ -104,7 +105,7 @@ pub(crate) async fn dispatch(
     log.routed(&route, &request);
     let count = count(&request, &snapshot.config, &route.backend)?;
     let permits = admit(&route.backend, calling.queue, count).await?;
-    let limit = route.backend.config.request_timeout;
+    let limit = route.backend.config.timeouts.request;
     request.output.prepare(&service.processes, limit).await?;
     let guest = adapter(service, snapshot, &route.backend).await?;
     log.pinned(guest.generation);
@@ -151,7 +152,7 @@ fn refuse_ignored(request: &Request, config: &Config) -> Result<(), Failure> {
 fn count(request: &Request, config: &Config, backend: &Backend) -> Result<usize, Failure> {
     let limits = [
         (config.http.max_choices as usize, "max_choices"),
-        (backend.config.max_concurrent, "max_concurrent"),
+        (backend.config.admission.max_concurrent, "max_concurrent"),
         (config.max_processes, "max_processes"),
     ];
     let count = request.choices as usize;
@@ -184,11 +185,14 @@ async fn adapter(
     backend: &Backend,
 ) -> Result<Arc<Guest>, Failure> {
     let name = &backend.config.adapter;
-    let deadline = Instant::now() + backend.config.queue_timeout;
-    if let Some(guest) = service.guests.find(name, deadline.into()).await {
+    if let Some(guest) = snapshot.guests.serving.get(name) {
+        return Ok(guest.clone());
+    }
+    let deadline = Instant::now() + backend.config.admission.queue_timeout;
+    if let Some(guest) = service.runtime.guest(name, deadline).await {
         return Ok(guest);
     }
-    let set = service.guests.current();
+    let set = service.runtime.current().guests.clone();
     let message = match set.rejected.get(name) {
         Some(reason) => format!("the adapter `{name}` is not loaded: {reason}"),
         None if set.pending.contains(name) => {
@@ -217,7 +221,7 @@ impl Head {
 struct Start {
     pool: Arc<Pool>,
     guest: Arc<Guest>,
-    context: types::Context,
+    context: Context,
     request: String,
     order: Order,
     permits: Permit,
@@ -239,7 +243,7 @@ impl Start {
         request: String,
         count: usize,
     ) -> Self {
-        let patience = route.backend.config.queue_timeout;
+        let patience = route.backend.config.admission.queue_timeout;
         let order = Order {
             backend: route.backend,
             model: route.model,
@@ -284,16 +288,13 @@ impl Start {
 }
 
 /// What an adapter is told of a request beside its words.
-fn context(head: &Head, order: &Order) -> types::Context {
+fn context(head: &Head, order: &Order) -> Context {
     let offer = order.backend.status.offer(&order.model);
-    types::Context {
+    Context {
         id: head.id.clone(),
         created: head.created,
         model: order.model.clone(),
-        extra: json!({
-            "fetch_urls": order.backend.config.fetch_urls,
-            "resolved_model": offer.and_then(|offer| offer.resolved),
-        })
-        .to_string(),
+        resolved_model: offer.and_then(|offer| offer.resolved),
+        fetch_urls: order.backend.config.fetch_urls,
     }
 }

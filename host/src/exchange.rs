@@ -10,13 +10,13 @@
 
 mod failures;
 mod lease;
+mod tenure;
 mod timeouts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit};
@@ -25,8 +25,8 @@ use crate::backends::status::Reporter;
 use crate::blocking;
 use crate::failure::{Failure, Kind};
 use crate::guests::adapter::AdapterSession;
-use crate::guests::contract::adapter::Effect;
-use crate::guests::{GuestError, types};
+use crate::guests::completion::{Delta, Effect, FinishReason, Outcome};
+use crate::guests::{Effects, GuestError};
 use crate::pool::Pool;
 use crate::processes::Output;
 use failures::{api_failure, guest_failure};
@@ -52,7 +52,7 @@ pub(crate) struct Order {
     /// Who may go on with the conversation.
     pub(crate) caller: Caller,
     /// How long it may wait for a process.
-    pub(crate) deadline: std::time::Instant,
+    pub(crate) deadline: Instant,
     /// It only asks what the backend offers: it waits for nothing, and nothing waits for it or stays behind.
     pub(crate) is_probe: bool,
 }
@@ -79,9 +79,9 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The next piece of the answer.
-    Delta(types::Delta),
+    Delta(Delta),
     /// The answer is complete; nothing comes after this.
-    Finish(types::Outcome),
+    Finish(Outcome),
     /// It failed; nothing comes after this.
     Fail(Failure),
 }
@@ -96,7 +96,7 @@ impl Exchange {
     ) -> Result<Self, Failure> {
         let (lease, memo) = Lease::take(&order, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
-            timeouts: Timeouts::new(&order.backend.config),
+            timeouts: Timeouts::new(order.backend.config.timeouts),
             write_budget: write_budget(order.size),
             order,
             guest,
@@ -136,7 +136,8 @@ impl Exchange {
             tokio::task::consume_budget().await;
             let limit = self.timeouts.next(self.answering);
             if Instant::now() >= limit.at {
-                self.fail(limit.failure(self.lease.stderr_tail()));
+                let stderr = self.lease.stderr_tail();
+                self.fail(limit.failure(stderr));
                 continue;
             }
             tokio::select! {
@@ -175,7 +176,7 @@ impl Exchange {
                 self.guest.output(piece, to_write)
             }
             Output::TooLong => {
-                let limit = self.order.backend.config.max_line;
+                let limit = self.order.backend.config.launch.max_line;
                 let message =
                     format!("the backend printed a line of more than {limit} bytes (`max_line`)");
                 return self.fail(Failure::new(Kind::Backend, message).logged());
@@ -195,12 +196,9 @@ impl Exchange {
     }
 
     /// Carries out what the guest wants, in its order, or fails the request.
-    fn apply(&mut self, effects: Result<Vec<Effect>, GuestError>) {
-        let carried_out = effects.and_then(|effects| {
-            effects
-                .into_iter()
-                .try_for_each(|effect| self.carry_out(effect))
-        });
+    fn apply(&mut self, effects: Result<Effects, GuestError>) {
+        let carried_out =
+            effects.and_then(|mut effects| effects.try_for_each(|effect| self.carry_out(effect?)));
         if let Err(error) = carried_out {
             self.fail_guest(&error);
         }
@@ -225,7 +223,7 @@ impl Exchange {
             Effect::Emit(delta) => {
                 self.check_delta(&delta)?;
                 self.answering = true;
-                self.answered += size(&delta);
+                self.answered += delta.len();
                 self.lease.answers();
                 self.events.push_back(Event::Delta(delta));
             }
@@ -255,14 +253,13 @@ impl Exchange {
         Ok(())
     }
 
-    fn finish(&mut self, outcome: types::Outcome) {
-        use types::FinishReason::{ContentFilter, Length, Stop};
+    fn finish(&mut self, outcome: Outcome) {
         self.over = true;
         self.order.backend.status.answered();
         match outcome.finish_reason {
-            Length | ContentFilter => self.lease.end_at_once(),
-            Stop => self.may_go_on = true,
-            _ => {}
+            FinishReason::Length | FinishReason::ContentFilter => self.lease.end_at_once(),
+            FinishReason::Stop => self.may_go_on = true,
+            FinishReason::ToolCalls => {}
         }
         self.events.push_back(Event::Finish(outcome));
     }
@@ -272,22 +269,17 @@ impl Exchange {
     pub(crate) fn park(mut self) {
         if self.may_go_on {
             let size = self.order.size.saturating_add(self.answered);
-            self.lease.keep(&mut self.guest, size, self.order.caller);
+            self.lease.park(&mut self.guest, size, self.order.caller);
         }
     }
 
-    /// What the wire's own types take for granted.
-    fn check_delta(&mut self, delta: &types::Delta) -> Result<(), GuestError> {
+    /// What the APIs take for granted.
+    fn check_delta(&mut self, delta: &Delta) -> Result<(), GuestError> {
         let wrong = match delta {
-            types::Delta::Extra(json)
-                if serde_json::from_str::<Map<String, Value>>(json).is_err() =>
-            {
-                "an extra delta is no JSON object".into()
-            }
-            types::Delta::ToolCall(call) if call.index > self.calls => {
+            Delta::ToolCall(call) if call.index > self.calls => {
                 format!("call {} came before call {}", call.index, self.calls)
             }
-            types::Delta::ToolCall(call) if call.index == self.calls => {
+            Delta::ToolCall(call) if call.index == self.calls => {
                 self.calls += 1;
                 if call.id.is_some() && call.name.is_some() {
                     return Ok(());
@@ -318,15 +310,4 @@ fn write_budget(request_size: usize) -> usize {
     request_size
         .saturating_mul(4)
         .saturating_add(WRITE_ALLOWANCE)
-}
-
-/// Bytes of text in a delta.
-fn size(delta: &types::Delta) -> usize {
-    match delta {
-        types::Delta::Content(text)
-        | types::Delta::Reasoning(text)
-        | types::Delta::Refusal(text)
-        | types::Delta::Extra(text) => text.len(),
-        types::Delta::ToolCall(call) => call.arguments.len(),
-    }
 }

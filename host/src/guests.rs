@@ -1,23 +1,25 @@
 //! Hosts the guests: the only place that knows WebAssembly.
 //!
 //! [`engine`] compiles and bounds, [`admit`] decides whether a component may serve,
-//! [`folder`] finds components, [`loader`] renews the set that serves, which [`registry`] holds,
+//! [`folder`] finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
 //! [`compile`] compiles files in a process of their own, [`last_good`] keeps what was admitted, and
-//! [`adapter`] calls an adapter for one request.
+//! [`adapter`] calls an adapter for one request. [`contract`] translates what guests say into the types of
+//! [`completion`], which the rest of the host knows.
 
 pub(crate) mod adapter;
 pub(crate) mod admit;
 pub(crate) mod cache;
 pub mod compile;
-pub(crate) mod contract;
+pub(crate) mod completion;
+mod contract;
 pub(crate) mod engine;
 pub(crate) mod folder;
+pub(crate) mod jobs;
 mod last_good;
-mod loader;
+pub(crate) mod loader;
 pub(crate) mod registry;
 
-pub(crate) use contract::types;
-pub(crate) use registry::Guests;
+pub(crate) use contract::v0_1::Effects;
 
 /// A guest that broke a bound or a rule. Each fails one request, or one admission.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// The models, by the names that clients use.
 pub(crate) struct Models {
-    configured: Vec<config::Model>,
+    configured: Vec<config::ModelConfig>,
     /// Names of Anthropic's are served though they are not listed.
     open: bool,
     backends: Vec<Arc<Backend>>,
@@ -25,6 +25,16 @@ pub(crate) struct Route {
     pub(crate) model: String,
     /// What the metrics and the log call it: one of a few names, whatever clients think of.
     pub(crate) label: String,
+}
+
+/// What the metrics call a model.
+enum Label<'a> {
+    /// This name.
+    Name(&'a str),
+    /// This name, as long as there are few such.
+    Offered(&'a str),
+    /// One name for all that begin like this.
+    Other(&'a str),
 }
 
 /// What the metrics call a model that a backend offers, though nobody configured it: its name, as long as
@@ -85,17 +95,32 @@ impl Models {
         Failure::new(Kind::UnknownModel, message).with_param("model")
     }
 
+    /// The backend that serves a name.
+    pub(crate) fn backend<'a>(&'a self, name: &'a str) -> Option<&'a Arc<Backend>> {
+        Some(self.locate(name)?.0)
+    }
+
     /// The route for a name: a configured one, or else one that a backend says it offers, or
-    /// else one that looks like a model of Anthropic's.
+    /// else one that looks like a model of the first real backend's.
     pub(crate) fn route(&self, name: &str) -> Option<Route> {
+        let (backend, model, label) = self.locate(name)?;
+        Some(Route {
+            backend: backend.clone(),
+            model: model.to_owned(),
+            label: match label {
+                Label::Name(name) => name.to_owned(),
+                Label::Offered(name) => offered_label(name),
+                Label::Other(begin) => format!("{begin}other"),
+            },
+        })
+    }
+
+    /// Where a name leads: the backend, what it calls the model, and what the metrics call it.
+    fn locate<'a>(&'a self, name: &'a str) -> Option<(&'a Arc<Backend>, &'a str, Label<'a>)> {
         if let Some(model) = self.configured.iter().find(|m| m.name == name) {
             let mut backends = self.backends.iter();
-            let backend = backends.find(|b| b.config.name == model.backend)?.clone();
-            return Some(Route {
-                backend,
-                model: model.model.clone(),
-                label: name.to_owned(),
-            });
+            let backend = backends.find(|b| b.config.name == model.backend)?;
+            return Some((backend, &model.model, Label::Name(name)));
         }
         let offers = |backend: &&Arc<Backend>| {
             let offers = backend.status.offers();
@@ -105,44 +130,24 @@ impl Models {
             ids.any(|id| id.is_some_and(|id| id == name))
         };
         if let Some(backend) = self.backends.iter().find(offers) {
-            return Some(Route {
-                backend: backend.clone(),
-                model: name.to_owned(),
-                label: offered_label(name),
-            });
+            return Some((backend, name, Label::Offered(name)));
         }
         match name.strip_prefix("anthropic/") {
-            Some(plain) if !plain.starts_with("anthropic/") => self.route(plain),
+            Some(plain) if !plain.starts_with("anthropic/") => self.locate(plain),
             _ => self.unlisted(name),
         }
     }
 
     /// A name that nobody listed, as the profile of the first real backend has it.
-    fn unlisted(&self, name: &str) -> Option<Route> {
+    fn unlisted<'a>(&'a self, name: &'a str) -> Option<(&'a Arc<Backend>, &'a str, Label<'a>)> {
         let backend = self.backends.iter().find(|b| b.is_real() && self.open)?;
-        let profile = backend.config.profile;
-        let retired = profile
-            .retired
-            .iter()
-            .find(|(begin, _)| name.starts_with(begin));
-        let is_passed_on = || {
-            profile
-                .passed_on
-                .is_some_and(|begin| name.starts_with(begin))
-        };
-        let (model, label) = match retired {
-            Some((_, now)) => ((*now).to_owned(), (*now).to_owned()),
-            None if is_passed_on() && is_model_name(name) => (
-                name.to_owned(),
-                format!("{}other", profile.passed_on.unwrap_or_default()),
-            ),
-            None => return None,
-        };
-        Some(Route {
-            backend: backend.clone(),
-            model,
-            label,
-        })
+        let profile = backend.config.launch.profile;
+        let mut retired = profile.retired.iter();
+        if let Some((_, now)) = retired.find(|(begin, _)| name.starts_with(begin)) {
+            return Some((backend, now, Label::Name(now)));
+        }
+        let begin = profile.passed_on.filter(|begin| name.starts_with(begin))?;
+        is_model_name(name).then_some((backend, name, Label::Other(begin)))
     }
 
     /// A model by its name: one of the list, or one that is served all the same.

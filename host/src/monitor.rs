@@ -4,10 +4,11 @@
 //! somebody asks for the state and what is known of it has grown old. Requests renew it anyway.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
@@ -15,7 +16,7 @@ use crate::backends::status::Health;
 use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
 use crate::guests::adapter::AdapterSession;
-use crate::guests::{Guests, types};
+use crate::guests::completion::Context;
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::processes::Processes;
@@ -41,7 +42,6 @@ impl Monitor {
     pub(crate) fn start(
         runtime: Arc<RuntimeHandle>,
         lane: Arc<Lane>,
-        guests: Guests,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
         metrics: PrometheusHandle,
@@ -51,14 +51,13 @@ impl Monitor {
         let rounds = Rounds {
             runtime,
             lane,
-            guests,
             processes,
             pool,
         };
         let task = tokio::spawn({
             let asked = asked.clone();
             async move {
-                let mut changes = rounds.runtime.changes();
+                let mut changes = rounds.runtime.configurations();
                 rounds.make(true).await;
                 first.send_replace(true);
                 let mut upkeep = tokio::time::interval(UPKEEP);
@@ -108,7 +107,6 @@ impl Monitor {
 struct Rounds {
     runtime: Arc<RuntimeHandle>,
     lane: Arc<Lane>,
-    guests: Guests,
     processes: Arc<Processes>,
     pool: Arc<Pool>,
 }
@@ -137,20 +135,26 @@ impl Rounds {
 
     /// Has the backend say what it offers. Costs no tokens.
     async fn probe(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
-        let set = self.guests.current();
-        let Some(guest) = set.serving.get(&backend.config.adapter).cloned() else {
+        let snapshot = self.runtime.current();
+        let Some(guest) = snapshot
+            .guests
+            .serving
+            .get(&backend.config.adapter)
+            .cloned()
+        else {
             return Ok(());
         };
         // Where requests are served, they tell the same.
         let Some(permit) = backend.admission.try_enter() else {
             return Ok(());
         };
-        let model = backend.config.profile.probe_model;
-        let context = types::Context {
+        let model = backend.config.launch.profile.probe_model;
+        let context = Context {
             id: "probe".into(),
             created: unix_now(),
             model: model.into(),
-            extra: "{}".into(),
+            resolved_model: None,
+            fetch_urls: false,
         };
         let order = Order {
             backend: backend.clone(),

@@ -4,7 +4,7 @@
 //! request ──► acquire ──► the parked one that holds just this conversation
 //!                 ├─────► else a warm one with the same launch
 //!                 └─────► else a new one
-//! answer  ──► keep (parks it for a while)      maintain ──► starts warm ones, ends the old and the dead
+//! answer  ──► park (for a while)               maintain ──► starts warm ones, ends the old and the dead
 //! ```
 //!
 //! A process serves one request, or requests of one caller that each go on where the last one
@@ -19,16 +19,17 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::backends::launch::{Launch, PoolPolicy};
 use crate::blocking;
 use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
-use idle::IdleSet;
+use idle::{Evicted, IdleSet, State};
 
 /// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
 /// within 30 to 600 ms.
@@ -97,7 +98,8 @@ pub(crate) enum NoProcess {
 /// The idle processes, and how to start others.
 pub(crate) struct Pool {
     processes: Arc<Processes>,
-    waiting: Mutex<IdleSet>,
+    /// Used through [`Pool::with`] only.
+    idle: Mutex<IdleSet>,
     /// Wakes [`Pool::maintain`].
     changed: Notify,
     /// How many requests wait for their first token; nothing is started ahead meanwhile.
@@ -119,7 +121,7 @@ impl Pool {
     pub(crate) fn new(processes: Arc<Processes>, memory: u64) -> Arc<Self> {
         Arc::new(Pool {
             processes,
-            waiting: Mutex::new(IdleSet::new(memory)),
+            idle: Mutex::new(IdleSet::new(memory)),
             changed: Notify::new(),
             awaiting_first_token: AtomicUsize::new(0),
             waiting_for_slot: AtomicUsize::new(0),
@@ -134,10 +136,20 @@ impl Pool {
         conversation: Option<&ConversationKey>,
         deadline: Instant,
     ) -> Result<Acquired, NoProcess> {
-        let found = self.waiting().take(launch, conversation);
+        let (found, unfit) = self.with(|idle| idle.take(launch, conversation));
+        unfit.end();
         self.changed.notify_one();
         match found {
-            Some(claimed) => Ok(claimed),
+            Some((process, State::Warm)) => Ok(Acquired {
+                process,
+                origin: ProcessOrigin::Warm,
+                memo: None,
+            }),
+            Some((process, State::Parked(parked))) => Ok(Acquired {
+                process,
+                origin: ProcessOrigin::Kept,
+                memo: Some(parked.memo),
+            }),
             None => self.start(launch, deadline).await.map(Acquired::new),
         }
     }
@@ -145,7 +157,7 @@ impl Pool {
     /// Waits for the turn to take several processes. Two requests that each had some of theirs would wait
     /// for one another for ever.
     pub(crate) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, NoProcess> {
-        let turn = tokio::time::timeout_at(deadline.into(), self.turn.lock());
+        let turn = tokio::time::timeout_at(deadline, self.turn.lock());
         turn.await.map_err(|_| NoProcess::Full)
     }
 
@@ -193,7 +205,7 @@ impl Pool {
         let mut slot = pin!(self.processes.slot());
         loop {
             let again = (Instant::now() + GIVE_UP_AGAIN).min(deadline);
-            if let Ok(slot) = tokio::time::timeout_at(again.into(), &mut slot).await {
+            if let Ok(slot) = tokio::time::timeout_at(again, &mut slot).await {
                 return slot;
             }
             if Instant::now() >= deadline {
@@ -206,59 +218,56 @@ impl Pool {
 
     /// Ends the idle process that was of least recent use.
     fn evict(&self) {
-        let given_up = self.waiting().evict();
-        drop(given_up);
+        self.with(IdleSet::evict).end();
     }
 
     /// Whether any parked process has this launch.
-    pub(crate) fn holds_any(&self, launch: &Launch) -> bool {
-        self.waiting().holds_any(launch)
+    pub(crate) fn parks(&self, launch: &Launch) -> bool {
+        self.with(|idle| idle.parks(launch))
     }
 
     /// Whether the current configuration still starts the backend's processes like this.
     pub(crate) fn is_current(&self, launch: &Launch) -> bool {
-        self.waiting().lines().policy(launch).is_some()
+        self.with(|idle| idle.demand().policy(launch).is_some())
     }
 
     /// Whether processes with this launch are parked after an answer.
-    pub(crate) fn keeps(&self, launch: &Launch) -> bool {
-        self.waiting().keeps_for(launch).is_some()
+    pub(crate) fn may_park(&self, launch: &Launch) -> bool {
+        self.with(|idle| idle.parks_for(launch).is_some())
     }
 
     /// Parks a process whose answer is complete. Ends it if there is no room, or if a request waits for a
     /// slot.
-    pub(crate) fn keep(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
-        let mut waiting = self.waiting();
-        // Read under the lock: a request that wants a slot either sees the parked process or is seen here.
-        let surplus = match self.waiting_for_slot.load(Ordering::Relaxed) {
-            0 => waiting.keep(launch, process, parked),
-            _ => vec![process],
-        };
-        drop(waiting);
-        drop(surplus);
+    pub(crate) fn park(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
+        let evicted = self.with(|idle| {
+            // Read under the lock: a request that wants a slot either sees the parked process or is seen here.
+            match self.waiting_for_slot.load(Ordering::Relaxed) {
+                0 => idle.park(launch, process, parked),
+                _ => Evicted::one(process),
+            }
+        });
+        evicted.end();
     }
 
     /// A warm process had ended before it was wanted: the next one is started after a pause.
-    pub(crate) fn failed(&self, launch: &Launch) {
-        self.waiting().lines().failed(launch);
+    pub(crate) fn record_failure(&self, launch: &Launch) {
+        self.with(|idle| idle.demand().record_failure(launch));
     }
 
     /// A process that had been idle answered: the pause is reset.
     pub(crate) fn record_success(&self, launch: &Launch) {
-        self.waiting().lines().record_success(launch);
+        self.with(|idle| idle.demand().record_success(launch));
     }
 
     /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]: it is not logged in
     /// or not there, and its processes would not notice when that is mended.
     pub(crate) fn suspend(&self, backend: &str) {
-        self.waiting().lines().suspend(backend);
-        let ended = self.waiting().take_all(backend);
-        drop(ended);
+        self.with(|idle| idle.suspend(backend)).end();
     }
 
     /// Starts processes of a backend ahead again.
     pub(crate) fn resume(&self, backend: &str) {
-        if self.waiting().lines().resume(backend) {
+        if self.with(|idle| idle.demand().resume(backend)) {
             self.changed.notify_one();
         }
     }
@@ -267,24 +276,23 @@ impl Pool {
     /// each backend, and the memory for idle processes, in bytes. Ends what was started otherwise.
     pub(crate) fn configure(
         &self,
-        lines: &[Arc<Launch>],
+        launches: &[Arc<Launch>],
         policy: BTreeMap<String, PoolPolicy>,
         memory: u64,
     ) {
-        let outdated = self.waiting().configure(lines, policy, memory);
-        drop(outdated);
+        self.with(|idle| idle.configure(launches, policy, memory))
+            .end();
         self.changed.notify_one();
     }
 
     /// Ends all idle processes, and starts none ahead any more.
     pub(crate) fn close(&self) {
-        let ended = self.waiting().close();
-        drop(ended);
+        self.with(IdleSet::close).end();
     }
 
     /// How many idle processes a backend has: warm, and parked.
     pub(crate) fn count(&self, backend: &str) -> (usize, usize) {
-        self.waiting().count(backend)
+        self.with(|idle| idle.count(backend))
     }
 
     /// Counts a request as waiting for its first token, until the result is dropped.
@@ -293,8 +301,9 @@ impl Pool {
         AwaitingFirstToken(self.clone())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, IdleSet> {
-        self.waiting.lock()
+    /// Reads or changes the idle processes. Processes leave as [`Evicted`], and so end outside the lock.
+    fn with<T>(&self, change: impl FnOnce(&mut IdleSet) -> T) -> T {
+        change(&mut self.idle.lock())
     }
 
     /// Starts a warm process if there is a slot. True if it started.
@@ -306,14 +315,13 @@ impl Pool {
                     pid = process.id(),
                     "a process was started ahead"
                 );
-                let surplus = self.waiting().add(launch, process);
-                drop(surplus);
+                self.with(|idle| idle.add(launch, process)).end();
                 true
             }
             Err(NoProcess::Full) => false,
             Err(error) => {
                 tracing::debug!(backend = launch.backend, %error, "no process was started ahead");
-                self.failed(launch);
+                self.record_failure(launch);
                 false
             }
         }
@@ -321,8 +329,8 @@ impl Pool {
 
     /// Whether another warm process fits; evicts idle ones of less recent use for it.
     fn make_room(&self, launch: &Launch) -> bool {
-        let given_up = self.waiting().make_room(launch);
-        given_up.is_some()
+        let evicted = self.with(|idle| idle.make_room(launch));
+        evicted.map(Evicted::end).is_some()
     }
 }
 

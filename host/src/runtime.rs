@@ -1,4 +1,4 @@
-//! One configuration and everything that is built of it. It is replaced as a whole.
+//! One configuration, everything that is built of it, and the guests. It is replaced as a whole, by `reload`.
 //!
 //! A request keeps the snapshot it began with. What outlives a change, such as a backend's queue,
 //! is handed on from one snapshot to the next.
@@ -7,38 +7,70 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::backends::Backend;
 use crate::backends::launch::{Launch, PoolPolicy};
 use crate::config::Config;
+use crate::guests::admit::Guest;
+use crate::guests::registry::GuestSet;
 use crate::models::Models;
 use crate::pool::Pool;
 use crate::processes::Processes;
 use crate::telemetry;
 
-/// One configuration and what is built of it.
+/// One configuration and what is built of it. Its parts are shared with the snapshots before and after
+/// that do not differ in them.
+#[derive(Clone)]
 pub(crate) struct Snapshot {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) backends: Vec<Arc<Backend>>,
-    pub(crate) models: Models,
+    pub(crate) models: Arc<Models>,
+    pub(crate) guests: Arc<GuestSet>,
+    /// Why the configuration's file, as it is now, was not taken up.
+    pub(crate) config_problem: Option<String>,
 }
 
 /// The current snapshot, and how to replace it.
 pub(crate) struct RuntimeHandle {
     current: ArcSwap<Snapshot>,
-    changed: watch::Sender<()>,
+    replaced: watch::Sender<()>,
+    configured: watch::Sender<()>,
     processes: Arc<Processes>,
     pool: Arc<Pool>,
 }
 
 impl Snapshot {
-    fn new(config: Config, before: &[Arc<Backend>]) -> anyhow::Result<Self> {
+    fn new(
+        config: Arc<Config>,
+        guests: Arc<GuestSet>,
+        before: &[Arc<Backend>],
+    ) -> anyhow::Result<Self> {
         let backends = Backend::all(&config.backends, before)?;
         Ok(Snapshot {
-            models: Models::new(&config, backends.clone()),
+            models: Arc::new(Models::new(&config, backends.clone())),
             backends,
             config,
+            guests,
+            config_problem: None,
         })
+    }
+
+    /// Takes another configuration.
+    ///
+    /// # Errors
+    ///
+    /// Fails, and changes nothing, if the backends cannot be built.
+    pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
+        *self = Snapshot::new(Arc::new(config), self.guests.clone(), &self.backends)?;
+        Ok(())
+    }
+
+    /// The fields of a request that the adapter of a model honours, if it says.
+    pub(crate) fn honours(&self, model: &str) -> Option<Arc<[String]>> {
+        let backend = self.models.backend(model)?;
+        let guest = self.guests.serving.get(&backend.config.adapter)?;
+        guest.honours.clone()
     }
 
     /// Applies it to the pool and to the metrics.
@@ -75,15 +107,17 @@ impl Snapshot {
 
 impl RuntimeHandle {
     pub(crate) fn start(
-        config: Config,
+        config: Arc<Config>,
+        guests: Arc<GuestSet>,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
-        let snapshot = Snapshot::new(config, &[])?;
+        let snapshot = Snapshot::new(config, guests, &[])?;
         snapshot.tell(&pool);
         Ok(Arc::new(RuntimeHandle {
             current: ArcSwap::from_pointee(snapshot),
-            changed: watch::Sender::new(()),
+            replaced: watch::Sender::new(()),
+            configured: watch::Sender::new(()),
             processes,
             pool,
         }))
@@ -94,29 +128,49 @@ impl RuntimeHandle {
         self.current.load_full()
     }
 
-    /// A receiver of all changes from now on.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// A receiver of all changes of the configuration from now on.
+    pub(crate) fn configurations(&self) -> watch::Receiver<()> {
+        self.configured.subscribe()
     }
 
-    /// Replaces the snapshot for all requests from now on.
-    pub(crate) fn change(&self, config: &Config) {
-        let before = self.current();
-        let next = match Snapshot::new(config.clone(), &before.backends) {
-            Ok(next) => next,
-            Err(error) => return tracing::error!(%error, "the configuration cannot be used"),
-        };
-        for key in before.config.fixed_keys(config) {
-            tracing::warn!(
-                key,
-                "this setting changes with the next start of the service"
-            );
+    /// The guest of this name; one that is being compiled is waited for until `deadline`.
+    pub(crate) async fn guest(&self, name: &str, deadline: Instant) -> Option<Arc<Guest>> {
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            let guests = self.current().guests.clone();
+            if !guests.pending.contains(name) {
+                return guests.serving.get(name).cloned();
+            }
+            let next = tokio::time::timeout_at(deadline, replaced.changed());
+            next.await.ok()?.ok()?;
         }
-        self.processes.limit(config.max_processes);
-        next.tell(&self.pool);
-        self.current.store(Arc::new(next));
-        tracing::info!("the configuration was read again");
-        config.warn();
-        self.changed.send_replace(());
+    }
+
+    /// Has another snapshot serve all requests from now on, if it differs.
+    pub(crate) fn replace(&self, next: Snapshot) {
+        let before = self.current();
+        let is_configured = !Arc::ptr_eq(&before.config, &next.config);
+        let same_guests = Arc::ptr_eq(&before.guests, &next.guests);
+        if !is_configured && same_guests && before.config_problem == next.config_problem {
+            return;
+        }
+        let next = Arc::new(next);
+        if is_configured {
+            for key in before.config.fixed_keys(&next.config) {
+                tracing::warn!(
+                    key,
+                    "this setting changes with the next start of the service"
+                );
+            }
+            self.processes.limit(next.config.max_processes);
+            next.tell(&self.pool);
+        }
+        self.current.store(next.clone());
+        self.replaced.send_replace(());
+        if is_configured {
+            tracing::info!("the configuration was read again");
+            next.config.warn();
+            self.configured.send_replace(());
+        }
     }
 }

@@ -114,7 +114,7 @@ async fn asked_to_stop(service: &Service, signals: &mut Signals) {
         // A compile may take long: it must not keep the service from being stopped. Whoever asks
         // meanwhile may have changed something since it began.
         let mut next = None;
-        let mut reload = pin!(service.guests.reload());
+        let mut reload = pin!(service.reloader.reload());
         loop {
             tokio::select! {
                 _ = &mut reload => break,
@@ -148,7 +148,7 @@ impl Server {
     ) {
         let mut retry = tokio::time::interval(BIND_AGAIN);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut changes = self.service.runtime.changes();
+        let mut changes = self.service.runtime.configurations();
         loop {
             self.places.share(listeners.count());
             tokio::select! {

@@ -10,17 +10,17 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::bodies::BodyMemory;
 use crate::config::Config;
 use crate::failure::unix_now;
-use crate::guests::Guests;
 use crate::lane::Lane;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::processes::Processes;
+use crate::reload::Reloader;
 use crate::runtime::{RuntimeHandle, Snapshot};
 
 /// A running service.
 pub(crate) struct Service {
     pub(crate) runtime: Arc<RuntimeHandle>,
-    pub(crate) guests: Guests,
+    pub(crate) reloader: Reloader,
     pub(crate) processes: Arc<Processes>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) monitor: Monitor,
@@ -45,24 +45,19 @@ impl Service {
         let processes = Arc::new(processes.context("cannot prepare for processes")?);
         processes.look_after();
         let pool = Pool::new(processes.clone(), config.warm_memory);
-        let runtime = RuntimeHandle::start(config, processes.clone(), pool.clone())?;
+        let (runtime, reloader) = Reloader::start(config, processes.clone(), pool.clone())?;
         let snapshot = runtime.current();
-        let guests = Guests::start(&snapshot.config, {
-            let runtime = runtime.clone();
-            Box::new(move |config| runtime.change(config))
-        })?;
         let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(
             runtime.clone(),
             lane.clone(),
-            guests.clone(),
             processes.clone(),
             pool.clone(),
             metrics.clone(),
         );
         for backend in &snapshot.backends {
             let adapter = &backend.config.adapter;
-            let set = guests.current();
+            let set = &snapshot.guests;
             if !set.serving.contains_key(adapter) && !set.pending.contains(adapter) {
                 let file = snapshot.config.guest_file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
@@ -71,7 +66,7 @@ impl Service {
         Ok(Arc::new(Service {
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
             runtime,
-            guests,
+            reloader,
             processes,
             pool,
             monitor,

@@ -1,5 +1,6 @@
 //! Who may call.
 
+use crate::guests::sha256;
 use harness_tests::host::Host;
 use serde_json::json;
 
@@ -52,6 +53,55 @@ async fn with_keys_a_caller_needs_one_but_health_checks_do_not() {
     assert_eq!(status("/v1/models", Some("s3cret")).await, 200);
     assert_eq!(status("/health", None).await, 503);
     assert!(!host.log().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn only_a_key_for_operators_opens_the_admin_area() {
+    let client = sha256(b"a key of a client");
+    let host = Host::start(&format!(
+        "[keys.n8n]\nkey = \"sha256:{client}\"\n[keys.operator]\nkey = \"a key of an operator\"\nadmin = true\n"
+    ));
+    let ask = async |method: &str, path: &str, key: &str| {
+        let request = host
+            .client()
+            .request(method.parse().unwrap(), host.url(path));
+        let response = request.bearer_auth(key).send().await.unwrap();
+        response.status().as_u16()
+    };
+    for (method, path) in [("GET", "/metrics"), ("POST", "/admin/reload")] {
+        assert_eq!(ask(method, path, "a key of a client").await, 403, "{path}");
+        assert_eq!(
+            ask(method, path, "a key of an operator").await,
+            200,
+            "{path}"
+        );
+        assert_eq!(ask(method, path, "another").await, 401, "{path}");
+    }
+    let demo = json!({"model": "demo", "messages": [{"role": "user", "content": "x"}]});
+    let url = host.url("/v1/chat/completions");
+    let request = host.client().post(url).bearer_auth("a key of a client");
+    assert_eq!(request.json(&demo).send().await.unwrap().status(), 200);
+    let log = host.log();
+    assert!(
+        log.contains("key=\"n8n\"") && !log.contains("a key of"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_of_this_service_may_call_the_admin_area() {
+    let host = Host::start("");
+    let post = async |path: &str, origin: String| {
+        let request = host.client().post(host.url(path)).header("origin", origin);
+        let request = request.header("sec-fetch-site", "same-origin");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post("/admin/reload", host.url("")).await, 200);
+    assert_eq!(
+        post("/admin/reload", "http://evil.example".into()).await,
+        403
+    );
+    assert_eq!(post("/v1/chat/completions", host.url("")).await, 403);
 }
 
 #[tokio::test]

@@ -179,7 +179,9 @@ async fn a_key_that_is_wrong_is_told_apart_from_one_that_is_absent() {
 
 #[tokio::test]
 async fn nothing_is_turned_away_unseen() {
-    let host = Host::start("api_keys = [\"0123456789abcdef\"]\nmax_body = \"1KiB\"");
+    let host = Host::start(
+        "api_keys = [\"0123456789abcdef\"]\nmax_body = \"1KiB\"\n[keys.operator]\nkey = \"fedcba9876543210\"\nadmin = true\n",
+    );
     let client = host.client();
     let key = "0123456789abcdef";
     let get = |path: &str| client.get(host.url(path));
@@ -200,7 +202,7 @@ async fn nothing_is_turned_away_unseen() {
         assert_eq!(request.send().await.unwrap().status(), status);
     }
     let metrics = get("/metrics")
-        .bearer_auth(key)
+        .bearer_auth("fedcba9876543210")
         .send()
         .await
         .unwrap()

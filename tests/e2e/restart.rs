@@ -159,7 +159,7 @@ async fn the_configuration_is_read_again_without_losing_a_request() {
     fake.host.signal(Signal::HUP);
     poll::until("the reason", SOON, async || {
         let (_, health) = fake.host.get("/health").await;
-        let reason = health["guests"]["(configuration)"]["rejected"].as_str()?;
+        let reason = health["configuration"]["rejected"].as_str()?;
         reason.contains("`max_body`").then_some(())
     })
     .await;

@@ -40,6 +40,18 @@ struct Extra {
     resolved_model: Option<String>,
 }
 
+/// The fields of a request that [`Task`] reads, beside those that the host honours itself.
+const HONOURS: [&str; 8] = [
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "stop",
+    "max_completion_tokens",
+    "max_tokens",
+];
+
 thread_local! {
     static SETTINGS: Cell<Settings> = const { Cell::new(Settings::DEFAULT) };
 }
@@ -55,7 +67,7 @@ impl Guest for ClaudeCode {
             version: env!("CARGO_PKG_VERSION").into(),
             summary: "Claude Code's stream-json protocol, with true history".into(),
             config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"reasoning":{"type":"boolean","default":true}}}"#.into(),
-            extra: "{}".into(),
+            extra: serde_json::json!({ "honours": HONOURS }).to_string(),
         }
     }
 

@@ -14,8 +14,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::{Peer, Transport};
-use crate::admission::Caller;
-use crate::config::{Access, KeyDigest, Listen};
+use crate::config::{Access, Key, KeyDigest, Listen};
 use crate::dispatch::Calling;
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
@@ -35,59 +34,88 @@ fn somebody(peer: Option<Peer>, headers: &HeaderMap) -> KeyDigest {
     digest.finalize().into()
 }
 
+/// A part of the service with a policy of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Area {
+    /// For everybody: health checks of routers and containers send no key.
+    Public,
+    /// The models: one of the keys, if there are any. No web page may call it.
+    Inference,
+    /// What operators see and do: a key with `admin = true`, if there are keys. This service's own pages may
+    /// call it.
+    Admin,
+}
+
 /// Lets a request through, or answers it.
 pub(super) async fn check(
-    State(service): State<Arc<Service>>,
+    State((service, area)): State<(Arc<Service>, Area)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let transport = peer.map_or(Transport::Tcp, |peer| peer.transport);
-    let open = matches!(request.uri().path(), "/" | "/health");
     let snapshot = service.snapshot();
     let (access, listen) = (&snapshot.config.access, &snapshot.config.listen);
-    match judge(access, listen, transport, open, request.headers()) {
-        Ok(caller) => {
+    match judge(access, listen, transport, area, request.headers()) {
+        Ok(key) => {
+            let caller = key.map(|key| key.digest);
             let queue = caller.unwrap_or_else(|| somebody(peer, request.headers()));
-            request.extensions_mut().insert(Calling { caller, queue });
+            request.extensions_mut().insert(Calling {
+                caller,
+                queue,
+                key: key.and_then(|key| key.name.clone()),
+            });
             next.run(request).await
         }
         Err(failure) => failure.into_response(),
     }
 }
 
-/// `open` requests need no key: health checks of routers and containers send none.
-fn judge(
-    access: &Access,
+/// The key that a caller sent, or why it may not call.
+fn judge<'a>(
+    access: &'a Access,
     listen: &[Listen],
     transport: Transport,
-    open: bool,
+    area: Area,
     headers: &HeaderMap,
-) -> Result<Caller, Failure> {
-    if let Some(key) = bearer(headers).and_then(|key| access.accepted(key)) {
-        return Ok(Some(key));
-    }
+) -> Result<Option<&'a Key>, Failure> {
+    let key = bearer(headers).and_then(|key| access.accepted(key));
     if transport == Transport::Unix {
-        return Ok(None);
+        return Ok(key);
+    }
+    match key {
+        Some(key) if area != Area::Admin || key.admin => return Ok(Some(key)),
+        Some(_) => {
+            let message =
+                "this key opens no admin route: send one whose `[keys.NAME]` has `admin = true`";
+            return Err(Failure::new(Kind::AccessDenied, message));
+        }
+        None => {}
     }
     if access.keys.is_empty() {
         check_host(access, listen, headers)?;
-        check_page(headers)?;
+        check_page(area, headers)?;
         return Ok(None);
     }
-    if open {
+    if area == Area::Public {
         check_host_of_health(access, listen, headers)?;
-        check_page(headers)?;
+        check_page(area, headers)?;
         return Ok(None);
     }
+    Err(wrong_key(area, headers))
+}
+
+fn wrong_key(area: Area, headers: &HeaderMap) -> Failure {
     let what = match headers.get(header::AUTHORIZATION) {
         None => "no key came",
         Some(_) => "the key that came is none of this service's, or not sent as `Bearer`",
     };
-    let message = format!(
-        "{what}: send `Authorization: Bearer KEY` with one of its `api_keys` (in most clients: the API key)"
-    );
-    Err(Failure::new(Kind::WrongKey, message))
+    let which = match area {
+        Area::Admin => "a key whose `[keys.NAME]` has `admin = true`",
+        Area::Public | Area::Inference => "one of its `api_keys` (in most clients: the API key)",
+    };
+    let message = format!("{what}: send `Authorization: Bearer KEY` with {which}");
+    Failure::new(Kind::WrongKey, message)
 }
 
 /// Health checks call this machine by names that nobody listed: its address, or a container's name. A web
@@ -143,17 +171,19 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
 }
 
 /// Browsers say on whose behalf they call; other programs do not.
-fn check_page(headers: &HeaderMap) -> Result<(), Failure> {
+fn check_page(area: Area, headers: &HeaderMap) -> Result<(), Failure> {
+    let is_own_page = || {
+        let origin = text(headers, header::ORIGIN).unwrap_or_default();
+        let page = origin.split_once("://").map(|(_, page)| page);
+        area == Area::Admin && page.is_some() && page == text(headers, header::HOST)
+    };
     let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
-    if headers.contains_key(header::ORIGIN)
-        || !matches!(site, None | Some(b"none" | b"same-origin"))
-    {
-        return Err(Failure::new(
-            Kind::AccessDenied,
-            "web pages may not call this service",
-        ));
+    let may_call = matches!(site, None | Some(b"none" | b"same-origin"));
+    if may_call && (!headers.contains_key(header::ORIGIN) || is_own_page()) {
+        return Ok(());
     }
-    Ok(())
+    let message = "web pages may not call this service";
+    Err(Failure::new(Kind::AccessDenied, message))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -173,11 +203,14 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn judged(
+    type Headers<'a> = &'a [(&'static str, &'static str)];
+
+    fn judged_in(
+        area: Area,
         access: &Access,
         transport: Transport,
-        list: &[(&'static str, &'static str)],
-    ) -> Result<Caller, Kind> {
+        list: Headers<'_>,
+    ) -> Result<Option<KeyDigest>, Kind> {
         let headers = list.iter().map(|(k, v)| {
             (
                 header::HeaderName::from_static(k),
@@ -185,7 +218,25 @@ mod tests {
             )
         });
         let listen = [Listen::Tcp("192.168.1.5:8013".parse().unwrap())];
-        judge(access, &listen, transport, false, &headers.collect()).map_err(|failure| failure.kind)
+        let judged = judge(access, &listen, transport, area, &headers.collect());
+        let digest = judged.map(|key| key.map(|key| key.digest));
+        digest.map_err(|failure| failure.kind)
+    }
+
+    fn judged(
+        access: &Access,
+        transport: Transport,
+        list: Headers<'_>,
+    ) -> Result<Option<KeyDigest>, Kind> {
+        judged_in(Area::Inference, access, transport, list)
+    }
+
+    fn key(text: &str, admin: bool) -> Key {
+        Key {
+            name: None,
+            digest: Sha256::digest(text).into(),
+            admin,
+        }
     }
 
     #[test]
@@ -231,26 +282,71 @@ mod tests {
 
     #[test]
     fn a_key_opens_and_a_wrong_one_does_not() {
-        use sha2::{Digest, Sha256};
         let access = Access {
-            keys: vec![Sha256::digest("k1").into()],
+            keys: vec![key("k1", false)],
             ..Access::default()
         };
         let with = |key| {
-            judged(
-                &access,
-                Transport::Tcp,
-                &[("host", "any.example"), ("authorization", key)],
-            )
+            let headers = [("host", "any.example"), ("authorization", key)];
+            judged(&access, Transport::Tcp, &headers)
         };
-        assert_eq!(with("Bearer k1"), Ok(Some(access.keys[0])));
-        assert_eq!(with("bearer k1"), Ok(Some(access.keys[0])));
+        assert_eq!(with("Bearer k1"), Ok(Some(access.keys[0].digest)));
+        assert_eq!(with("bearer k1"), Ok(Some(access.keys[0].digest)));
         assert_eq!(with("Bearer k2"), Err(Kind::WrongKey));
-        let local = judged(
-            &access,
-            Transport::Tcp,
-            &[("host", "localhost"), ("authorization", "Bearer k2")],
-        );
+        let local = [("host", "localhost"), ("authorization", "Bearer k2")];
+        let local = judged(&access, Transport::Tcp, &local);
         assert_eq!(local, Err(Kind::WrongKey));
+    }
+
+    #[test]
+    fn a_clients_key_opens_no_admin_route() {
+        let access = Access {
+            keys: vec![key("client", false), key("operator", true)],
+            ..Access::default()
+        };
+        let judged = |area, transport, key: &'static str| {
+            let headers = [("host", "localhost"), ("authorization", key)];
+            judged_in(area, &access, transport, &headers).map(|digest| digest.is_some())
+        };
+        let (tcp, unix) = (Transport::Tcp, Transport::Unix);
+        let (client, operator) = ("Bearer client", "Bearer operator");
+        assert_eq!(judged(Area::Admin, tcp, client), Err(Kind::AccessDenied));
+        assert_eq!(judged(Area::Admin, tcp, "Bearer x"), Err(Kind::WrongKey));
+        assert_eq!(judged(Area::Admin, tcp, operator), Ok(true));
+        assert_eq!(judged(Area::Inference, tcp, operator), Ok(true));
+        assert_eq!(judged(Area::Public, tcp, "Bearer x"), Ok(false));
+        // The socket's file says who may come.
+        assert_eq!(judged(Area::Admin, unix, client), Ok(true));
+        assert_eq!(judged(Area::Admin, unix, "Bearer x"), Ok(false));
+    }
+
+    #[test]
+    fn pages_of_this_service_may_call_the_admin_area_alone() {
+        let post = |origin| {
+            let site = ("sec-fetch-site", "same-origin");
+            vec![("host", "localhost:8013"), ("origin", origin), site]
+        };
+        let own = post("http://localhost:8013");
+        let judged = |area, headers: Headers<'_>| {
+            judged_in(area, &Access::default(), Transport::Tcp, headers)
+        };
+        assert_eq!(judged(Area::Admin, &own), Ok(None));
+        assert_eq!(judged(Area::Inference, &own), Err(Kind::AccessDenied));
+        for other in [
+            "http://localhost:8014",
+            "http://evil.example",
+            "null",
+            "localhost:8013",
+            "",
+        ] {
+            let judged = judged(Area::Admin, &post(other));
+            assert_eq!(judged, Err(Kind::AccessDenied), "{other}");
+        }
+        // A name that a page had made to resolve to this machine.
+        let rebound = [
+            ("host", "evil.example:8013"),
+            ("origin", "http://evil.example:8013"),
+        ];
+        assert_eq!(judged(Area::Admin, &rebound), Err(Kind::AccessDenied));
     }
 }

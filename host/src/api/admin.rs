@@ -2,3 +2,21 @@
 
 mod gauges;
 pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod reload;
+
+use serde_json::{Value, json};
+
+use crate::runtime::Snapshot;
+
+/// Adds to a state why the configuration's file or the guests' folder, as it is now, was not taken up.
+fn add_problems(state: &mut Value, snapshot: &Snapshot) {
+    for (name, problem) in [
+        ("configuration", &snapshot.config_problem),
+        ("guests_dir", &snapshot.guests.folder_problem),
+    ] {
+        if let Some(problem) = problem {
+            state[name] = json!({"rejected": problem});
+        }
+    }
+}

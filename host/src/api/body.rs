@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 use tokio::time::Instant;
 
 use crate::bodies::{BodyMemory, SMALL, Share};
-use crate::config::Http;
+use crate::config::HttpConfig;
 use crate::failure::{Failure, Kind};
 
 /// The memory of a body grows by steps of this size, in bytes.
@@ -32,7 +32,7 @@ pub(super) struct Read {
 /// Fails if it is too large, breaks off or comes too slowly, or if there is no memory for it.
 pub(super) async fn read(
     mut body: Body,
-    http: &Http,
+    http: &HttpConfig,
     memory: &BodyMemory,
 ) -> Result<Read, Failure> {
     let limit = http.max_body;
@@ -85,14 +85,14 @@ pub(super) async fn read(
 }
 
 /// How long the next piece may take: the client's pause, and its whole time at the lowest rate.
-fn patience(begun: Instant, size: usize, http: &Http) -> Duration {
+fn patience(begun: Instant, size: usize, http: &HttpConfig) -> Duration {
     let whole = http.client_timeout + Duration::from_secs(size as u64 / RATE_LEAST);
     whole
         .saturating_sub(begun.elapsed())
         .min(http.client_timeout)
 }
 
-fn late(http: &Http) -> Failure {
+fn late(http: &HttpConfig) -> Failure {
     let (pause, rate) = (http.client_timeout, RATE_LEAST >> 10);
     Failure::new(
         Kind::InvalidRequest,
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
 
-    fn http() -> Http {
+    fn http() -> HttpConfig {
         let text = "max_body = \"1MiB\"\nclient_timeout = \"1s\"";
         Config::parse(text, None, &Overrides::default())
             .unwrap()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::processes::CommandLine;
-use crate::profiles::{Place, Program};
+use crate::profiles::{Place, Profile, Program};
 
 /// A placeholder that the profile does not know, or a value that it does not allow.
 #[derive(Debug, thiserror::Error)]
@@ -14,18 +14,18 @@ pub(crate) struct BadPlaceholder {
     name: &'static str,
 }
 
-/// The launch of an exchange. `placeholders` are the guest's.
+/// The command line of an exchange. `placeholders` are the guest's.
 pub(crate) fn exchange(
-    backend: &config::Backend,
+    base: &CommandLine,
+    profile: &Profile,
     model: &str,
     placeholders: &[(String, String)],
 ) -> Result<CommandLine, BadPlaceholder> {
-    let mut line = base(backend);
-    line.args
-        .extend(backend.profile.args.iter().map(OsString::from));
+    let mut line = base.clone();
+    line.args.extend(profile.args.iter().map(OsString::from));
     line.args.push(model.into());
     for (name, value) in placeholders {
-        let known = backend.profile.options.iter().find(|o| o.name == name);
+        let known = profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
             // In the host's own words: a guest has seen a prompt.
             let name = known.map_or("of another name", |option| option.name);
@@ -40,52 +40,53 @@ pub(crate) fn exchange(
     Ok(line)
 }
 
-/// The launch that asks whether the backend is logged in: it prints a JSON object with `loggedIn`. None
-/// if it has no login.
-pub(crate) fn login_check(backend: &config::Backend) -> Option<CommandLine> {
-    let mut line = base(backend);
-    line.args
-        .extend(backend.profile.login_check?.iter().map(OsString::from));
+/// The command line that asks whether the backend is logged in: it prints a JSON object with `loggedIn`.
+/// None if it has no login.
+pub(crate) fn login_check(base: &CommandLine, profile: &Profile) -> Option<CommandLine> {
+    let mut line = base.clone();
+    let check = profile.login_check?;
+    line.args.extend(check.iter().map(OsString::from));
     Some(line)
 }
 
-/// The launch that asks the command line for its version: it prints a line that begins with it.
-pub(crate) fn version_check(backend: &config::Backend) -> CommandLine {
-    let mut line = base(backend);
+/// The command line that asks for the version: it prints a line that begins with it.
+pub(crate) fn version_check(base: &CommandLine) -> CommandLine {
+    let mut line = base.clone();
     line.args.push("--version".into());
     line
 }
 
-fn base(backend: &config::Backend) -> CommandLine {
-    let (program, args) = match backend.profile.program {
-        Program::Command { below_home, .. } => (find(&backend.command, below_home), Vec::new()),
+/// What all command lines of a backend begin with. Searches the PATH.
+pub(crate) fn base(launch: &config::LaunchConfig) -> CommandLine {
+    let (program, args) = match launch.profile.program {
+        Program::Command { below_home, .. } => (find(&launch.command, below_home), Vec::new()),
         Program::This(subcommand) => (own_program(), vec![subcommand.into()]),
     };
     CommandLine {
         program,
         args,
-        env: environment(backend),
+        env: environment(launch),
     }
 }
 
 /// Passed on, then configured, then ours: the later one wins.
-fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
-    let passed = backend
+fn environment(launch: &config::LaunchConfig) -> Vec<(String, OsString)> {
+    let passed = launch
         .pass_env
         .iter()
         .filter_map(|name| Some((name.clone(), std::env::var_os(name)?)));
-    let configured = backend
+    let configured = launch
         .env
         .iter()
         .map(|(name, value)| (name.clone(), OsString::from(&value.0)));
-    let ours = backend
+    let ours = launch
         .profile
         .env
         .iter()
         .map(|(name, value)| (name.to_string(), value.into()));
     let retries = (
-        backend.profile.retries.to_owned(),
-        backend.max_retries.to_string().into(),
+        launch.profile.retries.to_owned(),
+        launch.max_retries.to_string().into(),
     );
     passed
         .chain([retries])
@@ -96,18 +97,18 @@ fn environment(backend: &config::Backend) -> Vec<(String, OsString)> {
 
 /// A command line of the backend as a person types it: with the variables that are configured for it,
 /// because they say where its login is.
-pub(crate) fn shell_line(backend: &config::Backend, args: &[&str]) -> String {
+pub(crate) fn shell_line(launch: &config::LaunchConfig, args: &[&str]) -> String {
     // Values of others may be secrets, and do not change where the login is kept.
-    let places = backend.profile.login_places;
-    let places = backend
+    let places = launch.profile.login_places;
+    let places = launch
         .env
         .iter()
         .filter(|(name, _)| places.contains(&&**name));
     let assigned = places.map(|(name, value)| format!("{name}={}", quoted(&value.0)));
     // A name is found by the shell as well; a path need not be on its PATH.
-    let program = match backend.command.contains('/') {
-        true => quoted(&backend.command),
-        false => backend.command.clone(),
+    let program = match launch.command.contains('/') {
+        true => quoted(&launch.command),
+        false => launch.command.clone(),
     };
     let args = args.iter().map(|arg| (*arg).to_owned());
     assigned
@@ -127,14 +128,14 @@ fn quoted(word: &str) -> String {
 }
 
 /// Where a program was looked for that is not there, and how to name it.
-pub(crate) fn looked_for(backend: &config::Backend) -> String {
-    let name = &backend.name;
-    if backend.command.contains('/') {
+pub(crate) fn looked_for(backend: &config::BackendConfig) -> String {
+    let (name, launch) = (&backend.name, &backend.launch);
+    if launch.command.contains('/') {
         return format!(" (`[backends.{name}] command` names it)");
     }
     let path = std::env::var("PATH").unwrap_or_default();
     let path = crate::plain::line(&path, 300);
-    let below_home: String = match backend.profile.program {
+    let below_home: String = match launch.profile.program {
         Program::Command { below_home, .. } => below_home
             .iter()
             .map(|folder| format!(", ~/{folder}"))
@@ -143,7 +144,7 @@ pub(crate) fn looked_for(backend: &config::Backend) -> String {
     };
     format!(
         " (it was looked for in {path}{below_home}; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
-        backend.command
+        launch.command
     )
 }
 
@@ -182,29 +183,28 @@ mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
 
-    fn claude() -> config::Backend {
-        Config::parse("", None, &Overrides::default())
-            .unwrap()
-            .backends
-            .remove(0)
+    fn claude() -> config::LaunchConfig {
+        let config = Config::parse("", None, &Overrides::default()).unwrap();
+        config.backends[0].launch.clone()
+    }
+
+    fn worded(placeholders: &[(String, String)]) -> Result<CommandLine, BadPlaceholder> {
+        let launch = claude();
+        exchange(&base(&launch), launch.profile, "opus", placeholders)
     }
 
     #[test]
     fn a_guest_chooses_among_listed_values_only() {
         let arg = |value: &str| vec![("effort".to_owned(), value.to_owned())];
-        let line = exchange(&claude(), "opus", &arg("low")).unwrap();
+        let line = worded(&arg("low")).unwrap();
         assert_eq!(
             line.args[18..],
             ["--model", "opus", "--effort", "low"].map(OsString::from)
         );
-        assert!(exchange(&claude(), "opus", &arg("low --tools Bash")).is_err());
-        assert!(exchange(&claude(), "opus", &[("mcp-config".into(), "x".into())]).is_err());
+        assert!(worded(&arg("low --tools Bash")).is_err());
+        assert!(worded(&[("mcp-config".into(), "x".into())]).is_err());
         let tokens = |value: &str| {
-            let line = exchange(
-                &claude(),
-                "opus",
-                &[("max-output-tokens".into(), value.into())],
-            );
+            let line = worded(&[("max-output-tokens".into(), value.into())]);
             line.map(|line| line.env.last().unwrap().clone())
         };
         let expected = (
@@ -219,9 +219,9 @@ mod tests {
 
     #[test]
     fn the_hosts_variables_stand_last_and_win() {
-        let mut backend = claude();
-        backend.env = vec![("A".into(), config::Secret("1".into()))];
-        let env = environment(&backend);
+        let mut launch = claude();
+        launch.env = vec![("A".into(), config::Secret("1".into()))];
+        let env = environment(&launch);
         let place = |name| env.iter().position(|(known, _)| known == name).unwrap();
         assert!(place("A") < place("CLAUDE_CODE_DISABLE_ATTACHMENTS"));
         assert!(!env.iter().any(|(name, _)| name == "ANTHROPIC_API_KEY"));

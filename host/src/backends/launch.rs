@@ -39,10 +39,10 @@ impl PoolPolicy {
         let config = &backend.config;
         PoolPolicy {
             revision: backend.revision,
-            warm: config.warm,
-            max_age: config.warm_max_age,
-            continue_for: config.continue_for,
-            idle_memory: config.profile.idle_memory,
+            warm: config.pool.warm,
+            max_age: config.pool.warm_max_age,
+            continue_for: config.pool.continue_for,
+            idle_memory: config.launch.profile.idle_memory,
         }
     }
 }

@@ -324,11 +324,12 @@ impl Health {
 impl Backend {
     /// A state of it, as a sentence for people.
     pub(crate) fn message(&self, health: &Health) -> String {
-        health.message(self.config.profile.product)
+        health.message(self.config.launch.profile.product)
     }
 
     /// Its program could not be started.
     pub(crate) fn not_started(&self, error: &SpawnError) {
+        self.find_program();
         let looked = super::command_line::looked_for(&self.config);
         self.status.not_started(error, &looked);
     }
@@ -336,7 +337,9 @@ impl Backend {
     /// Asks the backend whether it is logged in, and returns whether it can serve. A change for
     /// the worse is logged once, with what mends it.
     pub(crate) async fn check(&self, processes: &Processes) -> bool {
-        let Some(login_check) = super::command_line::login_check(&self.config) else {
+        self.find_program();
+        let profile = self.config.launch.profile;
+        let Some(login_check) = super::command_line::login_check(&self.base.load(), profile) else {
             return true;
         };
         let before = self.status.health();
@@ -367,7 +370,7 @@ impl Backend {
 
     /// Asks the command line for its version, if it is another program than the one that said it last.
     async fn check_version(&self, processes: &Processes) {
-        let line = super::command_line::version_check(&self.config);
+        let line = super::command_line::version_check(&self.base.load());
         let program = std::fs::metadata(&line.program).ok();
         let program = program.map(|m| (m.dev(), m.ino(), m.mtime()));
         if program.is_some() && program == self.status.state().version_of {

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
+use super::keys;
 use super::reader::Section;
 use super::serving;
 use super::{
-    Access, Config, Guest, GuestLimits, GuestLog, Http, KeepAliveForm, KeyDigest, Listen, Overrides,
+    Access, Config, GuestConfig, GuestLimits, GuestLog, HttpConfig, KeepAliveForm, Listen,
+    Overrides,
 };
-use crate::ownership;
 
 /// The most memory that processes may hold while they wait, in bytes: more is a slip of the pen.
 const MEMORY_MOST: usize = 1 << 40;
@@ -27,7 +26,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     // Messages name the whole path. A working directory that is gone has none.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
     let listen = listen(root, overrides);
-    let access = access(root, &folder, overrides);
+    let access = keys::access(root, &folder, overrides);
     check_reach(root, &listen, &access, overrides);
     let backends = serving::backends(root);
     let builtin_models = root.flag("builtin_models").unwrap_or(true);
@@ -119,66 +118,12 @@ fn check_reach(root: &Section, listen: &[Listen], access: &Access, overrides: &O
     }
 }
 
-/// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
-const KEY_LEAST: usize = 16;
-
-fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -> Access {
-    let mut keys = root.texts("api_keys").unwrap_or_default();
-    let mut wanted = !keys.is_empty();
-    if let Some(path) = root.text("api_keys_file") {
-        wanted = true;
-        let path = folder.join(path);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                keys.extend(text.lines().map(str::to_owned));
-                if let Err(what) = ownership::check(&path) {
-                    root.problem("api_keys_file", what);
-                } else if ownership::others_read(&path) {
-                    root.warning("api_keys_file", "other users can read it: `chmod o-r` it");
-                }
-            }
-            // Not to be followed by a word on keys that are not there.
-            Err(e) => {
-                wanted = false;
-                root.problem(
-                    "api_keys_file",
-                    format_args!("cannot read {}: {e}", path.display()),
-                );
-            }
-        }
-    }
-    keys.retain(|key| !key.trim().is_empty());
-    if wanted && keys.is_empty() {
-        root.problem(
-            "api_keys",
-            "there is no key among them: write one, or remove the setting",
-        );
-    }
-    let mut digests: Vec<KeyDigest> = overrides.api_key.into_iter().collect();
-    for key in keys.iter().map(|key| key.trim()) {
-        if !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
-            let what =
-                "a key has a character that no header can carry: take letters, digits and `-_.`";
-            root.problem("api_keys", what);
-        } else if key.len() < KEY_LEAST {
-            let what = "a key is shorter than 16 characters and could be guessed: `openssl rand -hex 32` makes one";
-            root.warning("api_keys", what);
-        }
-        digests.push(Sha256::digest(key.as_bytes()).into());
-    }
-    Access {
-        keys: digests,
-        hosts: root.texts("allowed_hosts").unwrap_or_default(),
-        open_addresses: root.texts("open_addresses").unwrap_or_default(),
-    }
-}
-
-fn http(root: &mut Section) -> Http {
+fn http(root: &mut Section) -> HttpConfig {
     let forms = [
         ("chunk", KeepAliveForm::Chunk),
         ("comment", KeepAliveForm::Comment),
     ];
-    Http {
+    HttpConfig {
         max_body: root.size("max_body", 1 << 30).unwrap_or(32 << 20),
         max_body_memory: root.size("max_body_memory", MEMORY_MOST).unwrap_or(1 << 30),
         hold: root.duration("hold").unwrap_or(Duration::from_secs(10)),
@@ -233,10 +178,10 @@ fn guest_limits(root: &mut Section) -> GuestLimits {
     }
 }
 
-fn guests(root: &mut Section) -> Vec<Guest> {
+fn guests(root: &mut Section) -> Vec<GuestConfig> {
     let mut guests = Vec::new();
     for (name, mut section) in root.sections("guests").unwrap_or_default() {
-        let mut guest = Guest::unset(&name);
+        let mut guest = GuestConfig::unset(&name);
         if let Some(config) = section.json("config") {
             guest.config = config;
         }

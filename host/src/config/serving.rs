@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::reader::Section;
-use super::{Backend, Framing, Model, Profile, Secret};
+use super::{
+    AdmissionConfig, BackendConfig, Framing, LaunchConfig, ModelConfig, PoolConfig, Profile,
+    Secret, TimeoutConfig,
+};
 use crate::profiles::{PROFILES, Program, is_model_name};
 
 /// The backends that there are where none is configured, each with its profile.
 const BUILT_IN: [(&str, &str); 2] = [("claude", "claude-code"), ("demo", "demo")];
 
 /// The configured backends, or the built-in ones.
-pub(super) fn backends(root: &mut Section) -> Vec<Backend> {
+pub(super) fn backends(root: &mut Section) -> Vec<BackendConfig> {
     let Some(sections) = root.sections("backends") else {
         let mut defaults = Vec::new();
         for (name, profile) in BUILT_IN {
@@ -28,54 +31,71 @@ pub(super) fn backends(root: &mut Section) -> Vec<Backend> {
     read.collect()
 }
 
-fn backend(name: String, section: &mut Section) -> Backend {
+fn backend(name: String, section: &mut Section) -> BackendConfig {
     let profiles = PROFILES.map(|profile| (profile.name, profile));
     let profile = section.choice("profile", &profiles).unwrap_or(PROFILES[0]);
-    let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
-    let seconds = Duration::from_secs;
-    let (warm, continue_for) = (profile.warm, seconds(profile.continue_for));
-    let program = match profile.program {
-        Program::Command { name, .. } | Program::This(name) => name,
-    };
-    Backend {
-        adapter: section
-            .text("adapter")
-            .unwrap_or_else(|| profile.adapter.into()),
-        command: section.text("command").unwrap_or_else(|| program.into()),
-        env: environment(section, profile),
-        pass_env: section.texts("pass_env").unwrap_or_else(|| {
-            profile
-                .pass_env
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect()
-        }),
-        framing: section
-            .choice("framing", &framings)
-            .unwrap_or(Framing::Lines),
-        max_concurrent: section.count("max_concurrent", 1, 1024).unwrap_or(4) as usize,
-        queue: section.count("queue", 0, 100_000).unwrap_or(32) as usize,
-        queue_timeout: section.duration("queue_timeout").unwrap_or(seconds(60)),
-        max_retries: section.count("max_retries", 0, 10).unwrap_or(0),
-        warm: section
-            .count("warm", 0, 64)
-            .map_or(warm, |count| count as usize),
-        warm_max_age: warm_max_age(section),
-        continue_for: section.duration("continue_for").unwrap_or(continue_for),
-        start_timeout: section.timeout("start_timeout").unwrap_or(seconds(30)),
-        first_output_timeout: section
-            .timeout("first_output_timeout")
-            .unwrap_or(seconds(600)),
-        silence_timeout: section.timeout("silence_timeout").unwrap_or(seconds(300)),
-        request_timeout: section.timeout("request_timeout").unwrap_or(seconds(3600)),
+    let adapter = section.text("adapter");
+    BackendConfig {
+        adapter: adapter.unwrap_or_else(|| profile.adapter.into()),
+        launch: launch(section, profile),
+        admission: AdmissionConfig {
+            max_concurrent: section.count("max_concurrent", 1, 1024).unwrap_or(4) as usize,
+            queue: section.count("queue", 0, 100_000).unwrap_or(32) as usize,
+            queue_timeout: section.duration("queue_timeout").unwrap_or(seconds(60)),
+        },
+        pool: pool(section, profile),
+        timeouts: timeouts(section),
         login_warning: section
             .duration("login_warning")
             .unwrap_or(seconds(7 * 24 * 3600)),
         fetch_urls: section.flag("fetch_urls").unwrap_or(false),
-        max_line: section.size("max_line", 1 << 30).unwrap_or(16 << 20),
-        profile,
         name,
     }
+}
+
+fn launch(section: &mut Section, profile: &'static Profile) -> LaunchConfig {
+    let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
+    let program = match profile.program {
+        Program::Command { name, .. } | Program::This(name) => name,
+    };
+    let pass_env = || profile.pass_env.iter().map(|name| (*name).to_owned());
+    LaunchConfig {
+        profile,
+        command: section.text("command").unwrap_or_else(|| program.into()),
+        env: environment(section, profile),
+        pass_env: section
+            .texts("pass_env")
+            .unwrap_or_else(|| pass_env().collect()),
+        max_retries: section.count("max_retries", 0, 10).unwrap_or(0),
+        framing: section
+            .choice("framing", &framings)
+            .unwrap_or(Framing::Lines),
+        max_line: section.size("max_line", 1 << 30).unwrap_or(16 << 20),
+    }
+}
+
+fn pool(section: &mut Section, profile: &Profile) -> PoolConfig {
+    let warm = section.count("warm", 0, 64).map(|count| count as usize);
+    let continue_for = section.duration("continue_for");
+    PoolConfig {
+        warm: warm.unwrap_or(profile.warm),
+        warm_max_age: warm_max_age(section),
+        continue_for: continue_for.unwrap_or(seconds(profile.continue_for)),
+    }
+}
+
+fn timeouts(section: &mut Section) -> TimeoutConfig {
+    let mut timeout = |key, usual| section.timeout(key).unwrap_or(seconds(usual));
+    TimeoutConfig {
+        start: timeout("start_timeout", 30),
+        first_output: timeout("first_output_timeout", 600),
+        silence: timeout("silence_timeout", 300),
+        request: timeout("request_timeout", 3600),
+    }
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
 
 fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, Secret)> {
@@ -109,15 +129,23 @@ fn warm_max_age(section: &mut Section) -> Duration {
 }
 
 /// The configured models, and the built-in names beside them.
-pub(super) fn models(root: &mut Section, backends: &[Backend], built_in: bool) -> Vec<Model> {
+pub(super) fn models(
+    root: &mut Section,
+    backends: &[BackendConfig],
+    built_in: bool,
+) -> Vec<ModelConfig> {
     let mut models = Vec::new();
     for (name, mut section) in root.sections("models").unwrap_or_default() {
         models.extend(model(name, &mut section, backends));
         section.finish();
     }
     if built_in {
-        let unnamed = |model: &Model| !models.iter().any(|named: &Model| named.name == model.name);
-        let usual: Vec<Model> = default_models(backends)
+        let unnamed = |model: &ModelConfig| {
+            !models
+                .iter()
+                .any(|named: &ModelConfig| named.name == model.name)
+        };
+        let usual: Vec<ModelConfig> = default_models(backends)
             .into_iter()
             .filter(unnamed)
             .collect();
@@ -126,7 +154,7 @@ pub(super) fn models(root: &mut Section, backends: &[Backend], built_in: bool) -
     models
 }
 
-fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Model> {
+fn model(name: String, section: &mut Section, backends: &[BackendConfig]) -> Option<ModelConfig> {
     let backend = section.text("backend");
     let model = section.text("model").unwrap_or_else(|| name.clone());
     let context_length = section.count("context_length", 1, u32::MAX);
@@ -158,7 +186,7 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
             section.problem("backend", what);
             None
         }
-        Some(backend) => Some(Model {
+        Some(backend) => Some(ModelConfig {
             name,
             backend,
             model,
@@ -169,25 +197,28 @@ fn model(name: String, section: &mut Section, backends: &[Backend]) -> Option<Mo
 }
 
 /// The backend of a model that names none: the only one that is no demonstration.
-fn only_real(backends: &[Backend]) -> Option<String> {
-    let mut real = backends.iter().filter(|b| !b.profile.is_demo);
+fn only_real(backends: &[BackendConfig]) -> Option<String> {
+    let mut real = backends.iter().filter(|b| !b.launch.profile.is_demo);
     let only = real.next()?;
     real.next().is_none().then(|| only.name.clone())
 }
 
-fn quoted(backends: &[Backend]) -> String {
+fn quoted(backends: &[BackendConfig]) -> String {
     let names = backends.iter().map(|b| format!("\"{}\"", b.name));
     names.collect::<Vec<_>>().join(", ")
 }
 
 /// Each backend's usual names; the first backend of a kind has them.
-fn default_models(backends: &[Backend]) -> Vec<Model> {
+fn default_models(backends: &[BackendConfig]) -> Vec<ModelConfig> {
     let mut models = Vec::new();
     for profile in PROFILES {
-        let Some(first) = backends.iter().find(|backend| backend.profile == profile) else {
+        let Some(first) = backends
+            .iter()
+            .find(|backend| backend.launch.profile == profile)
+        else {
             continue;
         };
-        models.extend(profile.models.iter().map(|(name, model)| Model {
+        models.extend(profile.models.iter().map(|(name, model)| ModelConfig {
             name: (*name).into(),
             backend: first.name.clone(),
             model: (*model).into(),

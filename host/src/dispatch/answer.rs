@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::guests::types;
+use crate::guests::completion::{Delta, ToolCallDelta};
 
 /// An answer that is being put together.
 #[derive(Debug, Default)]
@@ -32,29 +32,19 @@ impl Answer {
     }
 
     /// Takes the next delta.
-    pub(crate) fn push(&mut self, delta: types::Delta) {
-        self.size = self.size.saturating_add(match &delta {
-            types::Delta::Content(text)
-            | types::Delta::Reasoning(text)
-            | types::Delta::Refusal(text) => text.len(),
-            types::Delta::ToolCall(call) => call.arguments.len(),
-            types::Delta::Extra(json) => json.len(),
-        });
+    pub(crate) fn push(&mut self, delta: Delta) {
+        self.size = self.size.saturating_add(delta.len());
         match delta {
-            types::Delta::Content(text) => self.content.get_or_insert_default().push_str(&text),
-            types::Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
-            types::Delta::Refusal(text) => self.refusal.get_or_insert_default().push_str(&text),
-            types::Delta::ToolCall(call) => self.push_call(call),
-            types::Delta::Extra(json) => {
-                if let Ok(fields) = serde_json::from_str::<Map<_, _>>(&json) {
-                    self.extra.extend(fields);
-                }
-            }
+            Delta::Content(text) => self.content.get_or_insert_default().push_str(&text),
+            Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
+            Delta::Refusal(text) => self.refusal.get_or_insert_default().push_str(&text),
+            Delta::ToolCall(call) => self.push_call(call),
+            Delta::Extra(fields, _) => self.extra.extend(fields),
         }
     }
 
     /// The host has checked that indexes are without gaps.
-    fn push_call(&mut self, delta: types::ToolCallDelta) {
+    fn push_call(&mut self, delta: ToolCallDelta) {
         let index = delta.index as usize;
         if index == self.tool_calls.len() {
             self.tool_calls.push(ToolCall::default());

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use crate::exchange::{Event, Exchange};
-use crate::guests::types::Usage;
+use crate::guests::completion::Usage;
 use crate::lane::Apart;
 
 /// An exchange, wherever it runs.
@@ -94,7 +94,7 @@ impl Choices {
                     exchange.park();
                 }
                 self.usage = match (self.usage, outcome.usage) {
-                    (Some(sum), Some(more)) => Some(added(sum, more)),
+                    (Some(sum), Some(more)) => Some(sum.plus(more)),
                     (sum, more) => sum.or(more),
                 };
             }
@@ -105,22 +105,5 @@ impl Choices {
     /// What the finished choices took together.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
-    }
-}
-
-fn added(sum: Usage, more: Usage) -> Usage {
-    let cost = (sum.cost_usd, more.cost_usd);
-    Usage {
-        prompt_tokens: sum.prompt_tokens.saturating_add(more.prompt_tokens),
-        completion_tokens: sum.completion_tokens.saturating_add(more.completion_tokens),
-        cached_tokens: sum.cached_tokens.saturating_add(more.cached_tokens),
-        cache_write_tokens: sum
-            .cache_write_tokens
-            .saturating_add(more.cache_write_tokens),
-        reasoning_tokens: sum.reasoning_tokens.saturating_add(more.reasoning_tokens),
-        cost_usd: match cost {
-            (Some(sum), Some(more)) => Some(sum + more),
-            (sum, more) => sum.or(more),
-        },
     }
 }

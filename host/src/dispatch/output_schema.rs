@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use super::answer::Answer;
 use crate::failure::{Failure, Kind};
-use crate::guests::types::FinishReason;
+use crate::guests::completion::FinishReason;
 use crate::processes::{Processes, SpawnError};
 use crate::schema_check::{self, Unsound, Verdict};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Request;
 use crate::bodies::Share;
 use crate::failure::Failure;
-use crate::guests::types;
+use crate::guests::completion::Usage;
 use crate::models::Route;
 use crate::plain;
 use crate::telemetry::names;
@@ -25,6 +25,7 @@ pub(crate) struct RequestLog {
     id: Arc<str>,
     started: Instant,
     first_token: Option<Duration>,
+    key: Option<Arc<str>>,
     model: String,
     generation: u64,
     backend: String,
@@ -33,18 +34,20 @@ pub(crate) struct RequestLog {
     stream: bool,
     status: u16,
     error: Option<Failure>,
-    usage: Option<types::Usage>,
+    usage: Option<Usage>,
     /// What its body takes of the memory for bodies.
     share: Share,
 }
 
 impl RequestLog {
-    pub(crate) fn new(id: Arc<str>) -> Self {
+    /// `key` is the name of the caller's key.
+    pub(crate) fn new(id: Arc<str>, key: Option<Arc<str>>) -> Self {
         metrics::gauge!(names::IN_FLIGHT).increment(1);
         RequestLog {
             id,
             started: Instant::now(),
             first_token: None,
+            key,
             model: String::new(),
             generation: 0,
             backend: String::new(),
@@ -96,7 +99,7 @@ impl RequestLog {
     }
 
     /// The answer is complete.
-    pub(crate) fn finished(&mut self, usage: Option<types::Usage>) {
+    pub(crate) fn finished(&mut self, usage: Option<Usage>) {
         self.status = OK;
         self.usage = usage;
     }
@@ -167,6 +170,7 @@ impl Drop for RequestLog {
         tracing::info!(
             target: "request",
             id = %self.id,
+            key = self.key.as_deref(),
             model = %self.model,
             backend = %self.backend,
             origin = self.origin,

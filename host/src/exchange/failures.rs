@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind, unix_now};
+use crate::guests::GuestError;
 use crate::guests::adapter::NotOpened;
-use crate::guests::{GuestError, types};
+use crate::guests::completion::{ApiError, ErrorKind};
 use crate::pool::NoProcess;
 use crate::telemetry::names;
 
@@ -52,17 +53,17 @@ pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
 /// The longest wait that a client is told, in seconds: limits of a month have the latest reset.
 const RETRY_MOST: u64 = 31 * 24 * 3600;
 
-pub(super) fn api_failure(error: types::ApiError) -> Failure {
+pub(super) fn api_failure(error: ApiError) -> Failure {
     let kind = match error.kind {
-        types::ErrorKind::InvalidRequest => Kind::InvalidRequest,
-        types::ErrorKind::Authentication => Kind::Authentication,
-        types::ErrorKind::Permission => Kind::Permission,
-        types::ErrorKind::NotFound => Kind::UnknownModel,
-        types::ErrorKind::RateLimit => Kind::RateLimit,
-        types::ErrorKind::ContextLength => Kind::ContextLength,
-        types::ErrorKind::Overloaded => Kind::Overloaded,
-        types::ErrorKind::Timeout => Kind::Timeout,
-        types::ErrorKind::Backend => Kind::Backend,
+        ErrorKind::InvalidRequest => Kind::InvalidRequest,
+        ErrorKind::Authentication => Kind::Authentication,
+        ErrorKind::Permission => Kind::Permission,
+        ErrorKind::NotFound => Kind::UnknownModel,
+        ErrorKind::RateLimit => Kind::RateLimit,
+        ErrorKind::ContextLength => Kind::ContextLength,
+        ErrorKind::Overloaded => Kind::Overloaded,
+        ErrorKind::Timeout => Kind::Timeout,
+        ErrorKind::Backend => Kind::Backend,
     };
     let wait = error
         .retry_at

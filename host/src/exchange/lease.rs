@@ -2,12 +2,14 @@
 //! and parked if the conversation may go on.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::Order;
 use super::failures::{guest_failure, no_process};
+use super::tenure::{Heard, Tenure};
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
@@ -16,7 +18,7 @@ use crate::failure::{Failure, Kind};
 use crate::guests::GuestError;
 use crate::guests::adapter::AdapterSession;
 use crate::pool::{Acquired, AwaitingFirstToken, ConversationKey, Parked, Pool, ProcessOrigin};
-use crate::processes::{Hold, Output, Process};
+use crate::processes::{Output, Process};
 use crate::telemetry::names;
 
 /// A request's hold on a process.
@@ -26,24 +28,9 @@ pub(super) struct Lease {
     launch: Arc<Launch>,
     is_probe: bool,
     patience: Duration,
-    /// `None` once it was parked, or while its replacement is awaited.
-    process: Option<Process>,
-    /// The request's permit, while there is no process to hold it.
-    permit: Option<Hold>,
     origin: ProcessOrigin,
-    trust: Replaceable,
+    tenure: Tenure<Process>,
     awaiting_first_token: Option<AwaitingFirstToken>,
-}
-
-/// Whether the process is replaced if it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Replaceable {
-    /// It had been idle and has printed nothing yet: if it ends, it is replaced.
-    Untried,
-    /// It ended, and is replaced before this instant.
-    Broken(Instant),
-    /// It has printed something, or is new: if it ends, the request fails.
-    Tried,
 }
 
 /// What a lease brings next.
@@ -64,7 +51,7 @@ impl Lease {
         let broken = |guest: &AdapterSession, error| guest_failure(&guest.guest().name, &error);
         let launch = launch(order, guest).map_err(|error| broken(guest, error))?;
         let config = &order.backend.config;
-        let conversation = match !order.is_probe && pool.holds_any(&launch) {
+        let conversation = match !order.is_probe && pool.parks(&launch) {
             true => {
                 let history = guest.history(order.size);
                 let history = history.map_err(|error| broken(guest, error))?;
@@ -91,13 +78,11 @@ impl Lease {
             pool: pool.clone(),
             launch,
             is_probe: order.is_probe,
-            patience: config.queue_timeout,
-            process: Some(process),
-            permit: None,
+            patience: config.admission.queue_timeout,
             origin,
-            trust: match origin {
-                ProcessOrigin::New => Replaceable::Tried,
-                ProcessOrigin::Warm | ProcessOrigin::Kept => Replaceable::Untried,
+            tenure: match origin {
+                ProcessOrigin::New => Tenure::Tried(process),
+                ProcessOrigin::Warm | ProcessOrigin::Kept => Tenure::Untried(process),
             },
             awaiting_first_token: Some(awaiting_first_token),
         };
@@ -112,31 +97,26 @@ impl Lease {
     /// What comes next; cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {
-            if let Replaceable::Broken(deadline) = self.trust {
-                return self.replace(deadline).await;
-            }
-            let Some(process) = &mut self.process else {
-                return std::future::pending().await;
+            let output = match &mut self.tenure {
+                Tenure::Untried(process) => process.next_unless_stopped().await,
+                Tenure::Tried(process) => process.next().await,
+                Tenure::Ended { deadline, .. } => {
+                    let deadline = *deadline;
+                    return self.replace(deadline).await;
+                }
+                Tenure::Over => return std::future::pending().await,
             };
-            let output = match self.trust {
-                Replaceable::Untried => process.next_unless_stopped().await,
-                _ => process.next().await,
-            };
-            match (self.trust, &output) {
-                (Replaceable::Untried, Output::Exited(_)) => {
+            let has_ended = matches!(output, Output::Exited(_));
+            match self.tenure.heard(has_ended, self.patience) {
+                Heard::EndBeforeFirstWord => {
                     if self.origin == ProcessOrigin::Warm {
-                        self.pool.failed(&self.launch);
+                        self.pool.record_failure(&self.launch);
                     }
-                    self.trust = Replaceable::Broken(Instant::now() + self.patience);
-                    self.permit = process.rest();
-                    // Its slot is the one that its replacement takes.
-                    self.process = None;
                     continue;
                 }
-                (Replaceable::Untried, _) => self.pool.record_success(&self.launch),
-                _ => {}
+                Heard::FirstWord => self.pool.record_success(&self.launch),
+                Heard::More => {}
             }
-            self.trust = Replaceable::Tried;
             return Ok(Next::Output(output));
         }
     }
@@ -144,34 +124,32 @@ impl Lease {
     /// Starts a replacement.
     async fn replace(&mut self, deadline: Instant) -> Result<Next, Failure> {
         let started = self.pool.start(&self.launch, deadline).await;
-        let mut process = started.map_err(|error| no_process(&self.backend, error))?;
+        let process = started.map_err(|error| no_process(&self.backend, error))?;
         tracing::debug!(
             backend = self.launch.backend,
             pid = process.id(),
             "a process ended while it waited, and was replaced"
         );
-        process.serve(self.permit.take());
-        self.process = Some(process);
-        self.trust = Replaceable::Tried;
+        self.tenure.replace(process);
         Ok(Next::Replaced)
     }
 
     pub(super) fn write(&mut self, line: Vec<u8>) {
-        if let Some(process) = &mut self.process {
+        if let Some(process) = self.tenure.process() {
             process.write(line);
         }
     }
 
     pub(super) fn close_input(&mut self) {
-        if let Some(process) = &mut self.process {
+        if let Some(process) = self.tenure.process() {
             process.close_input();
         }
     }
 
-    pub(super) fn stderr_tail(&self) -> String {
-        self.process
-            .as_ref()
-            .map(Process::stderr_tail)
+    pub(super) fn stderr_tail(&mut self) -> String {
+        let process = self.tenure.process();
+        process
+            .map(|process| process.stderr_tail())
             .unwrap_or_default()
     }
 
@@ -184,7 +162,7 @@ impl Lease {
 
     /// Kills the process without the time to end in order.
     pub(super) fn end_at_once(&mut self) {
-        if let Some(process) = &mut self.process {
+        if let Some(process) = self.tenure.process() {
             process.end_at_once();
         }
     }
@@ -199,9 +177,9 @@ impl Lease {
 
     /// Parks the process if the adapter says that the conversation can go on in it. `size` is the number of
     /// bytes of the request and its answer.
-    pub(super) fn keep(&mut self, guest: &mut AdapterSession, size: usize, caller: Caller) {
+    pub(super) fn park(&mut self, guest: &mut AdapterSession, size: usize, caller: Caller) {
         self.awaiting_first_token = None;
-        if self.is_probe || !self.pool.keeps(&self.launch) {
+        if self.is_probe || !self.pool.may_park(&self.launch) {
             return;
         }
         let holding = match guest.holding(size) {
@@ -216,19 +194,17 @@ impl Lease {
             conversation: name(guest, &caller, &holding.history),
             memo: holding.memo,
         };
-        if let Some(mut process) = self.process.take_if(|process| process.is_sound()) {
-            // The permit is dropped after the process is parked, so that the next request finds it.
-            self.permit = process.rest();
-            self.pool.keep(self.launch.clone(), process, parked);
-            self.permit = None;
+        if let Some((process, hold)) = self.tenure.release(Process::is_sound) {
+            self.pool.park(self.launch.clone(), process, parked);
+            // After the process is parked, so that the next request finds it.
+            drop(hold);
         }
     }
 }
 
 /// How the process for this request is started.
 fn launch(order: &Order, guest: &mut AdapterSession) -> Result<Arc<Launch>, GuestError> {
-    let placeholders = guest.placeholders()?.into_iter();
-    let options: Vec<_> = placeholders.map(|p| (p.name, p.value)).collect();
+    let options = guest.placeholders()?;
     let launch = order.backend.launch(&order.model, &options);
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config;
+use crate::config::TimeoutConfig;
 use crate::failure::{Failure, Kind};
 
 /// The time that an exchange takes.
@@ -14,10 +14,7 @@ pub(super) struct Timeouts {
     /// When the process was given the request: later than `begun` if another one took its place.
     started: Instant,
     heard: Option<Instant>,
-    start: Duration,
-    first_output: Duration,
-    silence: Duration,
-    request: Duration,
+    config: TimeoutConfig,
 }
 
 /// When to give up.
@@ -30,17 +27,14 @@ pub(super) struct Limit {
 }
 
 impl Timeouts {
-    pub(super) fn new(config: &config::Backend) -> Self {
+    pub(super) fn new(config: TimeoutConfig) -> Self {
         let now = Instant::now();
         Timeouts {
             runs: false,
             begun: now,
             started: now,
             heard: None,
-            start: config.start_timeout,
-            first_output: config.first_output_timeout,
-            silence: config.silence_timeout,
-            request: config.request_timeout,
+            config,
         }
     }
 
@@ -73,16 +67,21 @@ impl Timeouts {
             what,
         };
         let output = match self.heard {
-            None => limit(self.started, self.start, "start_timeout", "say anything"),
-            Some(last) => limit(last, self.silence, "silence_timeout", "go on"),
+            None => limit(
+                self.started,
+                self.config.start,
+                "start_timeout",
+                "say anything",
+            ),
+            Some(last) => limit(last, self.config.silence, "silence_timeout", "go on"),
         };
         let first = limit(
             self.started,
-            self.first_output,
+            self.config.first_output,
             "first_output_timeout",
             "begin its answer",
         );
-        let whole = limit(self.begun, self.request, "request_timeout", "answer");
+        let whole = limit(self.begun, self.config.request, "request_timeout", "answer");
         let first = (!answering).then_some(first);
         let mut soonest = output;
         for other in first.into_iter().chain([whole]) {

@@ -7,8 +7,9 @@ use wasmtime::component::ResourceAny;
 
 use super::GuestError;
 use super::admit::Guest;
-use super::contract::adapter::{self, Effect, GuestExchange as SessionCalls};
-use super::contract::{AdapterGuest, types};
+use super::completion::{ApiError, Context, Holding, Json};
+use super::contract::v0_1::adapter::{Effect, GuestExchange as SessionCalls};
+use super::contract::v0_1::{self, AdapterGuest, Effects};
 use super::engine::{Effort, State};
 
 /// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
@@ -24,7 +25,7 @@ pub(crate) struct AdapterSession {
 #[derive(Debug)]
 pub(crate) enum NotOpened {
     /// It cannot serve this request, and says why.
-    Refused(types::ApiError),
+    Refused(ApiError),
     /// It broke a bound.
     Broken(GuestError),
 }
@@ -55,17 +56,18 @@ impl AdapterSession {
     /// Opens an exchange for a request.
     pub(crate) fn open(
         guest: Arc<Guest>,
-        context: &types::Context,
-        request: &types::Json,
+        context: &Context,
+        request: &Json,
     ) -> Result<Self, NotOpened> {
         let (mut store, instance) = ready(&guest)?;
+        let context = v0_1::context(context);
         let adapter = instance.claude_harness_guest_adapter().exchange();
         let opened = guest
             .engine
             .call(&mut store, Effort::Request(request.len()), |store| {
-                adapter.call_open(store, context, request)
+                adapter.call_open(store, &context, request)
             })?;
-        let exchange = opened.map_err(NotOpened::Refused)?;
+        let exchange = opened.map_err(|error| NotOpened::Refused(error.into()))?;
         Ok(AdapterSession {
             guest,
             store,
@@ -75,14 +77,12 @@ impl AdapterSession {
     }
 
     /// Opens an exchange that only asks what the backend offers, if the adapter has one.
-    pub(crate) fn probe(
-        guest: Arc<Guest>,
-        context: &types::Context,
-    ) -> Result<Option<Self>, GuestError> {
+    pub(crate) fn probe(guest: Arc<Guest>, context: &Context) -> Result<Option<Self>, GuestError> {
         let (mut store, instance) = ready(&guest)?;
+        let context = v0_1::context(context);
         let adapter = instance.claude_harness_guest_adapter().exchange();
         let opened = guest.engine.call(&mut store, Effort::Request(0), |store| {
-            adapter.call_probe(store, context)
+            adapter.call_probe(store, &context)
         })?;
         Ok(opened.map(|exchange| AdapterSession {
             guest,
@@ -97,11 +97,15 @@ impl AdapterSession {
         &self.guest
     }
 
-    /// Values for the launch profile's placeholders.
-    pub(crate) fn placeholders(&mut self) -> Result<Vec<adapter::Placeholder>, GuestError> {
-        self.call(Effort::Request(0), |adapter, store, exchange| {
+    /// Names and values for the launch profile's placeholders.
+    pub(crate) fn placeholders(&mut self) -> Result<Vec<(String, String)>, GuestError> {
+        let placeholders = self.call(Effort::Request(0), |adapter, store, exchange| {
             adapter.call_placeholders(store, exchange)
-        })
+        })?;
+        Ok(placeholders
+            .into_iter()
+            .map(|p| (p.name, p.value))
+            .collect())
     }
 
     /// What a process must hold to go on with this request of `request_size` bytes.
@@ -113,9 +117,9 @@ impl AdapterSession {
     }
 
     /// The process is there. `request_size` is how many bytes there may be to write.
-    pub(crate) fn start(&mut self, request_size: usize) -> Result<Vec<Effect>, GuestError> {
+    pub(crate) fn start(&mut self, request_size: usize) -> Result<Effects, GuestError> {
         let effort = Effort::Request(request_size);
-        self.call(effort, |adapter, store, exchange| {
+        self.effects(effort, |adapter, store, exchange| {
             adapter.call_start(store, exchange)
         })
     }
@@ -125,9 +129,9 @@ impl AdapterSession {
         &mut self,
         memo: &str,
         request_size: usize,
-    ) -> Result<Vec<Effect>, GuestError> {
+    ) -> Result<Effects, GuestError> {
         let effort = Effort::Request(request_size);
-        self.call(effort, |adapter, store, exchange| {
+        self.effects(effort, |adapter, store, exchange| {
             adapter.call_resume(store, exchange, memo)
         })
     }
@@ -138,9 +142,9 @@ impl AdapterSession {
         &mut self,
         piece: &[u8],
         request_size: usize,
-    ) -> Result<Vec<Effect>, GuestError> {
+    ) -> Result<Effects, GuestError> {
         let effort = Effort::Line(piece.len().saturating_add(request_size));
-        self.call(effort, |adapter, store, exchange| {
+        self.effects(effort, |adapter, store, exchange| {
             adapter.call_output(store, exchange, piece)
         })
     }
@@ -150,18 +154,32 @@ impl AdapterSession {
         &mut self,
         status: Option<i32>,
         stderr: &str,
-    ) -> Result<Vec<Effect>, GuestError> {
+    ) -> Result<Effects, GuestError> {
         let effort = Effort::Request(stderr.len());
-        self.call(effort, |adapter, store, exchange| {
+        self.effects(effort, |adapter, store, exchange| {
             adapter.call_exit(store, exchange, status, stderr)
         })
     }
 
     /// What the process holds now. `size` is how many bytes were asked and answered.
-    pub(crate) fn holding(&mut self, size: usize) -> Result<Option<adapter::Holding>, GuestError> {
-        self.call(Effort::Request(size), |adapter, store, exchange| {
+    pub(crate) fn holding(&mut self, size: usize) -> Result<Option<Holding>, GuestError> {
+        let holding = self.call(Effort::Request(size), |adapter, store, exchange| {
             adapter.call_holding(store, exchange)
-        })
+        })?;
+        Ok(holding.map(Into::into))
+    }
+
+    fn effects(
+        &mut self,
+        effort: Effort,
+        call: impl FnOnce(
+            SessionCalls<'_>,
+            &mut Store<State>,
+            ResourceAny,
+        ) -> wasmtime::Result<Vec<Effect>>
+        + Send,
+    ) -> Result<Effects, GuestError> {
+        self.call(effort, call).map(Into::into)
     }
 
     fn call<T: Send>(

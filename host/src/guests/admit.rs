@@ -4,6 +4,8 @@
 //! instantiated, described and configured under the bounds that hold in production. The same
 //! path serves embedded guests and files.
 
+use std::sync::Arc;
+
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -11,7 +13,7 @@ use wasmtime::component::types::ComponentItem;
 use super::adapter::instantiate;
 use super::cache::{Cache, Compile};
 use super::compile::CompileError;
-use super::contract::{AdapterGuestPre, adapter};
+use super::contract::v0_1::{self, AdapterGuestPre, adapter};
 use super::engine::{Effort, Engine, State};
 use crate::config;
 use crate::plain::{self, is_word};
@@ -50,11 +52,13 @@ pub(crate) struct Guest {
     pub(crate) origin: GuestSource,
     pub(crate) version: String,
     pub(crate) summary: String,
+    /// The fields of a request that it honours, if it says.
+    pub(crate) honours: Option<Arc<[String]>>,
     pub(crate) engine: Engine,
     pub(crate) pre: AdapterGuestPre<State>,
     /// What its instances are configured with, as JSON.
     pub(crate) config: String,
-    pub(crate) settings: config::Guest,
+    pub(crate) settings: config::GuestConfig,
 }
 
 /// Where a guest comes from.
@@ -81,7 +85,7 @@ pub(crate) struct Candidate<'a> {
     digest: String,
     origin: GuestSource,
     /// Its name among them.
-    settings: &'a config::Guest,
+    settings: &'a config::GuestConfig,
 }
 
 /// Why a component may not serve.
@@ -123,7 +127,11 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl<'a> Candidate<'a> {
-    pub(crate) fn new(bytes: &'a [u8], origin: GuestSource, settings: &'a config::Guest) -> Self {
+    pub(crate) fn new(
+        bytes: &'a [u8],
+        origin: GuestSource,
+        settings: &'a config::GuestConfig,
+    ) -> Self {
         Candidate {
             bytes,
             digest: digest(bytes),
@@ -175,12 +183,14 @@ pub(crate) fn admit(
         origin: candidate.origin,
         version: String::new(),
         summary: String::new(),
+        honours: None,
         engine: engine.clone(),
         pre,
         config: candidate.settings.config.to_string(),
         settings: candidate.settings.clone(),
     };
     let description = describe(&guest)?;
+    guest.honours = v0_1::honours(&description);
     // Others see both; a guest may write there what it likes.
     guest.version = match is_word(&description.version) {
         true => description.version,

@@ -14,7 +14,7 @@ use wasmtime::{
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
 use super::GuestError;
-use super::contract::log;
+use super::contract::v0_1::log;
 use crate::blocking::{self, LARGE};
 use crate::config::{self, GuestLimits, GuestLog};
 use crate::plain;
@@ -138,7 +138,7 @@ impl Engine {
     }
 
     /// A store for one instance of a guest with these settings.
-    pub(crate) fn store(&self, guest: &config::Guest) -> Store<State> {
+    pub(crate) fn store(&self, guest: &config::GuestConfig) -> Store<State> {
         let state = State {
             name: guest.name.clone(),
             log_level: match guest.log {

@@ -1,48 +1,21 @@
 //! Finds components in the guests' folder.
 //!
-//! The folder is looked at four times a second. That needs no support of the file system, sees
-//! renames, writes in place, swapped links and a folder that comes and goes alike, and costs a
-//! listing. A file is read once its stamp has not changed between two visits, so that one
-//! that is still being written is left alone.
+//! The folder is listed at each visit. That needs no support of the file system, sees renames, writes in
+//! place, swapped links and a folder that comes and goes alike. A file is read once its stamp has not
+//! changed between two visits, so that one that is still being written is left alone.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::admit::COMPONENT_MAX;
+use crate::file_stamp::FileStamp;
 use crate::ownership;
-
-/// How often the folder is looked at.
-pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Keeps the opening of what is no regular file from waiting.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-
-/// What the file system says of a file; it changes whenever the file is written or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileStamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileStamp {
-    pub(crate) fn of(path: &Path) -> Option<FileStamp> {
-        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-        Some(FileStamp {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-}
 
 /// A component on disk.
 pub(crate) struct File {
@@ -108,7 +81,7 @@ pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
         .custom_flags(O_NONBLOCK)
         .open(&file.path)?;
     let metadata = open.metadata()?;
-    if !metadata.is_file() || metadata.ino() != file.stamp.inode {
+    if !metadata.is_file() || !file.stamp.is_same_file(&metadata) {
         return Err(io::Error::other("it is being replaced"));
     }
     let mut bytes = Vec::new();

@@ -52,7 +52,7 @@ impl LastGood {
     }
 
     /// Keeps a guest that was admitted from a file.
-    pub(super) fn keep(&self, settings: &config::Guest, component: &[u8]) {
+    pub(super) fn keep(&self, settings: &config::GuestConfig, component: &[u8]) {
         let Some(file) = self.file(&settings.name) else {
             return;
         };
@@ -69,13 +69,17 @@ impl LastGood {
     }
 
     /// The last good component of this name, with what it was admitted with.
-    pub(super) fn find(&self, name: &str, now: &config::Guest) -> Option<(Vec<u8>, config::Guest)> {
+    pub(super) fn find(
+        &self,
+        name: &str,
+        now: &config::GuestConfig,
+    ) -> Option<(Vec<u8>, config::GuestConfig)> {
         let whole = fs::read(self.file(name)?).ok()?;
         let (length, rest) = whole.split_at_checked(8)?;
         let length = u64::from_le_bytes(length.try_into().ok()?);
         let (json, component) = rest.split_at_checked(usize::try_from(length).ok()?)?;
         let Settings { config, wasi } = serde_json::from_slice(json).ok()?;
-        let settings = config::Guest {
+        let settings = config::GuestConfig {
             config,
             wasi,
             ..now.clone()

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Launch, PoolPolicy};
 
@@ -11,7 +13,7 @@ const BACKOFF_LEAST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(300);
 
 /// The most launches that are remembered. Each new limit on tokens that a client sends makes another one.
-const LINES_MAX: usize = 64;
+const LAUNCHES_MAX: usize = 64;
 
 /// The launches that are in use.
 #[derive(Default)]
@@ -48,11 +50,11 @@ impl Entry {
 
 impl Demand {
     pub(super) fn get(&self, launch: &Launch) -> Option<&Entry> {
-        self.all.iter().find(|line| *line.launch == *launch)
+        self.all.iter().find(|entry| *entry.launch == *launch)
     }
 
     fn get_mut(&mut self, launch: &Launch) -> Option<&mut Entry> {
-        self.all.iter_mut().find(|line| *line.launch == *launch)
+        self.all.iter_mut().find(|entry| *entry.launch == *launch)
     }
 
     /// The policy for a launch; `None` if the backend's processes are started differently by now.
@@ -80,15 +82,15 @@ impl Demand {
             return;
         }
         let now = Instant::now();
-        if let Some(line) = self.get_mut(launch) {
-            line.used = now;
-            line.uses = line.uses.saturating_add(1);
+        if let Some(entry) = self.get_mut(launch) {
+            entry.used = now;
+            entry.uses = entry.uses.saturating_add(1);
             return;
         }
-        if self.all.len() >= LINES_MAX {
-            let lines = self.all.iter().enumerate();
-            let others = lines.filter(|(_, line)| !line.configured);
-            let Some((oldest, _)) = others.min_by_key(|(_, line)| line.used) else {
+        if self.all.len() >= LAUNCHES_MAX {
+            let all = self.all.iter().enumerate();
+            let others = all.filter(|(_, entry)| !entry.configured);
+            let Some((oldest, _)) = others.min_by_key(|(_, entry)| entry.used) else {
                 return;
             };
             self.all.swap_remove(oldest);
@@ -106,22 +108,22 @@ impl Demand {
 
     /// Records the memory of an idle process, in bytes.
     pub(super) fn measured(&mut self, launch: &Launch, size: u64) {
-        if let Some(line) = self.get_mut(launch) {
-            line.size = Some(size);
+        if let Some(entry) = self.get_mut(launch) {
+            entry.size = Some(size);
         }
     }
 
     /// Records that a warm process ended by itself.
-    pub(super) fn failed(&mut self, launch: &Launch) {
-        let Some(line) = self.get_mut(launch) else {
+    pub(super) fn record_failure(&mut self, launch: &Launch) {
+        let Some(entry) = self.get_mut(launch) else {
             return;
         };
-        let pause = BACKOFF_LEAST.saturating_mul(1 << line.failures_in_a_row.min(16));
-        line.failures_in_a_row += 1;
-        line.retry_at = Instant::now() + pause.min(BACKOFF_MOST);
-        if line.failures_in_a_row == 3 {
+        let pause = BACKOFF_LEAST.saturating_mul(1 << entry.failures_in_a_row.min(16));
+        entry.failures_in_a_row += 1;
+        entry.retry_at = Instant::now() + pause.min(BACKOFF_MOST);
+        if entry.failures_in_a_row == 3 {
             tracing::warn!(
-                backend = line.launch.backend,
+                backend = entry.launch.backend,
                 "its processes end before they are wanted: fewer are started ahead"
             );
         }
@@ -129,8 +131,8 @@ impl Demand {
 
     /// Records that a process that had been idle answered.
     pub(super) fn record_success(&mut self, launch: &Launch) {
-        if let Some(line) = self.get_mut(launch) {
-            line.failures_in_a_row = 0;
+        if let Some(entry) = self.get_mut(launch) {
+            entry.failures_in_a_row = 0;
         }
     }
 
@@ -150,19 +152,19 @@ impl Demand {
     /// Applies a configuration: the launches that it names, and the policy of each backend.
     pub(super) fn configure(
         &mut self,
-        lines: &[Arc<Launch>],
+        launches: &[Arc<Launch>],
         policy: BTreeMap<String, PoolPolicy>,
     ) {
         self.policy = policy;
-        for line in &mut self.all {
-            line.configured = false;
+        for entry in &mut self.all {
+            entry.configured = false;
         }
-        for launch in lines {
+        for launch in launches {
             if self.get(launch).is_none() {
                 self.used(launch);
             }
-            if let Some(line) = self.get_mut(launch) {
-                line.configured = true;
+            if let Some(entry) = self.get_mut(launch) {
+                entry.configured = true;
             }
         }
         self.expire(Instant::now());
@@ -171,9 +173,9 @@ impl Demand {
     /// Forgets launches that were not used for `max_age`, and those of another configuration.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut all = std::mem::take(&mut self.all);
-        all.retain(|line| {
-            let policy = self.policy(&line.launch);
-            policy.is_some_and(|policy| line.configured || now < line.used + policy.max_age)
+        all.retain(|entry| {
+            let policy = self.policy(&entry.launch);
+            policy.is_some_and(|policy| entry.configured || now < entry.used + policy.max_age)
         });
         self.all = all;
     }
@@ -187,21 +189,21 @@ impl Demand {
         let mut lacking: Vec<&Entry> = self
             .all
             .iter()
-            .filter(|line| line.is_wanted() && line.retry_at <= now)
-            .filter(|line| self.is_active(&line.launch.backend))
-            .filter(|line| warm(&line.launch) < self.warm(&line.launch))
+            .filter(|entry| entry.is_wanted() && entry.retry_at <= now)
+            .filter(|entry| self.is_active(&entry.launch.backend))
+            .filter(|entry| warm(&entry.launch) < self.warm(&entry.launch))
             .collect();
-        lacking.sort_by_key(|line| std::cmp::Reverse(line.used));
-        lacking.iter().map(|line| line.launch.clone()).collect()
+        lacking.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+        lacking.iter().map(|entry| entry.launch.clone()).collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::processes::{CommandLine, Framing, Reading};
 
-    const TERMS: PoolPolicy = PoolPolicy {
+    const POLICY: PoolPolicy = PoolPolicy {
         revision: 0,
         warm: 1,
         max_age: Duration::from_secs(60),
@@ -209,7 +211,8 @@ mod tests {
         idle_memory: 1,
     };
 
-    fn launch(name: &str, is_plain: bool) -> Arc<Launch> {
+    /// A launch of a program of this name.
+    pub(in crate::pool) fn launch(name: &str, is_plain: bool) -> Arc<Launch> {
         Arc::new(Launch {
             backend: "b".into(),
             revision: 0,
@@ -226,80 +229,80 @@ mod tests {
         })
     }
 
-    fn lacking(lines: &Demand) -> usize {
-        lines.lacking(Instant::now(), |_| 0).len()
+    fn lacking(demand: &Demand) -> usize {
+        demand.lacking(Instant::now(), |_| 0).len()
     }
 
     fn policy() -> BTreeMap<String, PoolPolicy> {
-        BTreeMap::from([("b".to_owned(), TERMS)])
+        BTreeMap::from([("b".to_owned(), POLICY)])
     }
 
-    fn lines() -> Demand {
-        let mut lines = Demand::default();
-        lines.configure(&[], policy());
-        lines
+    fn demand() -> Demand {
+        let mut demand = Demand::default();
+        demand.configure(&[], policy());
+        demand
     }
 
     #[test]
-    fn plain_lines_are_wanted_at_once_and_others_when_they_come_back() {
-        let mut lines = lines();
-        lines.used(&launch("plain", true));
-        assert_eq!(lacking(&lines), 1);
+    fn plain_launches_are_wanted_at_once_and_others_when_they_come_back() {
+        let mut demand = demand();
+        demand.used(&launch("plain", true));
+        assert_eq!(lacking(&demand), 1);
         let special = launch("special", false);
-        lines.used(&special);
-        assert_eq!(lacking(&lines), 1);
-        lines.used(&special);
-        assert_eq!(lacking(&lines), 2);
-        assert_eq!(lines.lacking(Instant::now(), |_| 0)[0], special);
-        lines.expire(Instant::now() + TERMS.max_age);
-        assert_eq!(lacking(&lines), 0);
+        demand.used(&special);
+        assert_eq!(lacking(&demand), 1);
+        demand.used(&special);
+        assert_eq!(lacking(&demand), 2);
+        assert_eq!(demand.lacking(Instant::now(), |_| 0)[0], special);
+        demand.expire(Instant::now() + POLICY.max_age);
+        assert_eq!(lacking(&demand), 0);
     }
 
     #[test]
-    fn lines_are_few_and_configured_ones_stay() {
-        let mut lines = Demand::default();
+    fn launches_are_few_and_configured_ones_stay() {
+        let mut demand = Demand::default();
         let configured = launch("configured", true);
-        lines.configure(std::slice::from_ref(&configured), policy());
+        demand.configure(std::slice::from_ref(&configured), policy());
         for number in 0..1000 {
-            lines.used(&launch(&number.to_string(), true));
+            demand.used(&launch(&number.to_string(), true));
         }
-        assert_eq!(lines.all.len(), LINES_MAX);
-        assert!(lines.get(&configured).is_some() && lines.get(&launch("999", true)).is_some());
-        lines.expire(Instant::now() + TERMS.max_age);
-        assert_eq!(lines.all.len(), 1);
-        lines.configure(&[], policy());
-        lines.expire(Instant::now() + TERMS.max_age);
-        assert_eq!(lines.all.len(), 0);
+        assert_eq!(demand.all.len(), LAUNCHES_MAX);
+        assert!(demand.get(&configured).is_some() && demand.get(&launch("999", true)).is_some());
+        demand.expire(Instant::now() + POLICY.max_age);
+        assert_eq!(demand.all.len(), 1);
+        demand.configure(&[], policy());
+        demand.expire(Instant::now() + POLICY.max_age);
+        assert_eq!(demand.all.len(), 0);
     }
 
     #[test]
     fn what_was_started_otherwise_is_in_use_no_more() {
-        let mut lines = lines();
+        let mut demand = demand();
         let before = launch("x", true);
-        lines.used(&before);
+        demand.used(&before);
         let other = PoolPolicy {
             revision: 1,
-            ..TERMS
+            ..POLICY
         };
-        lines.configure(&[], BTreeMap::from([("b".to_owned(), other)]));
-        assert_eq!(lacking(&lines), 0);
+        demand.configure(&[], BTreeMap::from([("b".to_owned(), other)]));
+        assert_eq!(lacking(&demand), 0);
         // A request that came before the change.
-        lines.used(&before);
-        assert_eq!((lacking(&lines), lines.warm(&before)), (0, 0));
+        demand.used(&before);
+        assert_eq!((lacking(&demand), demand.warm(&before)), (0, 0));
     }
 
     #[test]
-    fn troubles_and_distrust_start_nothing_ahead() {
-        let mut lines = lines();
+    fn failures_and_suspension_start_nothing_ahead() {
+        let mut demand = demand();
         let plain = launch("plain", true);
-        lines.used(&plain);
-        lines.failed(&plain);
-        assert_eq!(lacking(&lines), 0);
+        demand.used(&plain);
+        demand.record_failure(&plain);
+        assert_eq!(lacking(&demand), 0);
         let later = Instant::now() + BACKOFF_LEAST;
-        assert_eq!(lines.lacking(later, |_| 0).len(), 1);
-        lines.suspend("b");
-        assert_eq!(lines.lacking(later, |_| 0).len(), 0);
-        assert!(lines.resume("b") && !lines.resume("b"));
-        assert_eq!(lines.lacking(later, |_| 0).len(), 1);
+        assert_eq!(demand.lacking(later, |_| 0).len(), 1);
+        demand.suspend("b");
+        assert_eq!(demand.lacking(later, |_| 0).len(), 0);
+        assert!(demand.resume("b") && !demand.resume("b"));
+        assert_eq!(demand.lacking(later, |_| 0).len(), 1);
     }
 }

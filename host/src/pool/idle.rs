@@ -1,11 +1,16 @@
 //! The idle processes: which may be taken, and which are evicted.
+//!
+//! A process comes in warm or parked and leaves by one of two ways: it is taken for a request, or it is
+//! [`Evicted`] and ends. Nothing here waits, so that a lock can be held around each call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::demand::Demand;
-use super::{Acquired, ConversationKey, Launch, Parked, PoolPolicy, ProcessOrigin};
+use super::{ConversationKey, Launch, Parked, PoolPolicy};
 use crate::processes::Process;
 
 /// How often the memory of an idle process is measured.
@@ -14,181 +19,233 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after its start a process has as much memory as it will have while it is idle.
 const STARTED: Duration = Duration::from_secs(3);
 
+/// What is asked of a process while it is idle.
+pub(super) trait Idles {
+    /// Its process id.
+    fn id(&self) -> i32;
+    /// Whether it runs and can be told something.
+    fn is_sound(&self) -> bool;
+    /// Memory that it holds, in bytes.
+    fn resident(&self) -> Option<u64>;
+    /// Drops what it has printed and nobody has read; false if that is not possible.
+    fn drop_output(&mut self) -> bool;
+}
+
+impl Idles for Process {
+    fn id(&self) -> i32 {
+        self.id()
+    }
+
+    fn is_sound(&self) -> bool {
+        self.is_sound()
+    }
+
+    fn resident(&self) -> Option<u64> {
+        self.resident()
+    }
+
+    fn drop_output(&mut self) -> bool {
+        self.drop_output()
+    }
+}
+
+/// Why a process is idle.
+pub(super) enum State {
+    /// It was started ahead, and was told nothing.
+    Warm,
+    /// It holds a conversation.
+    Parked(Parked),
+}
+
+struct Idle<P> {
+    process: P,
+    state: State,
+    launch: Arc<Launch>,
+    since: Instant,
+    until: Instant,
+    /// Its memory when it was last measured, in bytes.
+    size: u64,
+    measure_at: Instant,
+}
+
+impl<P> Idle<P> {
+    fn is_warm(&self) -> bool {
+        matches!(self.state, State::Warm)
+    }
+}
+
+/// Processes that are idle no more and are to end. That may take a moment, so it happens outside the lock.
+#[must_use = "they end where this is dropped, which must be outside the lock"]
+pub(super) struct Evicted<P>(Vec<P>);
+
+impl<P> Evicted<P> {
+    pub(super) fn one(process: P) -> Self {
+        Evicted(vec![process])
+    }
+
+    pub(super) fn none() -> Self {
+        Evicted(Vec::new())
+    }
+
+    /// Ends them.
+    pub(super) fn end(self) {
+        drop(self.0);
+    }
+}
+
 /// All idle processes, and the demand for them.
-pub(super) struct IdleSet {
+pub(super) struct IdleSet<P = Process> {
     /// The memory that all of them may have together, in bytes.
     memory: u64,
-    lines: Demand,
-    processes: Vec<IdleProcess>,
+    demand: Demand,
+    processes: Vec<Idle<P>>,
     closed: bool,
 }
 
-struct IdleProcess {
-    launch: Arc<Launch>,
-    process: Process,
-    since: Instant,
-    until: Instant,
-    parked: Option<Parked>,
-    /// Its memory when it was last measured, in bytes.
-    size: u64,
-    /// When to measure again.
-    look: Instant,
-}
-
-impl IdleSet {
+impl<P: Idles> IdleSet<P> {
     pub(super) fn new(memory: u64) -> Self {
         IdleSet {
             memory,
-            lines: Demand::default(),
+            demand: Demand::default(),
             processes: Vec::new(),
             closed: false,
         }
     }
 
-    /// The process that holds `conversation`, else the oldest warm one.
+    /// Takes the process that holds `conversation`, else the oldest warm one. What turns out to have ended is
+    /// evicted.
     pub(super) fn take(
         &mut self,
         launch: &Arc<Launch>,
         conversation: Option<&ConversationKey>,
-    ) -> Option<Acquired> {
-        self.lines.used(launch);
-        loop {
-            let fits = |idle: &IdleProcess| match &idle.parked {
-                Some(parked) => Some(&parked.conversation) == conversation,
-                None => true,
-            };
-            let mut fitting: Vec<usize> = (0..self.processes.len())
-                .filter(|at| {
-                    let idle = &self.processes[*at];
-                    *idle.launch == **launch && fits(idle)
-                })
-                .collect();
-            fitting.sort_by_key(|at| {
-                let idle = &self.processes[*at];
-                (idle.parked.is_none(), idle.since)
-            });
-            let mut idle = self.processes.swap_remove(*fitting.first()?);
+    ) -> (Option<(P, State)>, Evicted<P>) {
+        self.demand.used(launch);
+        let mut unfit = Evicted::none();
+        while let Some(at) = self.best(launch, conversation) {
+            let mut idle = self.processes.swap_remove(at);
+            let is_sound = idle.process.is_sound();
             // What it printed after its last answer must not become a part of the next one.
-            let is_clean = idle.parked.is_none() || idle.process.drop_output();
-            if is_clean && idle.process.is_sound() && idle.until > Instant::now() {
-                return Some(Acquired {
-                    process: idle.process,
-                    origin: match idle.parked {
-                        Some(_) => ProcessOrigin::Kept,
-                        None => ProcessOrigin::Warm,
-                    },
-                    memo: idle.parked.map(|parked| parked.memo),
-                });
+            let is_clean = idle.is_warm() || idle.process.drop_output();
+            if is_clean && is_sound && idle.until > Instant::now() {
+                return (Some((idle.process, idle.state)), unfit);
             }
-            if idle.parked.is_none() && !idle.process.is_sound() {
-                self.lines.failed(launch);
+            if idle.is_warm() && !is_sound {
+                self.demand.record_failure(launch);
             }
+            unfit.0.push(idle.process);
         }
+        (None, unfit)
     }
 
-    pub(super) fn holds_any(&self, launch: &Launch) -> bool {
-        let mut parked = self.processes.iter().filter(|idle| idle.parked.is_some());
+    fn best(&self, launch: &Launch, conversation: Option<&ConversationKey>) -> Option<usize> {
+        let alike = self.processes.iter().enumerate();
+        let alike = alike.filter(|(_, idle)| *idle.launch == *launch);
+        let fitting = alike.filter(|(_, idle)| match &idle.state {
+            State::Warm => true,
+            State::Parked(parked) => Some(&parked.conversation) == conversation,
+        });
+        let best = fitting.min_by_key(|(_, idle)| (idle.is_warm(), idle.since));
+        best.map(|(at, _)| at)
+    }
+
+    /// Whether any parked process has this launch.
+    pub(super) fn parks(&self, launch: &Launch) -> bool {
+        let mut parked = self.processes.iter().filter(|idle| !idle.is_warm());
         parked.any(|idle| *idle.launch == *launch)
     }
 
-    /// Adds a warm process. Returns it if there is no demand for it any more.
-    pub(super) fn add(&mut self, launch: &Arc<Launch>, process: Process) -> Option<Process> {
-        let wanted = !self.closed && self.lines.is_active(&launch.backend);
-        let line = self.lines.get(launch).filter(|_| wanted);
-        let (Some(line), Some(policy)) = (line, self.lines.policy(launch)) else {
-            return Some(process);
+    /// Adds a warm process. Evicts it if there is no demand for it any more.
+    pub(super) fn add(&mut self, launch: &Arc<Launch>, process: P) -> Evicted<P> {
+        let wanted = !self.closed && self.demand.is_active(&launch.backend);
+        let entry = self.demand.get(launch).filter(|_| wanted);
+        let (Some(entry), Some(policy)) = (entry, self.demand.policy(launch)) else {
+            return Evicted::one(process);
         };
         let now = Instant::now();
-        let idle = IdleProcess {
-            launch: line.launch.clone(),
+        self.processes.push(Idle {
             process,
+            state: State::Warm,
+            launch: entry.launch.clone(),
             since: now,
             until: now + policy.max_age,
-            parked: None,
-            size: line.size.unwrap_or(policy.idle_memory),
+            size: entry.size.unwrap_or(policy.idle_memory),
             // While it starts, it has less memory than it will have.
-            look: now + STARTED,
-        };
-        self.processes.push(idle);
-        None
+            measure_at: now + STARTED,
+        });
+        Evicted::none()
     }
 
     /// How long a process with this launch is parked; `None` if it is not.
-    pub(super) fn keeps_for(&self, launch: &Launch) -> Option<Duration> {
-        let time = self.lines.policy(launch)?.continue_for;
+    pub(super) fn parks_for(&self, launch: &Launch) -> Option<Duration> {
+        let time = self.demand.policy(launch)?.continue_for;
         (!self.closed && !time.is_zero()).then_some(time)
     }
 
-    /// Parks a process. Returns those that are evicted for it, or itself if there is no room.
-    pub(super) fn keep(
-        &mut self,
-        launch: Arc<Launch>,
-        process: Process,
-        parked: Parked,
-    ) -> Vec<Process> {
-        let size = process
-            .resident()
-            .unwrap_or(self.lines.idle_memory(&launch));
-        let warm = self.processes.iter().filter(|idle| idle.parked.is_none());
+    /// Parks a process. Evicts parked ones for it, or itself if there is no room.
+    pub(super) fn park(&mut self, launch: Arc<Launch>, process: P, parked: Parked) -> Evicted<P> {
+        let usual = self.demand.idle_memory(&launch);
+        let size = process.resident().unwrap_or(usual);
+        let warm = self.processes.iter().filter(|idle| idle.is_warm());
         let warm: u64 = warm.map(|idle| idle.size).sum();
-        let time = self.keeps_for(&launch);
+        let time = self.parks_for(&launch);
         let Some(time) = time.filter(|_| warm + size <= self.memory) else {
-            return vec![process];
+            return Evicted::one(process);
         };
-        let mut surplus = Vec::new();
+        let mut evicted = Evicted::none();
         while self.memory_used() + size > self.memory {
             // Warm processes stay: they serve anybody.
-            match self.oldest_kept() {
-                Some(at) => surplus.push(self.processes.swap_remove(at).process),
+            match self.oldest_parked() {
+                Some(at) => evicted.0.push(self.processes.swap_remove(at).process),
                 None => break,
             }
         }
         let now = Instant::now();
-        self.processes.push(IdleProcess {
-            launch,
+        self.processes.push(Idle {
             process,
+            state: State::Parked(parked),
+            launch,
             since: now,
             until: now + time,
-            parked: Some(parked),
             size,
-            look: now + POLL_INTERVAL,
+            measure_at: now + POLL_INTERVAL,
         });
-        surplus
+        evicted
     }
 
-    fn oldest_kept(&self) -> Option<usize> {
-        let kept = self.processes.iter().enumerate();
-        let kept = kept.filter(|(_, idle)| idle.parked.is_some());
-        kept.min_by_key(|(_, idle)| idle.since).map(|(at, _)| at)
+    fn oldest_parked(&self) -> Option<usize> {
+        let parked = self.processes.iter().enumerate();
+        let parked = parked.filter(|(_, idle)| !idle.is_warm());
+        parked.min_by_key(|(_, idle)| idle.since).map(|(at, _)| at)
     }
 
     fn memory_used(&self) -> u64 {
         self.processes.iter().map(|idle| idle.size).sum()
     }
 
-    /// The process to evict for a request that needs a slot: the oldest parked one, else a warm one of the
-    /// launch of least recent use.
-    pub(super) fn evict(&mut self) -> Option<Process> {
-        let at = self.oldest_kept().or_else(|| self.least_used())?;
-        Some(self.processes.swap_remove(at).process)
+    /// Evicts a process for a request that needs a slot: the oldest parked one, else a warm one of the launch
+    /// of least recent use.
+    pub(super) fn evict(&mut self) -> Evicted<P> {
+        let at = self.oldest_parked().or_else(|| self.least_used());
+        let process = at.map(|at| self.processes.swap_remove(at).process);
+        Evicted(process.into_iter().collect())
     }
 
     /// The process of least recent use.
     fn least_used(&self) -> Option<usize> {
         let all = self.processes.iter().enumerate();
-        let oldest = all.min_by_key(|(_, idle)| self.worth(idle))?;
+        let oldest = all.min_by_key(|(_, idle)| self.last_used(idle))?;
         Some(oldest.0)
     }
 
     /// Evicts processes of less recent use until one more with this launch fits. `None` if that is not
     /// enough.
-    pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Vec<Process>> {
-        let line = self.lines.get(launch)?;
-        let usual = self.lines.idle_memory(launch);
-        let (used, size) = (line.used, line.size.unwrap_or(usual));
+    pub(super) fn make_room(&mut self, launch: &Launch) -> Option<Evicted<P>> {
+        let entry = self.demand.get(launch)?;
+        let usual = self.demand.idle_memory(launch);
+        let (used, size) = (entry.used, entry.size.unwrap_or(usual));
         let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
-            .map(|at| (self.worth(&self.processes[at]), at))
-            .filter(|(worth, _)| *worth < used)
+            .map(|at| (self.last_used(&self.processes[at]), at))
+            .filter(|(last_used, _)| *last_used < used)
             .collect();
         lesser.sort();
         let (mut free, mut going) = (self.memory.saturating_sub(self.memory_used()), Vec::new());
@@ -205,71 +262,72 @@ impl IdleSet {
         // From the back, so that the indices before it stay valid.
         going.sort_by_key(|at| std::cmp::Reverse(*at));
         let take = |at: &usize| self.processes.swap_remove(*at).process;
-        Some(going.iter().map(take).collect())
+        Some(Evicted(going.iter().map(take).collect()))
     }
 
     /// When a process, or its launch, was last used.
-    fn worth(&self, idle: &IdleProcess) -> Instant {
-        match (&idle.parked, self.lines.get(&idle.launch)) {
-            (None, Some(line)) => line.used,
+    fn last_used(&self, idle: &Idle<P>) -> Instant {
+        match (&idle.state, self.demand.get(&idle.launch)) {
+            (State::Warm, Some(entry)) => entry.used,
             _ => idle.since,
         }
     }
 
-    /// Takes out what is too old, has ended, or is more than the demand or the memory allows.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Process> {
-        let mut gone = Vec::new();
+    /// Evicts what is too old, has ended, or is more than the demand or the memory allows.
+    pub(super) fn sweep(&mut self) -> Evicted<P> {
+        let now = Instant::now();
+        let mut gone = Evicted::none();
         let all = std::mem::take(&mut self.processes);
         for mut idle in all {
-            if now > idle.look {
+            if now > idle.measure_at {
                 idle.size = idle.process.resident().unwrap_or(idle.size);
-                idle.look = now + POLL_INTERVAL;
-                if idle.parked.is_none() {
-                    self.lines.measured(&idle.launch, idle.size);
+                idle.measure_at = now + POLL_INTERVAL;
+                if idle.is_warm() {
+                    self.demand.measured(&idle.launch, idle.size);
                 }
             }
             let sound = idle.process.is_sound();
-            if !sound && idle.parked.is_none() {
-                self.lines.failed(&idle.launch);
+            if !sound && idle.is_warm() {
+                self.demand.record_failure(&idle.launch);
             }
             if sound && idle.until > now {
                 self.processes.push(idle);
             } else {
-                gone.push(idle.process);
+                gone.0.push(idle.process);
             }
         }
         while self.memory_used() > self.memory {
-            match self.oldest_kept().or_else(|| self.least_used()) {
-                Some(at) => gone.push(self.processes.swap_remove(at).process),
+            match self.oldest_parked().or_else(|| self.least_used()) {
+                Some(at) => gone.0.push(self.processes.swap_remove(at).process),
                 None => break,
             }
         }
-        self.lines.expire(now);
-        gone.extend(self.take_surplus());
+        self.demand.expire(now);
+        gone.0.extend(self.take_surplus());
         gone
     }
 
     /// The warm processes beyond the demand for their launch.
-    fn take_surplus(&mut self) -> Vec<Process> {
-        let (lines, mut seen) = (&self.lines, Vec::new());
+    fn take_surplus(&mut self) -> Vec<P> {
+        let (demand, mut seen) = (&self.demand, Vec::new());
         take_out(&mut self.processes, |idle| {
-            if idle.parked.is_some() {
+            if !idle.is_warm() {
                 return false;
             }
             seen.push(idle.launch.clone());
             let count = seen.iter().filter(|launch| **launch == idle.launch).count();
-            count > lines.warm(&idle.launch)
+            count > demand.warm(&idle.launch)
         })
     }
 
     /// The launches that lack a warm process.
-    pub(super) fn lacking(&self, now: Instant) -> Vec<Arc<Launch>> {
+    pub(super) fn lacking(&self) -> Vec<Arc<Launch>> {
         if self.closed {
             return Vec::new();
         }
-        self.lines.lacking(now, |launch| {
+        self.demand.lacking(Instant::now(), |launch| {
             let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-            alike.filter(|idle| idle.parked.is_none()).count()
+            alike.filter(|idle| idle.is_warm()).count()
         })
     }
 
@@ -281,63 +339,293 @@ impl IdleSet {
     /// The youngest warm process with this launch.
     pub(super) fn youngest(&self, launch: &Launch) -> Option<i32> {
         let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-        let warm = alike.filter(|idle| idle.parked.is_none());
+        let warm = alike.filter(|idle| idle.is_warm());
         let youngest = warm.max_by_key(|idle| idle.since)?;
         Some(youngest.process.id())
     }
 
     /// The demand.
-    pub(super) fn lines(&mut self) -> &mut Demand {
-        &mut self.lines
+    pub(super) fn demand(&mut self) -> &mut Demand {
+        &mut self.demand
     }
 
-    /// Takes out all idle processes of a backend.
-    pub(super) fn take_all(&mut self, backend: &str) -> Vec<Process> {
-        take_out(&mut self.processes, |idle| idle.launch.backend == backend)
+    /// Ends all idle processes of a backend, and starts none ahead until the demand is resumed.
+    pub(super) fn suspend(&mut self, backend: &str) -> Evicted<P> {
+        self.demand.suspend(backend);
+        let of_backend = |idle: &mut Idle<P>| idle.launch.backend == backend;
+        Evicted(take_out(&mut self.processes, of_backend))
     }
 
-    /// See [`Pool::configure`](super::Pool::configure); returns what ends.
+    /// See [`Pool::configure`](super::Pool::configure).
     pub(super) fn configure(
         &mut self,
-        lines: &[Arc<Launch>],
+        launches: &[Arc<Launch>],
         policy: BTreeMap<String, PoolPolicy>,
         memory: u64,
-    ) -> Vec<Process> {
+    ) -> Evicted<P> {
         self.memory = memory;
-        self.lines.configure(lines, policy);
-        let lines = &self.lines;
-        take_out(&mut self.processes, |idle| {
-            let Some(policy) = lines.policy(&idle.launch) else {
+        self.demand.configure(launches, policy);
+        let demand = &self.demand;
+        Evicted(take_out(&mut self.processes, |idle| {
+            let Some(policy) = demand.policy(&idle.launch) else {
                 return true;
             };
-            let time = match idle.parked {
-                Some(_) => policy.continue_for,
-                None => policy.max_age,
+            let time = match idle.state {
+                State::Warm => policy.max_age,
+                State::Parked(_) => policy.continue_for,
             };
             idle.until = idle.until.min(idle.since + time);
             false
-        })
+        }))
     }
 
-    pub(super) fn close(&mut self) -> Vec<Process> {
+    /// Evicts all, and takes in no more.
+    pub(super) fn close(&mut self) -> Evicted<P> {
         self.closed = true;
-        take_out(&mut self.processes, |_| true)
+        Evicted(take_out(&mut self.processes, |_| true))
     }
 
+    /// How many of a backend are warm, and how many parked.
     pub(super) fn count(&self, backend: &str) -> (usize, usize) {
-        let of_backend = self
-            .processes
-            .iter()
-            .filter(|i| i.launch.backend == backend);
-        let (kept, warm): (Vec<_>, Vec<_>) = of_backend.partition(|idle| idle.parked.is_some());
-        (warm.len(), kept.len())
+        let all = self.processes.iter();
+        let of_backend = all.filter(|idle| idle.launch.backend == backend);
+        let (warm, parked): (Vec<_>, Vec<_>) = of_backend.partition(|idle| idle.is_warm());
+        (warm.len(), parked.len())
     }
 }
 
 /// Takes those out that `goes` names.
-fn take_out(
-    all: &mut Vec<IdleProcess>,
-    goes: impl FnMut(&mut IdleProcess) -> bool,
-) -> Vec<Process> {
+fn take_out<P>(all: &mut Vec<Idle<P>>, goes: impl FnMut(&mut Idle<P>) -> bool) -> Vec<P> {
     all.extract_if(.., goes).map(|idle| idle.process).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::demand::tests::launch;
+    use super::*;
+
+    /// Its id, its memory, and whether it has ended.
+    #[derive(Debug, PartialEq)]
+    struct Fake(i32, u64, bool);
+
+    impl Idles for Fake {
+        fn id(&self) -> i32 {
+            self.0
+        }
+
+        fn is_sound(&self) -> bool {
+            !self.2
+        }
+
+        fn resident(&self) -> Option<u64> {
+            Some(self.1)
+        }
+
+        fn drop_output(&mut self) -> bool {
+            true
+        }
+    }
+
+    const POLICY: PoolPolicy = PoolPolicy {
+        revision: 0,
+        warm: 2,
+        max_age: Duration::from_secs(60),
+        continue_for: Duration::from_secs(10),
+        idle_memory: 10,
+    };
+
+    fn policy(policy: PoolPolicy) -> BTreeMap<String, PoolPolicy> {
+        BTreeMap::from([("b".to_owned(), policy)])
+    }
+
+    /// A set with memory for ten processes, and one launch that the configuration names.
+    fn set() -> (IdleSet<Fake>, Arc<Launch>) {
+        let (mut set, launch) = (IdleSet::new(100), launch("p", true));
+        let evicted = set.configure(std::slice::from_ref(&launch), policy(POLICY), 100);
+        none_of(evicted);
+        (set, launch)
+    }
+
+    fn warm(set: &mut IdleSet<Fake>, launch: &Arc<Launch>, id: i32) {
+        none_of(set.add(launch, Fake(id, 10, false)));
+    }
+
+    fn parked(key: u8) -> Parked {
+        Parked {
+            conversation: [key; 32],
+            memo: key.to_string(),
+        }
+    }
+
+    fn ids(evicted: Evicted<Fake>) -> Vec<i32> {
+        evicted.0.iter().map(Fake::id).collect()
+    }
+
+    fn none_of(evicted: Evicted<Fake>) {
+        assert_eq!(ids(evicted), Vec::<i32>::new());
+    }
+
+    /// The id of the process that is taken, and the memo that it was parked with.
+    fn take(set: &mut IdleSet<Fake>, launch: &Arc<Launch>, key: u8) -> Option<(i32, String)> {
+        let (taken, evicted) = set.take(launch, Some(&[key; 32]));
+        evicted.end();
+        taken.map(|(process, state)| match state {
+            State::Warm => (process.0, String::new()),
+            State::Parked(parked) => (process.0, parked.memo),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_goes_on_in_its_process_and_others_take_the_oldest_warm_one() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        warm(&mut set, &launch, 2);
+        none_of(set.park(launch.clone(), Fake(3, 10, false), parked(7)));
+        assert_eq!(set.count("b"), (2, 1));
+        assert_eq!(take(&mut set, &launch, 7), Some((3, "7".into())));
+        assert_eq!(take(&mut set, &launch, 7), Some((1, String::new())));
+        assert_eq!(take(&mut set, &launch, 8), Some((2, String::new())));
+        assert_eq!(take(&mut set, &launch, 8), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_takes_the_process_of_another_conversation_or_launch() {
+        let (mut set, launch) = set();
+        set.park(launch.clone(), Fake(1, 10, false), parked(7))
+            .end();
+        assert_eq!(take(&mut set, &launch, 8), None);
+        assert_eq!(
+            take(&mut set, &super::super::demand::tests::launch("q", true), 7),
+            None
+        );
+        assert!(set.parks(&launch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_or_is_too_old_is_passed_over() {
+        let (mut set, launch) = set();
+        set.add(&launch, Fake(1, 10, true)).end();
+        warm(&mut set, &launch, 2);
+        assert_eq!(take(&mut set, &launch, 0), Some((2, String::new())));
+        // A warm process that ended: the next one is started after a pause.
+        assert_eq!(set.lacking().len(), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(set.lacking(), std::slice::from_ref(&launch));
+        set.park(launch.clone(), Fake(3, 10, false), parked(7))
+            .end();
+        tokio::time::advance(POLICY.continue_for).await;
+        assert_eq!(take(&mut set, &launch, 7), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_parked_process_has_its_time_and_a_warm_one_has_more() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        set.park(launch.clone(), Fake(2, 10, false), parked(7))
+            .end();
+        tokio::time::advance(POLICY.continue_for).await;
+        assert_eq!(ids(set.sweep()), [2]);
+        tokio::time::advance(POLICY.max_age).await;
+        assert_eq!(ids(set.sweep()), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_parked_gives_way_and_warm_ones_stay() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        for id in 2..=10 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            set.park(launch.clone(), Fake(id, 10, false), parked(7))
+                .end();
+        }
+        // The memory is full.
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(11, 20, false), parked(8))),
+            [2, 3]
+        );
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(12, 95, false), parked(8))),
+            [12]
+        );
+        assert_eq!(ids(set.evict()), [4]);
+        assert_eq!(set.count("b"), (1, 7));
+        for _ in 0..7 {
+            set.evict().end();
+        }
+        assert_eq!(ids(set.evict()), [1]);
+        none_of(set.evict());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_that_grew_is_given_back() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        set.park(launch.clone(), Fake(2, 10, false), parked(7))
+            .end();
+        set.processes[1].process.1 = 95;
+        none_of(set.sweep());
+        tokio::time::advance(POLL_INTERVAL * 2).await;
+        assert_eq!(ids(set.sweep()), [2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_configuration_ends_what_was_started_otherwise() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        set.park(launch.clone(), Fake(2, 10, false), parked(7))
+            .end();
+        let shorter = PoolPolicy {
+            continue_for: Duration::from_secs(1),
+            ..POLICY
+        };
+        let same = std::slice::from_ref(&launch);
+        none_of(set.configure(same, policy(shorter), 100));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(ids(set.sweep()), [2]);
+        let other = PoolPolicy {
+            revision: 1,
+            ..POLICY
+        };
+        assert_eq!(ids(set.configure(&[], policy(other), 100)), [1]);
+        // A process of a request from before the change.
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(3, 10, false), parked(7))),
+            [3]
+        );
+        assert_eq!(ids(set.add(&launch, Fake(4, 10, false))), [4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspended_backend_and_a_closed_set_have_no_idle_processes() {
+        let (mut set, launch) = set();
+        warm(&mut set, &launch, 1);
+        assert_eq!(ids(set.suspend("b")), [1]);
+        assert_eq!(ids(set.add(&launch, Fake(2, 10, false))), [2]);
+        assert_eq!(set.lacking().len(), 0);
+        assert!(set.demand().resume("b"));
+        assert_eq!(set.lacking().len(), 1);
+        warm(&mut set, &launch, 3);
+        assert_eq!(ids(set.close()), [3]);
+        assert_eq!(ids(set.add(&launch, Fake(4, 10, false))), [4]);
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(5, 10, false), parked(7))),
+            [5]
+        );
+        assert_eq!(set.lacking().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_made_by_what_was_used_less_recently() {
+        let (mut set, launch) = set();
+        let other = super::super::demand::tests::launch("q", true);
+        set.park(launch.clone(), Fake(1, 95, false), parked(7))
+            .end();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // The launch was used before the process was parked: it has no right to the memory.
+        assert!(set.make_room(&launch).is_none());
+        set.demand().used(&other);
+        assert_eq!(set.make_room(&other).map(ids), Some(vec![1]));
+        assert_eq!(set.make_room(&other).map(ids), Some(vec![]));
+    }
 }

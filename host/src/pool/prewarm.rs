@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::idle::IdleSet;
 use super::{Launch, Pool};
 use crate::processes::cpu_time;
 
@@ -26,12 +29,11 @@ impl Pool {
     /// Runs for ever: ends idle processes that are too old, and starts the warm ones that are lacking.
     pub(crate) async fn maintain(self: Arc<Self>) {
         loop {
-            let ended = self.waiting().sweep(Instant::now());
-            drop(ended);
+            self.with(IdleSet::sweep).end();
             for _ in 0..self.processes.surplus() {
                 self.evict();
             }
-            let lacking = self.waiting().lacking(Instant::now());
+            let lacking = self.with(|idle| idle.lacking());
             let wanted = lacking.into_iter().find(|launch| self.make_room(launch));
             let started = match wanted {
                 Some(launch) => {
@@ -61,12 +63,15 @@ impl Pool {
 
     /// Waits until the last warm process has finished its start, or is taken.
     async fn at_rest(&self, launch: &Launch) {
-        let Some(pid) = self.waiting().youngest(launch) else {
+        let Some(pid) = self.with(|idle| idle.youngest(launch)) else {
             return;
         };
         let deadline = Instant::now() + START_MOST;
         let (mut used, mut since) = (cpu_time(pid), Instant::now());
-        while since.elapsed() < AT_REST && Instant::now() < deadline && self.waiting().has(pid) {
+        while since.elapsed() < AT_REST
+            && Instant::now() < deadline
+            && self.with(|idle| idle.has(pid))
+        {
             tokio::time::sleep(POLL_INTERVAL).await;
             let now = cpu_time(pid);
             if now > used + Duration::from_millis(10) {

@@ -11,8 +11,11 @@ use crate::telemetry::names;
 /// Sets all gauges to what holds now.
 pub(super) fn renew(service: &Service) {
     metrics::gauge!(names::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1);
-    metrics::gauge!(names::GENERATION).set(service.guests.current().generation as f64);
-    let rejected = service.guests.current().rejected.len();
+    let snapshot = service.snapshot();
+    let guests = &snapshot.guests;
+    metrics::gauge!(names::GENERATION).set(guests.generation as f64);
+    let problems = [&guests.folder_problem, &snapshot.config_problem];
+    let rejected = guests.rejected.len() + problems.into_iter().flatten().count();
     metrics::gauge!(names::GUESTS_REJECTED).set(rejected as f64);
     metrics::gauge!(names::DRAINING).set(f64::from(u8::from(service.is_draining())));
     backends(service);
@@ -32,7 +35,8 @@ fn backends(service: &Service) {
             backend.admission.in_flight() as f64,
         );
         set(names::QUEUED, backend.admission.queued() as f64);
-        set(names::MAX_CONCURRENT, backend.config.max_concurrent as f64);
+        let most = backend.config.admission.max_concurrent;
+        set(names::MAX_CONCURRENT, most as f64);
         let (warm, kept) = service.pool.count(&backend.config.name);
         for (kind, count) in [("warm", warm), ("kept", kept)] {
             metrics::gauge!(names::WAITING, "backend" => name(), "kind" => kind).set(count as f64);

@@ -1,26 +1,26 @@
-//! `GET /health`, `GET /metrics` and `POST /admin/reload`: what operators look at.
+//! `GET /health`: the state of everything.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::gauges;
+use super::add_problems;
 use crate::backends::Backend;
 use crate::backends::status::Health;
-use crate::failure::{Failure, Kind};
 use crate::guests::admit::GuestSource;
-use crate::guests::registry::{GuestSet, Reload};
+use crate::guests::registry::GuestSet;
+use crate::runtime::Snapshot;
 use crate::service::Service;
 
 /// The state of everything; 200 while a real backend can serve.
 pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Response {
     service.monitor.known().await;
-    let set = service.guests.current();
     let snapshot = service.snapshot();
+    let set = &*snapshot.guests;
     let real: Vec<_> = snapshot
         .backends
         .iter()
@@ -28,28 +28,36 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
         .collect();
     let ready = real
         .iter()
-        .filter(|backend| health_of(backend, &set) == Health::Ready)
+        .filter(|backend| health_of(backend, set) == Health::Ready)
         .count();
     let (code, status) = match ready {
         0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
         _ if service.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "down"),
-        some if some < real.len() || !set.rejected.is_empty() || warned(&real) => {
+        some if some < real.len() || is_rejected(&snapshot) || warned(&real) => {
             (StatusCode::OK, "degraded")
         }
         _ => (StatusCode::OK, "ok"),
     };
     let state = |backend: &Arc<Backend>| {
-        let state = backend_state(backend, &set, service.pool.count(&backend.config.name));
+        let state = backend_state(backend, set, service.pool.count(&backend.config.name));
         (backend.config.name.clone(), state)
     };
     let backends: Map<String, Value> = snapshot.backends.iter().map(state).collect();
-    let body = json!({
+    let mut body = json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
         "backends": backends,
-        "guests": guests_state(&set),
+        "guests": guests_state(set),
     });
+    add_problems(&mut body, &snapshot);
     (code, Json(body)).into_response()
+}
+
+/// Whether something on disk was not taken up.
+fn is_rejected(snapshot: &Snapshot) -> bool {
+    let guests = &snapshot.guests;
+    let problems = [&snapshot.config_problem, &guests.folder_problem];
+    !guests.rejected.is_empty() || problems.into_iter().any(Option::is_some)
 }
 
 fn warned(backends: &[&Arc<Backend>]) -> bool {
@@ -89,7 +97,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
         "adapter": backend.config.adapter,
         "in_flight": backend.admission.in_flight(),
         "queued": backend.admission.queued(),
-        "max_concurrent": backend.config.max_concurrent,
+        "max_concurrent": backend.config.admission.max_concurrent,
         "warm": waiting.0,
         "kept": waiting.1,
     });
@@ -138,25 +146,4 @@ fn guests_state(set: &GuestSet) -> Value {
         entry["rejected"] = reason.as_str().into();
     }
     guests.into()
-}
-
-/// The metrics, in Prometheus's text format.
-pub(in crate::api) async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    gauges::renew(&service);
-    let text = service.metrics.render();
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// Looks for new guests at once.
-pub(in crate::api) async fn reload(
-    State(service): State<Arc<Service>>,
-) -> Result<Json<Reload>, Failure> {
-    let failure = || {
-        Failure::new(
-            Kind::Internal,
-            "the guests' loader is gone or stuck: restart the service",
-        )
-    };
-    service.guests.reload().await.map(Json).ok_or_else(failure)
 }

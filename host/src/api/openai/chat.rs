@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::error;
+use super::fields::Honours;
 use super::request::ChatRequest;
 use super::stream;
 use super::wire::{choice, completion};
@@ -17,7 +18,7 @@ use crate::api::body::{self, Read};
 use crate::api::{Recorded, RequestId};
 use crate::ascii_json;
 use crate::blocking;
-use crate::config::Http;
+use crate::config::HttpConfig;
 use crate::dispatch::answer::Answer;
 use crate::dispatch::choices::Choices;
 use crate::dispatch::output_schema::OutputSchema;
@@ -42,7 +43,7 @@ pub(in crate::api) async fn completions(
     Extension(calling): Extension<Calling>,
     body: Body,
 ) -> Response {
-    let mut log = RequestLog::new(id);
+    let mut log = RequestLog::new(id, calling.key.clone());
     let snapshot = service.snapshot();
     let http = &snapshot.config.http;
     let wanted = match read(&service, &snapshot, body, &mut log).await {
@@ -79,7 +80,9 @@ async fn read(
     dispatch::check(service)?;
     let Read { bytes, share } = body::read(body, &snapshot.config.http, &service.bodies).await?;
     log.hold(share);
-    let request = blocking::run_on(bytes.len(), || ChatRequest::parse(bytes));
+    let request = blocking::run_on(bytes.len(), || {
+        ChatRequest::parse(bytes, |model| Honours(snapshot.honours(model)))
+    });
     request.map_err(|unread| {
         let route = unread.model.and_then(|model| snapshot.models.route(&model));
         log.named(route.map(|route| route.label).unwrap_or_default());
@@ -90,7 +93,7 @@ async fn read(
 /// The answer as a stream, whose status line waits for the first content or error.
 async fn streamed(
     service: &Service,
-    http: &Http,
+    http: &HttpConfig,
     mut answers: Answers,
     include_usage: bool,
     log: RequestLog,
@@ -105,7 +108,12 @@ async fn streamed(
 }
 
 /// The answer in one piece: the folded stream.
-async fn whole(service: &Service, http: &Http, answers: Answers, mut log: RequestLog) -> Response {
+async fn whole(
+    service: &Service,
+    http: &HttpConfig,
+    answers: Answers,
+    mut log: RequestLog,
+) -> Response {
     let Answers {
         head,
         mut choices,
@@ -146,7 +154,7 @@ fn listed(names: &[String]) -> String {
 /// Holds the status line back until the first content or error, within bounds, so that a
 /// failure has its true status.
 async fn first_event(
-    http: &Http,
+    http: &HttpConfig,
     choices: &mut Choices,
 ) -> Result<Option<(usize, Event)>, Failure> {
     match tokio::time::timeout(http.hold, choices.next()).await {
@@ -189,7 +197,7 @@ async fn fold(
     Ok(done)
 }
 
-fn refuse(http: &Http, failure: Failure, mut log: RequestLog) -> Response {
+fn refuse(http: &HttpConfig, failure: Failure, mut log: RequestLog) -> Response {
     let status = error::status(&failure, http.rate_limit_status);
     log.failed(&failure, status.as_u16());
     let mut response = failure.into_response();

@@ -3,9 +3,10 @@
 //! This table is the one place where that is said: requests are checked and sorted by it, and a
 //! test compares the table of docs/reference/fields.md with it.
 
-use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::bounded_json::{Budget, Fields};
 use super::request::PARTS_MAX;
@@ -26,15 +27,49 @@ pub(super) struct Field {
     note: &'static str,
 }
 
-/// What becomes of a field.
+/// What a field is to the answer. It decides what becomes of it where the adapter does not honour it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// It does what OpenAI says, or what the note says.
-    Honoured,
+    /// The host itself honours it, whatever the adapter does.
+    Host,
     /// It only tunes the answer: ignored, and named in `x-ignored-params`.
-    Ignored,
+    Tunes,
     /// The answer would mean something else without it: refused, unless it asks for nothing.
+    Means,
+}
+
+/// What becomes of a field of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Honoured,
+    Ignored,
     Refused,
+}
+
+/// Which fields the adapter of a request honours: those that it names when it describes itself, else
+/// [`USUAL`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Honours(pub(super) Option<Arc<[String]>>);
+
+/// What an adapter honours that does not say.
+const USUAL: [&str; 8] = [
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "reasoning_effort",
+    "stop",
+    "max_completion_tokens",
+    "max_tokens",
+];
+
+impl Honours {
+    fn include(&self, name: &str) -> bool {
+        match &self.0 {
+            Some(named) => named.iter().any(|known| known == name),
+            None => USUAL.contains(&name),
+        }
+    }
 }
 
 /// What a value may be; null is always as good as nothing.
@@ -53,7 +88,7 @@ enum Shape {
     TextOrObject,
 }
 
-use Class::{Honoured, Ignored, Refused};
+use Class::{Host, Means, Tunes};
 
 const fn field(name: &'static str, shape: Shape, class: Class, note: &'static str) -> Field {
     Field {
@@ -71,107 +106,102 @@ pub(super) const FIELDS: [Field; 36] = [
     field(
         "messages",
         Shape::List,
-        Honoured,
+        Host,
         "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text`, `refusal`, and from the user or a function `image_url`, `file`; `name` is not passed on",
     ),
-    field("model", Shape::Text, Honoured, ""),
-    field("stream", Shape::Flag, Honoured, ""),
+    field("model", Shape::Text, Host, ""),
+    field("stream", Shape::Flag, Host, ""),
     field(
         "stream_options",
         Shape::Object,
-        Honoured,
+        Host,
         "`include_usage`; other keys are ignored",
     ),
     field(
         "n",
         Shape::Whole(1, 1024),
-        Honoured,
+        Host,
         "up to `max_choices`; each answer has a process of its own; `usage` is their sum, so the prompt counts `n` times; if one fails, the request fails",
     ),
     field(
         "tools",
         Shape::List,
-        Honoured,
+        Means,
         "functions only; their names and schemas are checked before anything runs, `strict` ones also against what the model sends",
     ),
     field(
         "tool_choice",
         Shape::TextOrObject,
-        Honoured,
+        Means,
         "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer checked; asked once more, then 502 `tool_choice_not_honoured`",
     ),
     field(
         "parallel_tool_calls",
         Shape::Flag,
-        Honoured,
+        Tunes,
         "`false`: only the first call of an answer is passed on",
     ),
     field(
         "response_format",
         Shape::Object,
-        Honoured,
+        Means,
         "`text`, `json_object`, `json_schema`; with `strict` the answer is validated before it is called done",
     ),
     field(
         "reasoning_effort",
         Shape::Text,
-        Honoured,
+        Tunes,
         "`none` (no thinking, as far as the model allows), `minimal` and `low` (both the CLI's `low`), `medium`, `high`, `xhigh`, `max`",
     ),
     field(
         "stop",
         Shape::TextOrList,
-        Honoured,
+        Means,
         "up to 16 strings of at most 256 bytes each, in text; not in JSON or in arguments; `completion_tokens` is an estimate then",
     ),
     field(
         "max_completion_tokens",
         Shape::Whole(1, MANY),
-        Honoured,
+        Tunes,
         "exact: the API counts, thinking included; below 2048 the model does not think; lowered to the model's own maximum",
     ),
     field(
         "max_tokens",
         Shape::Whole(1, MANY),
-        Honoured,
+        Tunes,
         "the same, if `max_completion_tokens` is not there",
     ),
-    field("temperature", Shape::Number(0.0, 2.0), Ignored, ""),
-    field("top_p", Shape::Number(0.0, 1.0), Ignored, ""),
-    field("seed", Shape::Whole(i64::MIN, MANY), Ignored, ""),
-    field("frequency_penalty", Shape::Number(-2.0, 2.0), Ignored, ""),
-    field("presence_penalty", Shape::Number(-2.0, 2.0), Ignored, ""),
-    field("verbosity", Shape::Text, Ignored, ""),
-    field("prediction", Shape::Object, Ignored, ""),
-    field("service_tier", Shape::Text, Ignored, ""),
-    field("store", Shape::Flag, Ignored, ""),
-    field("metadata", Shape::Object, Ignored, ""),
-    field("user", Shape::Text, Ignored, ""),
-    field("safety_identifier", Shape::Text, Ignored, ""),
+    field("temperature", Shape::Number(0.0, 2.0), Tunes, ""),
+    field("top_p", Shape::Number(0.0, 1.0), Tunes, ""),
+    field("seed", Shape::Whole(i64::MIN, MANY), Tunes, ""),
+    field("frequency_penalty", Shape::Number(-2.0, 2.0), Tunes, ""),
+    field("presence_penalty", Shape::Number(-2.0, 2.0), Tunes, ""),
+    field("verbosity", Shape::Text, Tunes, ""),
+    field("prediction", Shape::Object, Tunes, ""),
+    field("service_tier", Shape::Text, Tunes, ""),
+    field("store", Shape::Flag, Tunes, ""),
+    field("metadata", Shape::Object, Tunes, ""),
+    field("user", Shape::Text, Tunes, ""),
+    field("safety_identifier", Shape::Text, Tunes, ""),
     field(
         "prompt_cache_key",
         Shape::Text,
-        Ignored,
+        Tunes,
         "the CLI sets the API's cache marks itself",
     ),
-    field("prompt_cache_retention", Shape::Text, Ignored, ""),
-    field("prompt_cache_options", Shape::Object, Ignored, ""),
-    field("logit_bias", Shape::Object, Refused, "unless empty"),
-    field("logprobs", Shape::Flag, Refused, "unless `false`"),
-    field("top_logprobs", Shape::Whole(0, 20), Refused, "unless 0"),
-    field("modalities", Shape::List, Refused, "unless only `text`"),
-    field("audio", Shape::Object, Refused, ""),
-    field("web_search_options", Shape::Object, Refused, ""),
-    field(
-        "functions",
-        Shape::List,
-        Refused,
-        "unless empty: use `tools`",
-    ),
+    field("prompt_cache_retention", Shape::Text, Tunes, ""),
+    field("prompt_cache_options", Shape::Object, Tunes, ""),
+    field("logit_bias", Shape::Object, Means, "unless empty"),
+    field("logprobs", Shape::Flag, Means, "unless `false`"),
+    field("top_logprobs", Shape::Whole(0, 20), Means, "unless 0"),
+    field("modalities", Shape::List, Means, "unless only `text`"),
+    field("audio", Shape::Object, Means, ""),
+    field("web_search_options", Shape::Object, Means, ""),
+    field("functions", Shape::List, Means, "unless empty: use `tools`"),
     field(
         "function_call",
         Shape::Any,
-        Refused,
+        Means,
         "unless `none` or `auto`: use `tool_choice`",
     ),
 ];
@@ -184,13 +214,22 @@ const READ_ELSEWHERE: [&str; 2] = ["messages", "tools"];
 /// # Errors
 ///
 /// Names the first field at fault.
-pub(super) fn read(fields: &Fields<'_>, parts: &Budget) -> Result<Map<String, Value>, Failure> {
+pub(super) fn read(
+    fields: &Fields<'_>,
+    parts: &Budget,
+    honours: &Honours,
+) -> Result<Map<String, Value>, Failure> {
     let mut read = Map::new();
     for field in &FIELDS {
         let name = field.name;
         match fields.get(name) {
             None => {}
-            Some(text) if READ_ELSEWHERE.contains(&name) && text.get().starts_with('[') => {}
+            Some(text) if READ_ELSEWHERE.contains(&name) && text.get().starts_with('[') => {
+                let is_empty = || text.get()[1..].trim_start().starts_with(']');
+                if field.fate(honours) == Fate::Refused && !is_empty() {
+                    return Err(field.refusal());
+                }
+            }
             Some(text) if READ_ELSEWHERE.contains(&name) => {
                 return Err(wrong_type(name, "an array", text));
             }
@@ -199,7 +238,7 @@ pub(super) fn read(fields: &Fields<'_>, parts: &Budget) -> Result<Map<String, Va
                 if name == "response_format" {
                     shapes::RESPONSE_FORMAT.check(&value, name)?;
                 }
-                field.check(&value, text)?;
+                field.check(&value, text, honours)?;
                 read.insert(name.to_owned(), value);
             }
         }
@@ -237,11 +276,15 @@ pub(super) fn canonical(fields: &Fields<'_>, read: &Map<String, Value>) -> Optio
     Some(text)
 }
 
-/// The names of fields that are ignored, sorted: those of the table, and those that nobody knows.
-pub(super) fn ignored(fields: &Fields<'_>) -> Vec<String> {
+/// The names of fields that are ignored, sorted: those of the table, and those that neither it nor the
+/// adapter knows.
+pub(super) fn ignored(fields: &Fields<'_>, honours: &Honours) -> Vec<String> {
     let is_ignored = |name: &str| {
         let known = FIELDS.iter().find(|field| field.name == name);
-        known.is_none_or(|field| field.class == Ignored)
+        match known {
+            Some(field) => field.fate(honours) == Fate::Ignored,
+            None => !honours.include(name),
+        }
     };
     let set = fields.iter().filter(|(_, text)| text.get() != "null");
     let mut ignored: Vec<String> = set
@@ -254,7 +297,16 @@ pub(super) fn ignored(fields: &Fields<'_>) -> Vec<String> {
 }
 
 impl Field {
-    fn check(&self, value: &Value, text: &RawValue) -> Result<(), Failure> {
+    fn fate(&self, honours: &Honours) -> Fate {
+        match self.class {
+            Host => Fate::Honoured,
+            Tunes | Means if honours.include(self.name) => Fate::Honoured,
+            Tunes => Fate::Ignored,
+            Means => Fate::Refused,
+        }
+    }
+
+    fn check(&self, value: &Value, text: &RawValue, honours: &Honours) -> Result<(), Failure> {
         let name = self.name;
         let (fits, wanted) = match self.shape {
             Shape::Any => (true, String::new()),
@@ -286,25 +338,34 @@ impl Field {
         if !fits {
             return Err(wrong_type(name, &wanted, text));
         }
-        if self.class == Refused && !self.asks_for_nothing(value) {
-            let instead = match name {
-                "functions" => ": use `tools`",
-                "function_call" => ": use `tool_choice`",
-                _ => ", and the answer would mean something else without it",
-            };
-            let message = format!("`{name}` is not supported{instead}");
-            return Err(Failure::new(Kind::UnsupportedParameter, message).with_param(name));
+        if self.fate(honours) == Fate::Refused && !self.asks_for_nothing(value) {
+            return Err(self.refusal());
         }
         Ok(())
+    }
+
+    fn refusal(&self) -> Failure {
+        let name = self.name;
+        let instead = match name {
+            "functions" => ": use `tools`",
+            "function_call" => ": use `tool_choice`",
+            _ => ", and the answer would mean something else without it",
+        };
+        let message = format!("`{name}` is not supported{instead}");
+        Failure::new(Kind::UnsupportedParameter, message).with_param(name)
     }
 
     fn asks_for_nothing(&self, value: &Value) -> bool {
         match value {
             Value::Bool(flag) => !flag,
             // `{}` is how a web search is turned on.
-            Value::Object(map) => map.is_empty() && self.name == "logit_bias",
+            Value::Object(map) => match self.name {
+                "logit_bias" => map.is_empty(),
+                "response_format" => value["type"] == "text",
+                _ => false,
+            },
             Value::Array(list) => list.iter().all(|item| item == "text"),
-            Value::String(text) => text == "none" || text == "auto",
+            Value::String(text) => self.name != "stop" && (text == "none" || text == "auto"),
             Value::Number(number) => number.as_f64() == Some(0.0),
             Value::Null => true,
         }
@@ -331,15 +392,17 @@ fn is_text_list(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Overrides};
+    use crate::guests::loader::Loader;
 
     /// The table as it stands in the reference.
     fn table() -> String {
         let mut text = String::from("| field | what becomes of it | note |\n|---|---|---|\n");
         for field in &FIELDS {
-            let class = match field.class {
-                Honoured => "honoured",
-                Ignored => "ignored",
-                Refused => "refused",
+            let class = match field.fate(&Honours::default()) {
+                Fate::Honoured => "honoured",
+                Fate::Ignored => "ignored",
+                Fate::Refused => "refused",
             };
             text += &format!("| `{}` | {class} | {} |\n", field.name, field.note);
         }
@@ -363,11 +426,48 @@ mod tests {
     }
 
     #[test]
+    fn the_built_in_adapter_honours_what_the_reference_says() {
+        let config = Config {
+            guests_dir: "/nowhere".into(),
+            cache_dir: None,
+            state_dir: None,
+            ..Config::parse("", None, &Overrides::default()).unwrap()
+        };
+        let loader = Loader::start(Arc::new(config), Arc::new(|_| ())).unwrap();
+        let honours = loader.set().serving["claude-code"].honours.clone();
+        assert_eq!(*honours.unwrap(), USUAL.map(str::to_owned));
+    }
+
+    #[test]
+    fn the_table_follows_what_the_adapter_says_that_it_honours() {
+        let text =
+            r#"{"temperature":1,"tools":[1],"stop":"x","max_tokens":5,"top_k":1,"stream":true}"#;
+        let fields: Fields<'_> = serde_json::from_str(text).unwrap();
+        let honours =
+            |names: &[&str]| Honours(Some(names.iter().map(|name| (*name).to_owned()).collect()));
+        let refused = |honours: &Honours| {
+            let read = read(&fields, &Budget::new(PARTS_MAX), honours);
+            read.err().and_then(|failure| failure.param)
+        };
+        let usual = Honours::default();
+        assert_eq!(refused(&usual), None);
+        assert_eq!(ignored(&fields, &usual), ["temperature", "top_k"]);
+        let sampling = honours(&["temperature", "top_k", "stop"]);
+        assert_eq!(refused(&sampling).as_deref(), Some("tools"));
+        assert_eq!(ignored(&fields, &sampling), ["max_tokens"]);
+        assert_eq!(refused(&honours(&["tools"])).as_deref(), Some("stop"));
+        let nothing =
+            r#"{"tools":[ ],"tool_choice":"auto","response_format":{"type":"text"},"stop":[]}"#;
+        let fields: Fields<'_> = serde_json::from_str(nothing).unwrap();
+        assert!(read(&fields, &Budget::new(PARTS_MAX), &honours(&[])).is_ok());
+    }
+
+    #[test]
     fn shapes_are_checked_and_null_is_nothing() {
         let check = |name: &str, value: Value| {
             let text = Value::from(Map::from_iter([(name.to_owned(), value)])).to_string();
             let fields: Fields<'_> = serde_json::from_str(&text).unwrap();
-            read(&fields, &Budget::new(PARTS_MAX)).is_ok()
+            read(&fields, &Budget::new(PARTS_MAX), &Honours::default()).is_ok()
         };
         assert!(check("n", 2.into()) && check("n", 2.0.into()) && check("n", Value::Null));
         assert!(!check("n", 0.into()) && !check("n", 1.5.into()) && !check("n", "1".into()));

@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::bounded_json::{self, Budget, Fields, each_item};
-use super::{fields, output, shapes};
+use super::fields::{self, Honours};
+use super::{output, shapes};
 use crate::dispatch::Request;
 use crate::failure::{Failure, Kind};
 
@@ -37,10 +38,15 @@ impl ChatRequest {
     /// Reads a body. Nothing of it is kept as a tree, and what is looked into has a bound on its parts,
     /// so that reading takes little more memory than the body itself.
     ///
+    /// `honours` says what the adapter of a model honours.
+    ///
     /// # Errors
     ///
     /// Names the first field that is missing, of a wrong type or not supported.
-    pub(super) fn parse(body: Bytes) -> Result<Self, Box<Unread>> {
+    pub(super) fn parse(
+        body: Bytes,
+        honours: impl FnOnce(&str) -> Honours,
+    ) -> Result<Self, Box<Unread>> {
         let unread = |failure, model| Box::new(Unread { failure, model });
         let text = String::from_utf8(body.into()).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
@@ -48,7 +54,7 @@ impl ChatRequest {
         })?;
         let fields = fields_of(&text).map_err(|failure| unread(failure, None))?;
         let named = model(&fields).map_err(|failure| unread(failure, None))?;
-        let read = Self::read(&fields, named.clone());
+        let read = Self::read(&fields, named.clone(), &honours(&named));
         let (request, canonical) = read.map_err(|failure| unread(failure, Some(named)))?;
         let ChatRequest {
             request,
@@ -64,10 +70,14 @@ impl ChatRequest {
     }
 
     /// The request without its text, and another text if adapters would stumble over this one.
-    fn read(fields: &Fields<'_>, model: String) -> Result<(Self, Option<String>), Failure> {
+    fn read(
+        fields: &Fields<'_>,
+        model: String,
+        honours: &Honours,
+    ) -> Result<(Self, Option<String>), Failure> {
         let parts = Budget::new(PARTS_MAX);
         check_messages(fields)?;
-        let read = fields::read(fields, &parts)?;
+        let read = fields::read(fields, &parts, honours)?;
         let include_usage = match read.get("stream_options") {
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?
@@ -80,7 +90,7 @@ impl ChatRequest {
             stream: flag(&read, "stream", "stream")?,
             choices: choices as u32,
             output: output::read(&read, fields.get("tools"), &parts)?,
-            ignored: fields::ignored(fields),
+            ignored: fields::ignored(fields, honours),
             json: String::new(),
         };
         let request = ChatRequest {
@@ -296,11 +306,12 @@ fn wrong(param: &str, wanted: &str, found: &str) -> Failure {
 mod tests {
     use super::*;
 
+    fn parse(body: Bytes) -> Result<ChatRequest, Box<Unread>> {
+        ChatRequest::parse(body, |_| Honours::default())
+    }
+
     fn param(body: &str) -> Option<String> {
-        ChatRequest::parse(body.to_owned().into())
-            .unwrap_err()
-            .failure
-            .param
+        parse(body.to_owned().into()).unwrap_err().failure.param
     }
 
     fn with(field: &str) -> String {
@@ -361,14 +372,12 @@ mod tests {
     #[test]
     fn bodies_that_are_no_object_are_refused() {
         for body in ["", "{", "[]", "null", r#"{"model":"\ud800"}"#, "\u{0}"] {
-            let failure = ChatRequest::parse(body.to_owned().into())
-                .unwrap_err()
-                .failure;
+            let failure = parse(body.to_owned().into()).unwrap_err().failure;
             assert_eq!(failure.kind, Kind::InvalidRequest, "{body}");
         }
-        assert!(ChatRequest::parse(Bytes::from_static(b"{\"model\":\"\xff\"}")).is_err());
+        assert!(parse(Bytes::from_static(b"{\"model\":\"\xff\"}")).is_err());
         let deep = "[".repeat(100_000);
-        assert!(ChatRequest::parse(deep.into()).is_err());
+        assert!(parse(deep.into()).is_err());
     }
 
     #[test]
@@ -379,7 +388,7 @@ mod tests {
         let ChatRequest {
             request,
             include_usage,
-        } = ChatRequest::parse(body.to_owned().into()).unwrap();
+        } = parse(body.to_owned().into()).unwrap();
         assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
         assert!(!request.stream && !include_usage);
     }
@@ -387,17 +396,10 @@ mod tests {
     #[test]
     fn what_is_not_looked_into_is_passed_on_as_it_came() {
         let body = with(r#""x":[[[0]]],"n":1,"y":{"a":1,"a":2}"#);
-        assert_eq!(
-            ChatRequest::parse(body.clone().into())
-                .unwrap()
-                .request
-                .json,
-            body
-        );
+        assert_eq!(parse(body.clone().into()).unwrap().request.json, body);
         // What some readers stumble over is written otherwise.
         let body = with(r#""n":1.0,"x":1,"x":2"#);
-        let json: Value =
-            serde_json::from_str(&ChatRequest::parse(body.into()).unwrap().request.json).unwrap();
+        let json: Value = serde_json::from_str(&parse(body.into()).unwrap().request.json).unwrap();
         assert_eq!((&json["n"], &json["x"]), (&1.into(), &2.into()));
     }
 
@@ -411,9 +413,9 @@ mod tests {
         let content = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{many}}}]}}"#);
         assert_eq!(param(&content).as_deref(), Some("messages[0]"));
         // A field that nobody looks into costs nothing.
-        assert!(ChatRequest::parse(with(&format!(r#""x":{many}"#)).into()).is_ok());
+        assert!(parse(with(&format!(r#""x":{many}"#)).into()).is_ok());
         let fields: String = (0..1000).map(|i| format!(r#""f{i}":0,"#)).collect();
-        let failure = ChatRequest::parse(with(&format!("{fields}\"z\":0")).into()).unwrap_err();
+        let failure = parse(with(&format!("{fields}\"z\":0")).into()).unwrap_err();
         assert!(
             failure.failure.message.contains("more than 512 fields"),
             "{}",
@@ -426,7 +428,7 @@ mod tests {
         use serde_json::{Map, Value};
 
         use super::super::super::fields::FIELDS;
-        use super::ChatRequest;
+        use super::parse;
 
         fn any_json() -> impl Strategy<Value = Value> {
             const WORDS: [&str; 7] = [
@@ -484,14 +486,14 @@ mod tests {
                     body.insert("model".into(), "m".into());
                     body.insert("messages".into(), serde_json::json!([{"role": "user", "content": "x"}]));
                 }
-                if let Err(unread) = ChatRequest::parse(Value::from(body).to_string().into()) {
+                if let Err(unread) = parse(Value::from(body).to_string().into()) {
                     prop_assert!(!unread.failure.message.is_empty() && unread.failure.param.is_some());
                 }
             }
 
             #[test]
             fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-                let _ = ChatRequest::parse(bytes.into());
+                let _ = parse(bytes.into());
             }
         }
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::error;
 use super::wire::delta_value;
 use crate::ascii_json;
-use crate::config::{Http, KeepAliveForm};
+use crate::config::{HttpConfig, KeepAliveForm};
 use crate::dispatch::answer::Answer;
 use crate::dispatch::choices::Choices;
 use crate::dispatch::output_schema::OutputSchema;
@@ -24,7 +24,7 @@ use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{Answers, Head};
 use crate::exchange::Event;
 use crate::failure::Failure;
-use crate::guests::types;
+use crate::guests::completion::FinishReason;
 use crate::processes::Processes;
 
 /// Tells nginx, and what imitates it, to pass each event on at once.
@@ -41,7 +41,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(http: &Http, include_usage: bool) -> Self {
+    pub(super) fn new(http: &HttpConfig, include_usage: bool) -> Self {
         Settings {
             keep_alive: http.keep_alive,
             form: http.keep_alive_form,
@@ -145,7 +145,7 @@ impl Events {
         }
     }
 
-    async fn finish(&mut self, index: usize, reason: types::FinishReason) {
+    async fn finish(&mut self, index: usize, reason: FinishReason) {
         if let Some(kept) = self.kept.get(index)
             && let Err(failure) = self.output.check(&self.processes, kept, reason).await
         {
@@ -186,12 +186,7 @@ impl Events {
         }
     }
 
-    fn chunk(
-        &mut self,
-        index: usize,
-        delta: serde_json::Value,
-        finish: Option<types::FinishReason>,
-    ) {
+    fn chunk(&mut self, index: usize, delta: serde_json::Value, finish: Option<FinishReason>) {
         let usage = self.settings.include_usage;
         let chunk = frame(&self.head.chunk(index, delta, finish, usage));
         self.frames.push_back(chunk);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dispatch::Head;
 use crate::dispatch::answer::{Answer, ToolCall};
-use crate::guests::types;
+use crate::guests::completion::{Delta, FinishReason, ToolCallDelta, Usage};
 
 /// A chunk of a stream.
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ impl Head {
         &self,
         index: usize,
         delta: Value,
-        finish: Option<types::FinishReason>,
+        finish: Option<FinishReason>,
         usage_wanted: bool,
     ) -> Chunk<'_> {
         let finish_reason = finish.map(finish_name);
@@ -49,7 +49,7 @@ impl Head {
     }
 
     /// The last chunk of a stream whose client wants to know the usage.
-    pub(super) fn usage_chunk(&self, usage: Option<&types::Usage>) -> Chunk<'_> {
+    pub(super) fn usage_chunk(&self, usage: Option<&Usage>) -> Chunk<'_> {
         self.frame(Vec::new(), Some(Some(usage_value(usage))))
     }
 
@@ -66,20 +66,18 @@ impl Head {
     }
 }
 
-/// A delta as it stands in a chunk. The host has checked that `extra` is an object.
-pub(super) fn delta_value(delta: types::Delta) -> Value {
+/// A delta as it stands in a chunk.
+pub(super) fn delta_value(delta: Delta) -> Value {
     match delta {
-        types::Delta::Content(text) => json!({ "content": text }),
-        types::Delta::Reasoning(text) => json!({ "reasoning_content": text }),
-        types::Delta::Refusal(text) => json!({ "refusal": text }),
-        types::Delta::ToolCall(call) => json!({ "tool_calls": [tool_call_value(call)] }),
-        types::Delta::Extra(json) => {
-            serde_json::from_str(&json).unwrap_or_else(|_| Value::Object(Map::new()))
-        }
+        Delta::Content(text) => json!({ "content": text }),
+        Delta::Reasoning(text) => json!({ "reasoning_content": text }),
+        Delta::Refusal(text) => json!({ "refusal": text }),
+        Delta::ToolCall(call) => json!({ "tool_calls": [tool_call_value(call)] }),
+        Delta::Extra(fields, _) => fields.into(),
     }
 }
 
-fn tool_call_value(call: types::ToolCallDelta) -> Value {
+fn tool_call_value(call: ToolCallDelta) -> Value {
     let mut value = Map::new();
     value.insert("index".into(), call.index.into());
     if let Some(id) = call.id {
@@ -95,27 +93,19 @@ fn tool_call_value(call: types::ToolCallDelta) -> Value {
     value.into()
 }
 
-pub(super) fn finish_name(reason: types::FinishReason) -> &'static str {
+pub(super) fn finish_name(reason: FinishReason) -> &'static str {
     match reason {
-        types::FinishReason::Stop => "stop",
-        types::FinishReason::Length => "length",
-        types::FinishReason::ToolCalls => "tool_calls",
-        types::FinishReason::ContentFilter => "content_filter",
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::ContentFilter => "content_filter",
     }
 }
 
 /// OpenAI's usage object. Without a count it is all zeros, because clients read the numbers
 /// unasked.
-pub(super) fn usage_value(usage: Option<&types::Usage>) -> Value {
-    let none = types::Usage {
-        prompt_tokens: 0,
-        completion_tokens: 0,
-        cached_tokens: 0,
-        cache_write_tokens: 0,
-        reasoning_tokens: 0,
-        cost_usd: None,
-    };
-    let usage = usage.unwrap_or(&none);
+pub(super) fn usage_value(usage: Option<&Usage>) -> Value {
+    let usage = usage.copied().unwrap_or_default();
     json!({
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -131,7 +121,7 @@ pub(super) fn usage_value(usage: Option<&types::Usage>) -> Value {
 }
 
 /// The answer as a choice.
-pub(super) fn choice(answer: Answer, index: usize, reason: types::FinishReason) -> Value {
+pub(super) fn choice(answer: Answer, index: usize, reason: FinishReason) -> Value {
     let calls = answer.tool_calls;
     let content = match answer.content {
         None if calls.is_empty() && answer.refusal.is_none() => Some(String::new()),
@@ -159,7 +149,7 @@ pub(super) fn choice(answer: Answer, index: usize, reason: types::FinishReason) 
 }
 
 /// A whole completion.
-pub(super) fn completion(head: &Head, choices: Vec<Value>, usage: Option<&types::Usage>) -> Value {
+pub(super) fn completion(head: &Head, choices: Vec<Value>, usage: Option<&Usage>) -> Value {
     json!({
         "id": head.id,
         "object": "chat.completion",

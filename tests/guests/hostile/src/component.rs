@@ -84,7 +84,8 @@ impl Guest for Hostile {
             version: "0".into(),
             summary: "does what it is told".into(),
             config_schema: "{}".into(),
-            extra: "{}".into(),
+            extra: BEHAVIOUR
+                .with_borrow(|b| serde_json::json!({ "honours": b.honours }).to_string()),
         }
     }
 

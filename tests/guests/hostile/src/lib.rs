@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub write: Vec<String>,
     /// What is answered.
     pub answer: String,
+    /// The fields of a request that it says it honours.
+    pub honours: Option<Vec<String>>,
 }
 
 #[allow(

@@ -1,0 +1,250 @@
+//! The keys that callers send: `[keys.NAME]`, `api_keys` and `api_keys_file`.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::reader::Section;
+use super::{Access, Key, KeyDigest, Overrides};
+use crate::ownership;
+use crate::plain::is_word;
+
+/// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
+const KEY_LEAST: usize = 16;
+
+/// What stands before a digest in place of a key.
+const DIGEST_PREFIX: &str = "sha256:";
+
+/// Who may call.
+pub(super) fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -> Access {
+    let variable = overrides.api_key.map(Key::unnamed);
+    let mut keys: Vec<Key> = variable.into_iter().collect();
+    keys.extend(unnamed(root, folder));
+    for (name, mut section) in root.sections("keys").unwrap_or_default() {
+        keys.extend(named(&name, &mut section, folder, &keys));
+        section.finish();
+    }
+    Access {
+        keys,
+        hosts: root.texts("allowed_hosts").unwrap_or_default(),
+        open_addresses: root.texts("open_addresses").unwrap_or_default(),
+    }
+}
+
+/// The keys of `api_keys` and `api_keys_file`.
+fn unnamed(root: &mut Section, folder: &Path) -> Vec<Key> {
+    let mut keys = root.texts("api_keys").unwrap_or_default();
+    let mut wanted = !keys.is_empty();
+    if let Some(path) = root.text("api_keys_file") {
+        match read(root, "api_keys_file", &folder.join(path)) {
+            Some(text) => {
+                wanted = true;
+                keys.extend(text.lines().map(str::to_owned));
+            }
+            // Not to be followed by a word on keys that are not there.
+            None => wanted = false,
+        }
+    }
+    keys.retain(|key| !key.trim().is_empty());
+    if wanted && keys.is_empty() {
+        root.problem(
+            "api_keys",
+            "there is no key among them: write one, or remove the setting",
+        );
+    }
+    let digests = keys.iter().map(|key| digest(root, "api_keys", key.trim()));
+    digests.map(Key::unnamed).collect()
+}
+
+/// The key of one section, unless it is wrong. `known` are those before it.
+fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Option<Key> {
+    let (text, at) = match (section.text("key"), section.text("key_file")) {
+        (Some(key), None) => {
+            if !key.starts_with(DIGEST_PREFIX) {
+                let what = "the key itself stands here: write `key_file`, or its digest, `\"sha256:…\"` by `printf %s KEY | sha256sum`";
+                section.warning("key", what);
+            }
+            (Some(key), "key")
+        }
+        (None, Some(path)) => {
+            let text = read(section, "key_file", &folder.join(path));
+            (text, "key_file")
+        }
+        (Some(_), Some(_)) => {
+            section.problem("key", "there is a `key_file`, too: write one of the two");
+            (None, "key")
+        }
+        (None, None) => {
+            section.problem(
+                "key",
+                "it is missing: write `key = \"sha256:…\"`, or `key_file`",
+            );
+            (None, "key")
+        }
+    };
+    let admin = section.flag("admin").unwrap_or(false);
+    if !is_word(name) {
+        let what = "the name of a key stands in the log: letters, digits and `._+-`, at most 32";
+        section.problem("key", what);
+        return None;
+    }
+    let text = text?;
+    let text = text.trim();
+    if text.is_empty() {
+        section.problem(at, "there is no key in it");
+        return None;
+    }
+    let digest = digest(section, at, text);
+    if known.iter().any(|other| other.digest == digest) {
+        section.problem(at, "another key is the same: make one for each name");
+    }
+    Some(Key {
+        name: Some(name.into()),
+        digest,
+        admin,
+    })
+}
+
+/// The text of a file of keys, which others must not write and had better not read.
+fn read(section: &Section, setting: &str, path: &Path) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            if let Err(what) = ownership::check(path) {
+                section.problem(setting, what);
+            } else if ownership::others_read(path) {
+                section.warning(setting, "other users can read it: `chmod o-r` it");
+            }
+            Some(text)
+        }
+        Err(error) => {
+            let path = path.display();
+            section.problem(setting, format_args!("cannot read {path}: {error}"));
+            None
+        }
+    }
+}
+
+/// The digest of a key, or the one that stands in its place.
+fn digest(section: &Section, setting: &str, key: &str) -> KeyDigest {
+    if let Some(hex) = key.strip_prefix(DIGEST_PREFIX) {
+        return parse_digest(hex).unwrap_or_else(|| {
+            let what = "behind `sha256:` stand 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
+            section.problem(setting, what);
+            KeyDigest::default()
+        });
+    }
+    if !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        let what = "a key has a character that no header can carry: take letters, digits and `-_.`";
+        section.problem(setting, what);
+    } else if key.len() < KEY_LEAST {
+        let what = "a key is shorter than 16 characters and could be guessed: `openssl rand -hex 32` makes one";
+        section.warning(setting, what);
+    }
+    Sha256::digest(key.as_bytes()).into()
+}
+
+fn parse_digest(hex: &str) -> Option<KeyDigest> {
+    let mut digest = KeyDigest::default();
+    if hex.len() != 2 * digest.len() || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, at) in digest.iter_mut().zip((0..hex.len()).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(digest)
+}
+
+impl Key {
+    /// A key of `api_keys`.
+    fn unnamed(digest: KeyDigest) -> Self {
+        Key {
+            name: None,
+            digest,
+            admin: false,
+        }
+    }
+}
+
+impl Access {
+    /// The configured key that `key` is, if it is one.
+    pub fn accepted(&self, key: &str) -> Option<&Key> {
+        let digest: KeyDigest = Sha256::digest(key.as_bytes()).into();
+        self.keys.iter().find(|known| known.digest == digest)
+    }
+
+    /// Whether some key opens the admin area.
+    pub fn has_admin(&self) -> bool {
+        self.keys.iter().any(|key| key.admin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, ConfigError};
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, None, &Overrides::default())
+    }
+
+    fn problem(text: &str) -> String {
+        match parse(text) {
+            Err(ConfigError::Keys { problems, .. }) => problems.join("\n"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const KEY: &str = "a key of a good length";
+
+    #[test]
+    fn a_named_key_is_written_as_its_digest_or_as_it_is() {
+        let digest: String = Sha256::digest(KEY)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        for (written, warnings) in [(format!("sha256:{digest}"), 0), (KEY.to_owned(), 1)] {
+            let config = parse(&format!("[keys.n8n]\nkey = \"{written}\"\nadmin = true")).unwrap();
+            let key = config.access.accepted(KEY).unwrap();
+            assert_eq!((key.name.as_deref(), key.admin), (Some("n8n"), true));
+            assert_eq!(config.warnings.len(), warnings, "{:?}", config.warnings);
+        }
+    }
+
+    #[test]
+    fn a_key_of_api_keys_has_no_name_and_opens_no_admin_route() {
+        let config = parse(&format!("api_keys = [\"{KEY}\"]")).unwrap();
+        let key = config.access.accepted(KEY).unwrap();
+        assert_eq!((key.name.as_deref(), key.admin), (None, false));
+        assert!(!config.access.has_admin() && config.access.accepted("other").is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said_by_its_name() {
+        for (section, told) in [
+            ("", "`keys.n8n.key`: it is missing"),
+            ("key = \"\"", "`keys.n8n.key`: there is no key in it"),
+            ("key = \"sha256:12\"", "`keys.n8n.key`: behind `sha256:`"),
+            ("key = \"sha256:é\"", "`keys.n8n.key`: behind `sha256:`"),
+            ("key = \"é\"", "`keys.n8n.key`: a key has a character"),
+            (
+                "key = \"k\"\nkey_file = \"f\"",
+                "`keys.n8n.key`: there is a `key_file`",
+            ),
+            (
+                "key_file = \"/none\"",
+                "`keys.n8n.key_file`: cannot read /none",
+            ),
+            (
+                "key = \"k\"\nadmim = true",
+                "`keys.n8n.admim`: unknown key; did you mean `admin`?",
+            ),
+            (
+                "key = \"k\"\n[keys.other]\nkey = \"k\"",
+                "`keys.other.key`: another key is the same",
+            ),
+        ] {
+            let problem = problem(&format!("[keys.n8n]\n{section}"));
+            assert!(problem.contains(told), "{section}: {problem}");
+        }
+    }
+}

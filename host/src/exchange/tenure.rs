@@ -1,0 +1,187 @@
+//! The states of a lease, from a process that may be replaced to none.
+//!
+//! ```text
+//! Untried ──first word──► Tried ──► Over
+//!    │                      ▲
+//!    └──end──► Ended ──replaced
+//! ```
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::processes::{Hold, Process};
+
+/// What is asked of a process while it serves a request.
+pub(super) trait Serves {
+    /// Gives it what is held until nothing is left of it.
+    fn serve(&mut self, hold: Option<Hold>);
+    /// Takes that back.
+    fn rest(&mut self) -> Option<Hold>;
+}
+
+impl Serves for Process {
+    fn serve(&mut self, hold: Option<Hold>) {
+        self.serve(hold);
+    }
+
+    fn rest(&mut self) -> Option<Hold> {
+        self.rest()
+    }
+}
+
+/// The state of a lease.
+pub(super) enum Tenure<P> {
+    /// A process that had been idle and has printed nothing yet: if it ends, it is replaced.
+    Untried(P),
+    /// A process that has printed something, or is new: if it ends, the request fails.
+    Tried(P),
+    /// The process ended before it printed anything, and is replaced before `deadline`. `hold` is the
+    /// request's permit, while there is no process to hold it.
+    Ended {
+        hold: Option<Hold>,
+        deadline: Instant,
+    },
+    /// There is no process any more.
+    Over,
+}
+
+/// What an output of the process means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The process ended, and is to be replaced.
+    EndBeforeFirstWord,
+    /// A process that had been idle answers.
+    FirstWord,
+    /// Nothing new.
+    More,
+}
+
+impl<P: Serves> Tenure<P> {
+    /// The process, if there is one.
+    pub(super) fn process(&mut self) -> Option<&mut P> {
+        match self {
+            Tenure::Untried(process) | Tenure::Tried(process) => Some(process),
+            Tenure::Ended { .. } | Tenure::Over => None,
+        }
+    }
+
+    /// The process printed something, or ended. `patience` is how long a replacement may be waited for.
+    pub(super) fn heard(&mut self, has_ended: bool, patience: Duration) -> Heard {
+        match std::mem::replace(self, Tenure::Over) {
+            Tenure::Untried(mut process) if has_ended => {
+                let hold = process.rest();
+                // Its slot is the one that its replacement takes.
+                drop(process);
+                let deadline = Instant::now() + patience;
+                *self = Tenure::Ended { hold, deadline };
+                Heard::EndBeforeFirstWord
+            }
+            Tenure::Untried(process) => {
+                *self = Tenure::Tried(process);
+                Heard::FirstWord
+            }
+            other => {
+                *self = other;
+                Heard::More
+            }
+        }
+    }
+
+    /// Another process takes the place of the one that ended.
+    pub(super) fn replace(&mut self, mut process: P) {
+        if let Tenure::Ended { hold, .. } = self {
+            process.serve(hold.take());
+        }
+        *self = Tenure::Tried(process);
+    }
+
+    /// Gives the process away, with what it held, if it is fit.
+    pub(super) fn release(&mut self, is_fit: impl Fn(&P) -> bool) -> Option<(P, Option<Hold>)> {
+        match std::mem::replace(self, Tenure::Over) {
+            Tenure::Untried(mut process) | Tenure::Tried(mut process) if is_fit(&process) => {
+                let hold = process.rest();
+                Some((process, hold))
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Weak};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[derive(Default)]
+    struct Fake(Option<Hold>);
+
+    impl Serves for Fake {
+        fn serve(&mut self, hold: Option<Hold>) {
+            self.0 = hold;
+        }
+
+        fn rest(&mut self) -> Option<Hold> {
+            self.0.take()
+        }
+    }
+
+    /// A process that holds a permit, and a way to see whether that is still held.
+    fn serving() -> (Fake, Weak<()>) {
+        let permit = Arc::new(());
+        let held = Arc::downgrade(&permit);
+        (Fake(Some(Box::new(permit))), held)
+    }
+
+    #[test]
+    fn a_process_that_was_idle_is_replaced_once_and_the_permit_is_held_all_along() {
+        let (process, permit) = serving();
+        let mut tenure = Tenure::Untried(process);
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::EndBeforeFirstWord);
+        assert!(tenure.process().is_none());
+        assert_eq!(permit.strong_count(), 1);
+        tenure.replace(Fake::default());
+        assert!(tenure.process().is_some_and(|process| process.0.is_some()));
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::More);
+        assert!(tenure.process().is_some());
+        drop(tenure);
+        assert_eq!(permit.strong_count(), 0);
+    }
+
+    #[test]
+    fn a_process_that_has_printed_something_is_not_replaced() {
+        let mut tenure = Tenure::Untried(serving().0);
+        assert_eq!(tenure.heard(false, PATIENCE), Heard::FirstWord);
+        assert_eq!(tenure.heard(false, PATIENCE), Heard::More);
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::More);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replacement_is_waited_for_as_long_as_for_any_process() {
+        let mut tenure = Tenure::Untried(serving().0);
+        tokio::time::advance(PATIENCE).await;
+        tenure.heard(true, PATIENCE);
+        let Tenure::Ended { deadline, .. } = tenure else {
+            panic!("it is not replaced");
+        };
+        assert_eq!(deadline, Instant::now() + PATIENCE);
+    }
+
+    #[test]
+    fn only_a_fit_process_is_given_away_and_its_permit_with_it() {
+        let (process, permit) = serving();
+        let mut tenure = Tenure::Tried(process);
+        assert!(tenure.release(|_| false).is_none());
+        assert!(tenure.process().is_some());
+        let (process, hold) = tenure.release(|_| true).unwrap();
+        assert!(process.0.is_none() && hold.is_some());
+        drop(hold);
+        assert_eq!(permit.strong_count(), 0);
+        assert!(tenure.process().is_none() && tenure.release(|_| true).is_none());
+    }
+}

@@ -1,0 +1,260 @@
+//! Watches `harness.toml` and the guests' folder, and has what changed serve.
+//!
+//! ```text
+//! harness.toml ──► configuration ─┐
+//!                                 ├──► the next snapshot ──► requests from now on
+//! guests' folder ──► guests ──────┘
+//!            admissions ▲ on threads of their own
+//! ```
+//!
+//! One thread does it all, so that a snapshot has one writer. It waits for nothing that takes long.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+use crate::config::{Config, ConfigError, Overrides};
+use crate::file_stamp::FileStamp;
+use crate::guests::jobs::Admitted;
+use crate::guests::loader::Loader;
+use crate::plain;
+use crate::pool::Pool;
+use crate::processes::Processes;
+use crate::runtime::{RuntimeHandle, Snapshot};
+
+/// How often the files are looked at. A file is taken up at the second visit that finds it the same, and so
+/// within half a second of its last write.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long an answer to [`Reloader::reload`] waits for guests that are being compiled.
+const REPLY_AFTER: Duration = Duration::from_secs(30);
+
+/// How long somebody who asks for a reload waits for the watcher, which answers sooner unless it is stuck.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The way to have the files looked at now.
+pub(crate) struct Reloader {
+    commands: Sender<Command>,
+}
+
+/// What came of a look at the files.
+pub(crate) struct Reloaded {
+    /// What serves now.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The guests that are new, changed or gone.
+    pub(crate) changed: BTreeSet<String>,
+    /// The guests that are still being compiled.
+    pub(crate) pending: BTreeSet<String>,
+}
+
+/// What the watcher is told.
+enum Command {
+    /// Look at the files now, and tell what came of it.
+    Reload(oneshot::Sender<Reloaded>),
+    /// A guest was admitted, or was not.
+    Admitted(Box<Admitted>),
+}
+
+impl Reloader {
+    /// Loads the guests, makes the first snapshot, and goes on watching the files.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a built-in guest or a built-in schema is bad, or if there is no thread.
+    pub(crate) fn start(
+        config: Config,
+        processes: Arc<Processes>,
+        pool: Arc<Pool>,
+    ) -> anyhow::Result<(Arc<RuntimeHandle>, Reloader)> {
+        let (commands, received) = channel();
+        let config = Arc::new(config);
+        let done = commands.clone();
+        let loader = Loader::start(
+            config.clone(),
+            Arc::new(move |admitted| {
+                // Without a watcher the service is ending.
+                let _ = done.send(Command::Admitted(Box::new(admitted)));
+            }),
+        )?;
+        let file = ConfigFile::new(config.source.clone());
+        let runtime = RuntimeHandle::start(config, loader.set().clone(), processes, pool)?;
+        let watcher = Watcher {
+            runtime: runtime.clone(),
+            loader,
+            file,
+            waiting: Vec::new(),
+        };
+        std::thread::Builder::new()
+            .name("reload".into())
+            .spawn(move || watcher.run(&received))
+            .context("cannot start the thread that watches the files")?;
+        Ok((runtime, Reloader { commands }))
+    }
+
+    /// Has the files looked at now, and tells what came of it; `None` if the watcher is gone or stuck.
+    pub(crate) async fn reload(&self) -> Option<Reloaded> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Reload(reply)).ok()?;
+        tokio::time::timeout(RELOAD_TIMEOUT, answer)
+            .await
+            .ok()?
+            .ok()
+    }
+}
+
+/// The only writer of snapshots.
+struct Watcher {
+    runtime: Arc<RuntimeHandle>,
+    loader: Loader,
+    file: ConfigFile,
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits for what comes of a reload.
+struct Waiting {
+    reply: oneshot::Sender<Reloaded>,
+    before: Arc<Snapshot>,
+    until: Instant,
+}
+
+impl Watcher {
+    fn run(mut self, commands: &Receiver<Command>) {
+        loop {
+            match commands.recv_timeout(POLL_INTERVAL) {
+                Ok(Command::Reload(reply)) => {
+                    let before = self.runtime.current();
+                    self.visit(true);
+                    self.waiting.push(Waiting {
+                        reply,
+                        before,
+                        until: Instant::now() + REPLY_AFTER,
+                    });
+                }
+                Ok(Command::Admitted(admitted)) => {
+                    self.loader.admitted(*admitted);
+                    self.publish(self.next());
+                }
+                Err(RecvTimeoutError::Timeout) => self.visit(false),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.reply();
+        }
+    }
+
+    /// The next snapshot, as yet like the current one.
+    fn next(&self) -> Snapshot {
+        Snapshot::clone(&self.runtime.current())
+    }
+
+    /// Looks at the files. Those that may still be being written wait for the next visit, unless the visit is
+    /// `demanded`.
+    fn visit(&mut self, demanded: bool) {
+        let mut next = self.next();
+        if let Some(read) = self.file.visit(demanded, &next.config) {
+            self.configure(read, &mut next);
+        }
+        self.loader.visit(demanded);
+        self.publish(next);
+    }
+
+    fn configure(&mut self, read: Result<Config, ConfigError>, next: &mut Snapshot) {
+        let known = next.config_problem.take();
+        let configured = match read {
+            Ok(config) if config == *next.config => return,
+            Ok(config) => next.configure(config).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match configured {
+            Ok(()) => self.loader.configure(next.config.clone()),
+            Err(problem) => {
+                if known.as_ref() != Some(&problem) {
+                    tell(&problem);
+                }
+                next.config_problem = Some(problem);
+            }
+        }
+    }
+
+    /// Has a snapshot serve, with the guests that the loader has now.
+    fn publish(&self, mut next: Snapshot) {
+        next.guests = self.loader.set().clone();
+        self.runtime.replace(next);
+    }
+
+    /// Answers those whose guests are compiled, or who have waited for long enough.
+    fn reply(&mut self) {
+        let pending = self.loader.compiling();
+        let now = Instant::now();
+        for waiting in std::mem::take(&mut self.waiting) {
+            if !pending.is_empty() && now < waiting.until {
+                self.waiting.push(waiting);
+                continue;
+            }
+            let snapshot = self.runtime.current();
+            // Whoever asked may have gone; the visit was made all the same.
+            let _ = waiting.reply.send(Reloaded {
+                changed: snapshot.guests.changed_since(&waiting.before.guests),
+                snapshot,
+                pending: pending.clone(),
+            });
+        }
+    }
+}
+
+/// Logs why a configuration was not taken up.
+fn tell(problem: &str) {
+    for line in problem.lines() {
+        let line = plain::line(line.trim(), 500);
+        tracing::warn!(
+            "the configuration was not taken up, what was configured before goes on: {line}"
+        );
+    }
+}
+
+/// The file of the configuration, if there is one.
+struct ConfigFile {
+    path: Option<PathBuf>,
+    /// What the last visit saw of it.
+    seen: Option<FileStamp>,
+    /// What it looked like when it was last read.
+    handled: Option<FileStamp>,
+}
+
+impl ConfigFile {
+    /// A file that has just been read.
+    fn new(path: Option<PathBuf>) -> Self {
+        let stamp = path.as_deref().and_then(FileStamp::of);
+        ConfigFile {
+            path,
+            seen: stamp,
+            handled: stamp,
+        }
+    }
+
+    /// Reads the file again if it changed, or if that is demanded: it may name a file of keys that changed.
+    fn visit(&mut self, demanded: bool, current: &Config) -> Option<Result<Config, ConfigError>> {
+        let path = self.path.clone()?;
+        let stamp = FileStamp::of(&path);
+        let is_settled = self.seen == stamp;
+        self.seen = stamp;
+        let is_due = demanded || (is_settled && self.handled != stamp);
+        if !is_due || stamp.is_none() {
+            return None;
+        }
+        self.handled = stamp;
+        let overrides = &current.overrides;
+        let read = Config::load(&Overrides {
+            file: Some(path),
+            ..overrides.clone()
+        });
+        Some(read.map(|config| Config {
+            overrides: overrides.clone(),
+            ..config
+        }))
+    }
+}
