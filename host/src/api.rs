@@ -10,12 +10,12 @@ mod turned_away;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 
 use crate::failure::Failure;
 use crate::service::Service;
@@ -62,43 +62,55 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     let admin = Router::new()
         .route("/metrics", get(admin::metrics::metrics))
         .route("/admin/reload", post(admin::reload::reload));
-    let guarded = |router: Router<Arc<Service>>, area: Area| {
+    let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
         let check = middleware::from_fn_with_state((service.clone(), area), access::check);
+        let render = middleware::from_fn_with_state((service.clone(), render), render_failure);
         let router = router.method_not_allowed_fallback(routes::no_such_method);
-        router.layer(check)
+        router.layer(check).layer(render)
     };
-    guarded(public, Area::Public)
-        .merge(guarded(inference, Area::Inference))
-        .merge(guarded(admin, Area::Admin))
-        .layer(middleware::from_fn_with_state(service.clone(), identify))
+    area(public, Area::Public, openai::error::response)
+        .merge(area(inference, Area::Inference, openai::error::response))
+        .merge(area(admin, Area::Admin, openai::error::response))
+        .layer(middleware::from_fn(identify))
         .with_state(service)
 }
 
-/// Gives each request an id, and each failure its response.
-async fn identify(
-    State(service): State<Arc<Service>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// How an API tells of a failure. The number is the status for a usage limit.
+type Render = fn(&Failure, u16) -> Response;
+
+/// Gives each request an id.
+async fn identify(mut request: Request, next: Next) -> Response {
     let id: Arc<str> = format!("req_{}", uuid::Uuid::new_v4().simple()).into();
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        let is_recorded = response.extensions().get::<Recorded>().is_some();
-        response =
-            openai::error::response(&failure, service.snapshot().config.http.rate_limit_status);
-        if !is_recorded {
-            turned_away::note(&id, response.status(), failure.log_code());
-        }
-    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-/// A handler's failure rides in the response's extensions up to `identify`, which knows the
-/// settings that decide how it looks.
+/// Gives each failure its response, in the form of the API that was called, and counts it unless that was
+/// done.
+async fn render_failure(
+    State((service, render)): State<(Arc<Service>, Render)>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    let Some(failure) = response.extensions_mut().remove::<Failure>() else {
+        return response;
+    };
+    let is_recorded = response.extensions().get::<Recorded>().is_some();
+    let response = render(&failure, service.snapshot().config.http.rate_limit_status);
+    if !is_recorded {
+        turned_away::note(&id, response.status(), failure.log_code());
+    }
+    response
+}
+
+/// A handler's failure rides in the response's extensions up to `render_failure`, which
+/// knows the API that was called.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         // Whatever forgets to render it, it is no success.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use processes::{CommandLine, Reading};
 
 use crate::admission::Admission;
 use crate::config;
-use crate::processes::{CommandLine, Reading};
 use command_line::BadPlaceholder;
 use launch::Launch;
 use status::{Health, Status};

@@ -14,14 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use basics::ownership::{self, NotOurs};
 use sha2::{Digest, Sha256};
 
 pub(crate) use reader::closest;
 
-use crate::ownership::{self, NotOurs};
-pub use crate::processes::Framing;
 pub use crate::profiles::Profile;
+pub use processes::Framing;
 use reader::{Problems, Section};
 
 /// Everything that can be configured.
@@ -33,20 +32,12 @@ pub struct Config {
     pub overrides: Overrides,
     /// Where to listen.
     pub listen: Vec<Listen>,
-    /// Components in this folder override the embedded guests.
-    pub guests_dir: PathBuf,
-    /// Where compiled guests are kept from one start to the next, if anywhere.
-    pub cache_dir: Option<PathBuf>,
-    /// Where the last good guests are kept, if anywhere.
-    pub state_dir: Option<PathBuf>,
     /// How long requests in flight may go on after a signal to stop.
     pub shutdown_grace: Duration,
     /// Who may call.
     pub access: Access,
     /// How answers look on the wire.
     pub http: HttpConfig,
-    /// What one call of a guest may use.
-    pub guest_limits: GuestLimits,
     /// The most processes of all backends at once.
     pub max_processes: usize,
     /// What processes may hold in memory while they wait for a request, in bytes.
@@ -57,8 +48,8 @@ pub struct Config {
     pub builtin_models: bool,
     /// The models by the names that clients use.
     pub models: Vec<ModelConfig>,
-    /// What is configured of guests.
-    pub guests: Vec<GuestConfig>,
+    /// Where guests are, and what they may do.
+    pub guests: guests::settings::Settings,
     /// What is accepted, and probably not meant: a line each.
     pub warnings: Vec<String>,
 }
@@ -137,31 +128,6 @@ pub enum KeepAliveForm {
     Chunk,
     /// A comment of server-sent events.
     Comment,
-}
-
-/// What one call of a guest may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuestLimits {
-    /// Time for one call that handles a line of output; a call that handles a whole request,
-    /// or more than 64 KiB, has ten times as much.
-    pub call: Duration,
-    /// Linear memory of one instance, in bytes.
-    pub memory: usize,
-    /// What one call may return, in bytes, beside twice what it was given.
-    pub output: usize,
-    /// How long compiling one may take.
-    pub compile: Duration,
-}
-
-impl Default for GuestLimits {
-    fn default() -> Self {
-        GuestLimits {
-            call: Duration::from_millis(500),
-            memory: 512 << 20,
-            output: 1 << 20,
-            compile: Duration::from_secs(120),
-        }
-    }
 }
 
 /// A command line that answers.
@@ -252,32 +218,6 @@ pub struct ModelConfig {
     pub context_length: Option<u64>,
     /// It stands in the configuration, so processes for it are started with the service.
     pub is_named: bool,
-}
-
-/// What is configured of a guest.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GuestConfig {
-    /// Its name.
-    pub name: String,
-    /// What it is configured with: a JSON object.
-    pub config: Value,
-    /// Whether it may import an empty WASI.
-    pub wasi: bool,
-    /// The highest level that its lines in the log have.
-    pub log: GuestLog,
-}
-
-/// The highest level that a guest's lines in the log have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestLog {
-    /// What it says is for those who debug it.
-    Debug,
-    /// As far as `info`.
-    Info,
-    /// As far as `warn`.
-    Warn,
-    /// As it is.
-    Error,
 }
 
 /// A configuration that cannot be used.
@@ -401,24 +341,18 @@ impl Config {
         }
     }
 
-    /// What is configured of a guest; of one that is not mentioned, nothing.
-    pub fn guest(&self, name: &str) -> GuestConfig {
-        let found = self.guests.iter().find(|guest| guest.name == name);
-        found.cloned().unwrap_or_else(|| GuestConfig::unset(name))
-    }
-
     /// Keys of which `next` has other values, and which are looked at only when the service starts.
     pub(crate) fn fixed_keys(&self, next: &Config) -> Vec<&'static str> {
         let differs = [
-            ("cache_dir", self.cache_dir != next.cache_dir),
-            ("state_dir", self.state_dir != next.state_dir),
+            ("cache_dir", self.guests.cache_dir != next.guests.cache_dir),
+            ("state_dir", self.guests.state_dir != next.guests.state_dir),
             (
                 "max_body_memory",
                 self.http.max_body_memory != next.http.max_body_memory,
             ),
             (
                 "guest_call_timeout, guest_memory, guest_output or guest_compile_timeout",
-                self.guest_limits != next.guest_limits,
+                self.guests.limits != next.guests.limits,
             ),
         ];
         let differs = differs.into_iter().filter(|(_, differs)| *differs);
@@ -429,23 +363,6 @@ impl Config {
     pub(crate) fn warn(&self) {
         for warning in &self.warnings {
             tracing::warn!("the configuration: {warning}");
-        }
-    }
-
-    /// Where the component of a guest is looked for.
-    pub fn guest_file(&self, name: &str) -> PathBuf {
-        self.guests_dir.join(format!("{name}.wasm"))
-    }
-}
-
-impl GuestConfig {
-    /// A guest of which nothing is configured.
-    fn unset(name: &str) -> Self {
-        GuestConfig {
-            name: name.to_owned(),
-            config: Value::Object(Default::default()),
-            wasi: false,
-            log: GuestLog::Debug,
         }
     }
 }

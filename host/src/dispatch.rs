@@ -9,6 +9,9 @@ pub(crate) mod request_log;
 
 use std::sync::Arc;
 
+use guests::adapter::AdapterSession;
+use guests::admit::Guest;
+use guests::completion::Context;
 use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit, Shed};
@@ -16,9 +19,6 @@ use crate::backends::Backend;
 use crate::config::{Config, KeyDigest};
 use crate::exchange::{Exchange, Order, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
-use crate::guests::adapter::AdapterSession;
-use crate::guests::admit::Guest;
-use crate::guests::completion::Context;
 use crate::models::Route;
 use crate::pool::Pool;
 use crate::runtime::Snapshot;
@@ -200,7 +200,7 @@ async fn adapter(
         }
         None => format!(
             "the adapter `{name}` is not loaded: put it at {}",
-            snapshot.config.guest_file(name).display()
+            snapshot.config.guests.file(name).display()
         ),
     };
     Err(Failure::new(Kind::Guest, message).logged())

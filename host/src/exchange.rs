@@ -17,18 +17,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use basics::blocking;
+use guests::adapter::AdapterSession;
+use guests::completion::{Delta, Effect, FinishReason, Outcome};
+use guests::{Effects, GuestError};
+use processes::Output;
 use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
 use crate::backends::status::Reporter;
-use crate::blocking;
 use crate::failure::{Failure, Kind};
-use crate::guests::adapter::AdapterSession;
-use crate::guests::completion::{Delta, Effect, FinishReason, Outcome};
-use crate::guests::{Effects, GuestError};
 use crate::pool::Pool;
-use crate::processes::Output;
 use failures::{api_failure, guest_failure};
 pub(crate) use failures::{no_process, not_opened};
 use lease::{Lease, Next};
@@ -223,7 +223,7 @@ impl Exchange {
             Effect::Emit(delta) => {
                 self.check_delta(&delta)?;
                 self.answering = true;
-                self.answered += delta.len();
+                self.answered += delta.size();
                 self.lease.answers();
                 self.events.push_back(Event::Delta(delta));
             }

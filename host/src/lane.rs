@@ -6,12 +6,12 @@
 
 use std::future::Future;
 
+use basics::blocking;
 use rustix::process::setpriority_process;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::blocking;
 use crate::exchange::{Event, Exchange};
 use crate::failure::{Failure, Kind};
 

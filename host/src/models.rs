@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::backends::Backend;
 use crate::config::{self, Config, closest};
 use crate::failure::{Failure, Kind};
-use crate::plain;
 use crate::profiles::is_model_name;
+use basics::plain;
 use parking_lot::Mutex;
 
 /// The models, by the names that clients use.

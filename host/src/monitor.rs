@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use guests::adapter::AdapterSession;
+use guests::completion::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use processes::Processes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -15,11 +18,8 @@ use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::exchange::{Event, Exchange, Order};
 use crate::failure::{Failure, unix_now};
-use crate::guests::adapter::AdapterSession;
-use crate::guests::completion::Context;
 use crate::lane::Lane;
 use crate::pool::Pool;
-use crate::processes::Processes;
 use crate::runtime::RuntimeHandle;
 
 /// How long somebody who asks for the state waits for the first check.

@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use basics::blocking;
 use parking_lot::Mutex;
+use processes::{Process, Processes, Slot, SpawnError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backends::launch::{Launch, PoolPolicy};
-use crate::blocking;
-use crate::processes::{Process, Processes, Slot, SpawnError};
 use crate::telemetry::names;
 use idle::{Evicted, IdleSet, State};
 

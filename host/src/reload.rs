@@ -16,15 +16,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use basics::file_stamp::FileStamp;
+use basics::plain;
+use guests::jobs::Admitted;
+use guests::loader::Loader;
+use processes::Processes;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, ConfigError, Overrides};
-use crate::file_stamp::FileStamp;
-use crate::guests::jobs::Admitted;
-use crate::guests::loader::Loader;
-use crate::plain;
 use crate::pool::Pool;
-use crate::processes::Processes;
 use crate::runtime::{RuntimeHandle, Snapshot};
 
 /// How often the files are looked at. A file is taken up at the second visit that finds it the same, and so
@@ -75,7 +75,7 @@ impl Reloader {
         let config = Arc::new(config);
         let done = commands.clone();
         let loader = Loader::start(
-            config.clone(),
+            config.guests.clone(),
             Arc::new(move |admitted| {
                 // Without a watcher the service is ending.
                 let _ = done.send(Command::Admitted(Box::new(admitted)));
@@ -170,7 +170,7 @@ impl Watcher {
             Err(error) => Err(error.to_string()),
         };
         match configured {
-            Ok(()) => self.loader.configure(next.config.clone()),
+            Ok(()) => self.loader.configure(next.config.guests.clone()),
             Err(problem) => {
                 if known.as_ref() != Some(&problem) {
                     tell(&problem);

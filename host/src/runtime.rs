@@ -6,17 +6,17 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use guests::admit::Guest;
+use guests::registry::GuestSet;
+use processes::Processes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backends::Backend;
 use crate::backends::launch::{Launch, PoolPolicy};
 use crate::config::Config;
-use crate::guests::admit::Guest;
-use crate::guests::registry::GuestSet;
 use crate::models::Models;
 use crate::pool::Pool;
-use crate::processes::Processes;
 use crate::telemetry;
 
 /// One configuration and what is built of it. Its parts are shared with the snapshots before and after

@@ -9,13 +9,12 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use jsonschema::{PatternOptions, Validator};
+use processes::{CommandLine, Processes, SpawnError};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-
-use crate::processes::{CommandLine, Processes, SpawnError};
 
 /// The hidden subcommand that checks.
 pub const SUBCOMMAND: &str = "check-schemas";

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use basics::readiness;
 use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,7 +29,6 @@ use tower::ServiceExt;
 
 use crate::api::{self, Peer, Transport};
 use crate::config::Config;
-use crate::readiness;
 use crate::service::Service;
 use crate::shutdown::{Signals, Wish};
 use crate::systemd;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bodies::BodyMemory;
@@ -13,7 +14,6 @@ use crate::failure::unix_now;
 use crate::lane::Lane;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
-use crate::processes::Processes;
 use crate::reload::Reloader;
 use crate::runtime::{RuntimeHandle, Snapshot};
 
@@ -59,7 +59,7 @@ impl Service {
             let adapter = &backend.config.adapter;
             let set = &snapshot.guests;
             if !set.serving.contains_key(adapter) && !set.pending.contains(adapter) {
-                let file = snapshot.config.guest_file(adapter);
+                let file = snapshot.config.guests.file(adapter);
                 tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
             }
         }

@@ -163,7 +163,7 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
     if own || named || listened {
         return Ok(());
     }
-    let name = crate::plain::line(name, 100);
+    let name = basics::plain::line(name, 100);
     let message = format!(
         "`{name}` is not a name of this machine: call it localhost, or list the name in `allowed_hosts`"
     );

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
+use basics::plain;
 
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind};
-use crate::plain;
 use crate::service::Service;
 
 /// Paths of APIs that this service does not speak, with what to do instead.

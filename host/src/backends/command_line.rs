@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use processes::CommandLine;
+
 use crate::config;
-use crate::processes::CommandLine;
 use crate::profiles::{Place, Profile, Program};
 
 /// A placeholder that the profile does not know, or a value that it does not allow.
@@ -134,7 +135,7 @@ pub(crate) fn looked_for(backend: &config::BackendConfig) -> String {
         return format!(" (`[backends.{name}] command` names it)");
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    let path = crate::plain::line(&path, 300);
+    let path = basics::plain::line(&path, 300);
     let below_home: String = match launch.profile.program {
         Program::Command { below_home, .. } => below_home
             .iter()

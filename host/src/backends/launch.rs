@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use processes::{CommandLine, Reading};
+
 use super::Backend;
-use crate::processes::{CommandLine, Reading};
 
 /// How a process is started. Two processes with equal launches are interchangeable.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use std::time::{Duration, Instant};
 
+use basics::plain::is_word;
 use parking_lot::{Mutex, MutexGuard};
+use processes::{Processes, SpawnError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,8 +16,6 @@ use super::Backend;
 use super::account::{self, RateLimit, login_warning, unix_time};
 use crate::config::Profile;
 use crate::failure::{Kind, unix_now};
-use crate::plain::is_word;
-use crate::processes::{Processes, SpawnError};
 use crate::profiles::is_model_name;
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
@@ -115,7 +115,7 @@ impl ModelOffer {
         const DISPLAY_MAX: usize = 64;
         let names = [Some(&self.id), self.resolved.as_ref()];
         let sound = names.into_iter().flatten().all(|name| is_model_name(name));
-        let fit = |c: char| crate::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
+        let fit = |c: char| basics::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
         let shown = |name: &String| name.chars().count() <= DISPLAY_MAX && name.chars().all(fit);
         self.display_name = self.display_name.filter(shown);
         (sound && self.id != "default").then_some(self)

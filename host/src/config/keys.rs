@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use basics::ownership;
+use basics::plain::is_word;
 use sha2::{Digest, Sha256};
 
 use super::reader::Section;
 use super::{Access, Key, KeyDigest, Overrides};
-use crate::ownership;
-use crate::plain::is_word;
 
 /// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
 const KEY_LEAST: usize = 16;

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use guests::settings::{GuestConfig, GuestLimits, GuestLog, Settings};
+
 use super::keys;
 use super::reader::Section;
 use super::serving;
-use super::{
-    Access, Config, GuestConfig, GuestLimits, GuestLog, HttpConfig, KeepAliveForm, Listen,
-    Overrides,
-};
+use super::{Access, BackendConfig, Config, HttpConfig, KeepAliveForm, Listen, Overrides};
 
 /// The most memory that processes may hold while they wait, in bytes: more is a slip of the pen.
 const MEMORY_MOST: usize = 1 << 40;
@@ -31,29 +30,20 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     let backends = serving::backends(root);
     let builtin_models = root.flag("builtin_models").unwrap_or(true);
     let models = serving::models(root, &backends, builtin_models);
+    let guests = guests(root, &folder, &backends);
     Config {
         listen,
-        guests_dir: folder.join(root.text("guests_dir").unwrap_or_else(|| "guests.d".into())),
-        cache_dir: root
-            .text("cache_dir")
-            .map(|dir| folder.join(dir))
-            .or_else(|| default_dir("XDG_CACHE_HOME", ".cache")),
-        state_dir: root
-            .text("state_dir")
-            .map(|dir| folder.join(dir))
-            .or_else(|| default_dir("XDG_STATE_HOME", ".local/state")),
         shutdown_grace: root
             .duration("shutdown_grace")
             .unwrap_or(Duration::from_secs(20)),
         access,
         http: http(root),
-        guest_limits: guest_limits(root),
         max_processes: root.count("max_processes", 1, 4096).unwrap_or(64) as usize,
         warm_memory: root.size("warm_memory", MEMORY_MOST).unwrap_or(1 << 30) as u64,
         backends,
         builtin_models,
         models,
-        guests: guests(root),
+        guests,
         warnings: Vec::new(),
         overrides: overrides.clone(),
         source,
@@ -178,7 +168,32 @@ fn guest_limits(root: &mut Section) -> GuestLimits {
     }
 }
 
-fn guests(root: &mut Section) -> Vec<GuestConfig> {
+/// Exchanges at once that there is always room for: later configurations may have more than this one.
+const EXCHANGES_LEAST: usize = 128;
+
+/// Instances beside those of exchanges, of guests that are being admitted.
+const MORE_INSTANCES: u32 = 32;
+
+fn guests(root: &mut Section, folder: &Path, backends: &[BackendConfig]) -> Settings {
+    let exchanges: usize = backends.iter().map(|b| b.admission.max_concurrent).sum();
+    let exchanges = u32::try_from(exchanges.max(EXCHANGES_LEAST)).unwrap_or(u32::MAX);
+    let dir = root.text("guests_dir").unwrap_or_else(|| "guests.d".into());
+    let mut or_default = |key, variable, below_home| {
+        let named = root.text(key).map(|dir| folder.join(dir));
+        named.or_else(|| default_dir(variable, below_home))
+    };
+    Settings {
+        dir: folder.join(dir),
+        cache_dir: or_default("cache_dir", "XDG_CACHE_HOME", ".cache"),
+        state_dir: or_default("state_dir", "XDG_STATE_HOME", ".local/state"),
+        limits: guest_limits(root),
+        named: named_guests(root),
+        adapters: backends.iter().map(|b| b.adapter.clone()).collect(),
+        instances: exchanges.saturating_add(MORE_INSTANCES),
+    }
+}
+
+fn named_guests(root: &mut Section) -> Vec<GuestConfig> {
     let mut guests = Vec::new();
     for (name, mut section) in root.sections("guests").unwrap_or_default() {
         let mut guest = GuestConfig::unset(&name);
@@ -312,6 +327,9 @@ mod tests {
             config.models.iter().any(|m| m.name == "claude-opus"),
             "the usual names stay"
         );
-        assert_eq!(config.guest("prompt-template").config["template"], "x");
+        assert_eq!(
+            config.guests.guest("prompt-template").config["template"],
+            "x"
+        );
     }
 }

@@ -1,8 +1,7 @@
 //! An answer that is put together of deltas: unary requests take the same path as streams.
 
+use guests::completion::{Delta, ToolCallDelta};
 use serde_json::{Map, Value};
-
-use crate::guests::completion::{Delta, ToolCallDelta};
 
 /// An answer that is being put together.
 #[derive(Debug, Default)]
@@ -33,7 +32,7 @@ impl Answer {
 
     /// Takes the next delta.
     pub(crate) fn push(&mut self, delta: Delta) {
-        self.size = self.size.saturating_add(delta.len());
+        self.size = self.size.saturating_add(delta.size());
         match delta {
             Delta::Content(text) => self.content.get_or_insert_default().push_str(&text),
             Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),

@@ -3,8 +3,9 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use guests::completion::Usage;
+
 use crate::exchange::{Event, Exchange};
-use crate::guests::completion::Usage;
 use crate::lane::Apart;
 
 /// An exchange, wherever it runs.

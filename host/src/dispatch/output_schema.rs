@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use guests::completion::FinishReason;
+use processes::{Processes, SpawnError};
 use serde::de::IgnoredAny;
 
 use super::answer::Answer;
 use crate::failure::{Failure, Kind};
-use crate::guests::completion::FinishReason;
-use crate::processes::{Processes, SpawnError};
 use crate::schema_check::{self, Unsound, Verdict};
 
 /// How long all checks of an answer may take together, whatever `request_timeout` says.

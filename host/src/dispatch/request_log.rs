@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use basics::plain;
+use guests::completion::Usage;
+
 use super::Request;
 use crate::bodies::Share;
 use crate::failure::Failure;
-use crate::guests::completion::Usage;
 use crate::models::Route;
-use crate::plain;
 use crate::telemetry::names;
 
 /// How much of a backend's last words is logged, in characters.

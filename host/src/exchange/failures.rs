@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use guests::GuestError;
+use guests::adapter::NotOpened;
+use guests::completion::{ApiError, ErrorKind};
+
 use crate::backends::Backend;
 use crate::backends::status::Health;
 use crate::failure::{Failure, Kind, unix_now};
-use crate::guests::GuestError;
-use crate::guests::adapter::NotOpened;
-use crate::guests::completion::{ApiError, ErrorKind};
 use crate::pool::NoProcess;
 use crate::telemetry::names;
 

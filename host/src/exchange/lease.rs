@@ -4,6 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use basics::blocking;
+use guests::GuestError;
+use guests::adapter::AdapterSession;
+use processes::{Output, Process};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -13,12 +17,8 @@ use super::tenure::{Heard, Tenure};
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
-use crate::blocking;
 use crate::failure::{Failure, Kind};
-use crate::guests::GuestError;
-use crate::guests::adapter::AdapterSession;
 use crate::pool::{Acquired, AwaitingFirstToken, ConversationKey, Parked, Pool, ProcessOrigin};
-use crate::processes::{Output, Process};
 use crate::telemetry::names;
 
 /// A request's hold on a process.

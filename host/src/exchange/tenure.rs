@@ -8,9 +8,8 @@
 
 use std::time::Duration;
 
+use processes::{Hold, Process};
 use tokio::time::Instant;
-
-use crate::processes::{Hold, Process};
 
 /// What is asked of a process while it serves a request.
 pub(super) trait Serves {

@@ -201,7 +201,7 @@ impl Demand {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::processes::{CommandLine, Framing, Reading};
+    use processes::{CommandLine, Framing, Reading};
 
     const POLICY: PoolPolicy = PoolPolicy {
         revision: 0,

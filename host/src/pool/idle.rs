@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use processes::Process;
 use tokio::time::Instant;
 
 use super::demand::Demand;
 use super::{ConversationKey, Launch, Parked, PoolPolicy};
-use crate::processes::Process;
 
 /// How often the memory of an idle process is measured.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use processes::cpu_time;
 use tokio::time::Instant;
 
 use super::idle::IdleSet;
 use super::{Launch, Pool};
-use crate::processes::cpu_time;
 
 /// How often idle processes are maintained if nothing happens.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);

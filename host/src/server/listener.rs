@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use basics::ownership;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::inherited::{self, Inherited};
 use crate::config::Listen;
-use crate::ownership;
 
 /// A socket that is listened on.
 pub(super) struct Listener {
@@ -280,7 +280,7 @@ async fn version_at(address: SocketAddr) -> Option<String> {
     let ours = state["backends"].is_object() && state["guests"].is_object();
     let version = state["version"]
         .as_str()
-        .filter(|version| crate::plain::is_word(version));
+        .filter(|version| basics::plain::is_word(version));
     version.filter(|_| ours).map(str::to_owned)
 }
 

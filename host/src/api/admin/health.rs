@@ -6,13 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use guests::admit::GuestSource;
+use guests::registry::GuestSet;
 use serde_json::{Map, Value, json};
 
 use super::add_problems;
 use crate::backends::Backend;
 use crate::backends::status::Health;
-use crate::guests::admit::GuestSource;
-use crate::guests::registry::GuestSet;
 use crate::runtime::Snapshot;
 use crate::service::Service;
 

@@ -7,6 +7,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use basics::blocking;
+use processes::Processes;
 use serde_json::Value;
 
 use super::error;
@@ -17,7 +19,6 @@ use super::wire::{choice, completion};
 use crate::api::body::{self, Read};
 use crate::api::{Recorded, RequestId};
 use crate::ascii_json;
-use crate::blocking;
 use crate::config::HttpConfig;
 use crate::dispatch::answer::Answer;
 use crate::dispatch::choices::Choices;
@@ -26,7 +27,6 @@ use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{self, Answers, Calling};
 use crate::exchange::Event;
 use crate::failure::{Failure, Kind};
-use crate::processes::Processes;
 use crate::runtime::Snapshot;
 use crate::service::Service;
 

@@ -393,7 +393,8 @@ fn is_text_list(value: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
-    use crate::guests::loader::Loader;
+    use guests::loader::Loader;
+    use guests::settings::Settings;
 
     /// The table as it stands in the reference.
     fn table() -> String {
@@ -427,13 +428,14 @@ mod tests {
 
     #[test]
     fn the_built_in_adapter_honours_what_the_reference_says() {
-        let config = Config {
-            guests_dir: "/nowhere".into(),
+        let config = Config::parse("", None, &Overrides::default()).unwrap();
+        let settings = Settings {
+            dir: "/nowhere".into(),
             cache_dir: None,
             state_dir: None,
-            ..Config::parse("", None, &Overrides::default()).unwrap()
+            ..config.guests
         };
-        let loader = Loader::start(Arc::new(config), Arc::new(|_| ())).unwrap();
+        let loader = Loader::start(settings, Arc::new(|_| ())).unwrap();
         let honours = loader.set().serving["claude-code"].honours.clone();
         assert_eq!(*honours.unwrap(), USUAL.map(str::to_owned));
     }

@@ -10,6 +10,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use guests::completion::FinishReason;
+use processes::Processes;
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,8 +26,6 @@ use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{Answers, Head};
 use crate::exchange::Event;
 use crate::failure::Failure;
-use crate::guests::completion::FinishReason;
-use crate::processes::Processes;
 
 /// Tells nginx, and what imitates it, to pass each event on at once.
 const NO_BUFFERING: (HeaderName, HeaderValue) = (

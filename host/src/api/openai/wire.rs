@@ -1,11 +1,11 @@
 //! OpenAI's wire types for answers.
 
+use guests::completion::{Delta, FinishReason, ToolCallDelta, Usage};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::dispatch::Head;
 use crate::dispatch::answer::{Answer, ToolCall};
-use crate::guests::completion::{Delta, FinishReason, ToolCallDelta, Usage};
 
 /// A chunk of a stream.
 #[derive(Serialize)]

@@ -1,0 +1,8 @@
+//! What every part of the host may use: small things that know nothing of requests, processes or guests.
+
+pub mod blocking;
+pub mod file_stamp;
+pub mod memory;
+pub mod ownership;
+pub mod plain;
+pub mod readiness;

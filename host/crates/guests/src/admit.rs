@@ -1,0 +1,255 @@
+//! Decides whether a component may serve.
+//!
+//! A component is admitted only after it was compiled, its imports were looked at, and it was
+//! instantiated, described and configured under the bounds that hold in production. The same
+//! path serves embedded guests and files.
+
+use std::sync::Arc;
+
+use basics::plain::{self, is_word};
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+
+use super::adapter::instantiate;
+use super::cache::{Cache, Compile};
+use super::compile::CompileError;
+use super::contract::v0_1::{self, AdapterGuestPre, adapter};
+use super::engine::{Effort, Engine, State};
+use crate::settings::GuestConfig;
+
+/// The largest component, in bytes: those made of Python have 18 MB.
+pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
+
+/// The interfaces of the contract. `types` holds no functions.
+const ALLOWED_IMPORTS: [&str; 2] = [
+    "claude-harness:guest/log@0.1.0",
+    "claude-harness:guest/types@0.1.0",
+];
+
+/// What a guest may import beside, if `[guests.NAME] wasi` is set: what a language's runtime
+/// looks for at its start, all of it empty. The monotonic clock is not among it, because with it
+/// a guest could sleep, which nothing could stop; nor are sockets.
+const WASI_IMPORTS: [&str; 5] = [
+    "wasi:cli/",
+    "wasi:clocks/wall-clock@",
+    "wasi:filesystem/",
+    "wasi:io/",
+    "wasi:random/",
+];
+
+/// The longest summary of a guest, and what it may say of its configuration, in characters.
+const SUMMARY_MAX: usize = 200;
+const MESSAGE_MAX: usize = 500;
+
+/// A guest that may serve.
+pub struct Guest {
+    /// Its name: that of its file.
+    pub name: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+    /// The number of the guest set that first held it as it is.
+    pub generation: u64,
+    /// Where it comes from.
+    pub origin: GuestSource,
+    /// What it says is its version.
+    pub version: String,
+    /// What it says of itself.
+    pub summary: String,
+    /// The fields of a request that it honours, if it says.
+    pub honours: Option<Arc<[String]>>,
+    pub(crate) engine: Engine,
+    pub(crate) pre: AdapterGuestPre<State>,
+    /// What its instances are configured with, as JSON.
+    pub config: String,
+    pub(crate) settings: GuestConfig,
+}
+
+/// Where a guest comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestSource {
+    /// Built into this program.
+    Embedded,
+    /// A file in the guests' folder.
+    File,
+    /// The last one that was admitted from such a file, because what is there now is bad.
+    LastGood,
+}
+
+impl Guest {
+    /// Whether it is built into this program, so that its calls hold no thread for long.
+    pub fn is_own(&self) -> bool {
+        self.origin == GuestSource::Embedded
+    }
+}
+
+/// A component that stands for admission.
+pub(crate) struct Candidate<'a> {
+    bytes: &'a [u8],
+    digest: String,
+    origin: GuestSource,
+    /// Its `[guests.NAME]` section.
+    settings: &'a GuestConfig,
+}
+
+/// Why a component may not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is larger than 64 MiB.
+    #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
+    TooLarge,
+    /// It is not a component.
+    #[error("it is not a WebAssembly component: {0}")]
+    NoComponent(String),
+    /// It was not compiled.
+    #[error("it was not compiled: {0}")]
+    NotCompiled(CompileError),
+    /// It imports what no guest may.
+    #[error(
+        "it imports `{0}`, and a guest may import nothing but the contract's `log` (`[guests.NAME] wasi = true` allows an empty WASI, without clocks to sleep by and sockets)"
+    )]
+    Import(String),
+    /// It does not export the contract.
+    #[error("it does not export the contract's adapter, version 0.1.0: {0}")]
+    Contract(String),
+    /// A call broke a bound.
+    #[error("{0}")]
+    Call(#[from] super::GuestError),
+    /// It refuses its configuration.
+    #[error("it refuses its configuration `[guests.{name}] config`: {message}")]
+    Config {
+        /// Its name.
+        name: String,
+        /// What it says about it.
+        message: String,
+    },
+}
+
+impl From<CompileError> for Refused {
+    fn from(error: CompileError) -> Self {
+        match error {
+            CompileError::Invalid(what) => Refused::NoComponent(plain::line(&what, MESSAGE_MAX)),
+            other => Refused::NotCompiled(other),
+        }
+    }
+}
+
+/// The digest that names a component, in hexadecimal.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl<'a> Candidate<'a> {
+    pub(crate) fn new(bytes: &'a [u8], origin: GuestSource, settings: &'a GuestConfig) -> Self {
+        Candidate {
+            bytes,
+            digest: digest(bytes),
+            origin,
+            settings,
+        }
+    }
+
+    /// Whether it is what already serves.
+    pub(crate) fn is(&self, guest: &Guest) -> bool {
+        let same = guest.digest == self.digest && guest.origin == self.origin;
+        same && guest.settings == *self.settings
+    }
+}
+
+/// Admits a component, or says why not. May take as long as `guest_compile_timeout`, and what its calls
+/// may take.
+pub(crate) fn admit(
+    engine: &Engine,
+    cache: &Cache,
+    candidate: &Candidate<'_>,
+) -> Result<Guest, Refused> {
+    if candidate.bytes.len() as u64 > COMPONENT_MAX {
+        return Err(Refused::TooLarge);
+    }
+    if !begins_as_component(candidate.bytes) {
+        return Err(Refused::NoComponent(match candidate.bytes {
+            [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+                "it is a core module: build it as a component, with `cargo guests`".into()
+            }
+            _ => "the file does not begin as a component does".into(),
+        }));
+    }
+    let how = match candidate.origin {
+        GuestSource::Embedded => Compile::Here,
+        GuestSource::File | GuestSource::LastGood => Compile::InProcess,
+    };
+    let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
+    check_imports(engine, &component, candidate.settings.wasi)?;
+    let pre = engine
+        .linker(candidate.settings.wasi)
+        .instantiate_pre(&component)
+        .and_then(AdapterGuestPre::new)
+        .map_err(|e| Refused::Contract(first_line(&e)))?;
+    let mut guest = Guest {
+        name: candidate.settings.name.clone(),
+        digest: candidate.digest.clone(),
+        generation: 1,
+        origin: candidate.origin,
+        version: String::new(),
+        summary: String::new(),
+        honours: None,
+        engine: engine.clone(),
+        pre,
+        config: candidate.settings.config.to_string(),
+        settings: candidate.settings.clone(),
+    };
+    let description = describe(&guest)?;
+    guest.honours = v0_1::honours(&description);
+    // Others see both; a guest may write there what it likes.
+    guest.version = match is_word(&description.version) {
+        true => description.version,
+        false => "unknown".into(),
+    };
+    guest.summary = plain::line(&description.summary, SUMMARY_MAX);
+    Ok(guest)
+}
+
+fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
+    let (mut store, instance) = instantiate(guest)?.map_err(|message| Refused::Config {
+        name: guest.name.clone(),
+        message: plain::line(&message, MESSAGE_MAX),
+    })?;
+    let adapter = instance.claude_harness_guest_adapter();
+    let described = guest.engine.call(&mut store, Effort::Request(0), |store| {
+        adapter.call_describe(store)
+    })?;
+    Ok(described)
+}
+
+/// A guest that can call nothing keeps a stronger promise than any policy.
+fn check_imports(engine: &Engine, component: &Component, wasi: bool) -> Result<(), Refused> {
+    for (name, item) in component.component_type().imports(engine.wasmtime()) {
+        let types_only = match &item.ty {
+            ComponentItem::ComponentInstance(instance) => instance
+                .exports(engine.wasmtime())
+                .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
+            _ => false,
+        };
+        let of_wasi = wasi && WASI_IMPORTS.iter().any(|prefix| name.starts_with(prefix));
+        if !ALLOWED_IMPORTS.contains(&name) && !types_only && !of_wasi {
+            return Err(Refused::Import(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Components and core modules differ in the four bytes behind `\0asm`.
+fn begins_as_component(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\0asm\x0d\0\x01\0")
+}
+
+fn first_line(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,143 @@
+//! Compiles a guest of somebody else's in a process of its own.
+//!
+//! A compiler cannot be interrupted, and a component of 12 KB can keep it busy for minutes and have it
+//! take gigabytes. A process can be ended, and the kernel bounds its memory.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use processes::Helper;
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
+use wasmtime::Engine as Wasmtime;
+
+use super::engine::{Engine, code_settings};
+
+/// The hidden subcommand that compiles.
+pub const SUBCOMMAND: &str = "compile-guest";
+
+/// What a compiler may hold, in bytes. One of the largest guests, made of Python (18 MB), takes some
+/// 1.2 GB.
+const MEMORY_MAX: u64 = 2 << 30;
+
+/// How much less of the processor than a request a compiler gets (as by `nice`).
+const NICE: i32 = 10;
+
+/// How often is looked whether it has ended.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A guest that was not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The compiler says what is wrong with it.
+    #[error("{0}")]
+    Invalid(String),
+    /// It took too long.
+    #[error("compiling it took longer than {0:?} (`guest_compile_timeout`)")]
+    Time(Duration),
+    /// The compiler ended without a word: by a signal, or for want of memory.
+    #[error(
+        "the compiler ended without a result; it may hold {} MiB of memory",
+        MEMORY_MAX >> 20
+    )]
+    Crashed,
+    /// The compiler was not started.
+    #[error("cannot start the compiler: {0}")]
+    Start(#[from] io::Error),
+}
+
+/// The code of a component, compiled by a process of its own for engines like `engine`.
+pub(super) fn in_process(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("claude-harness")
+        .arg(SUBCOMMAND)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let (mut child, _helper) = Helper::spawn(&mut command)?;
+    let limit = engine.limits().compile;
+    let deadline = Instant::now() + limit;
+    thread::scope(|scope| {
+        let (mut input, output, errors) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let output = scope.spawn(|| read(output));
+        let errors = scope.spawn(|| read(errors));
+        // Its standard input stays open to its end: when this service is gone, it goes too.
+        if let Some(input) = &mut input {
+            let size = (component.len() as u64).to_le_bytes();
+            // A compiler that ended early says why by its end.
+            let _ = input
+                .write_all(&size)
+                .and_then(|()| input.write_all(component));
+        }
+        let ended = wait(&mut child, deadline)?;
+        drop(input);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        match (ended, output.join(), errors.join()) {
+            (None, ..) => Err(CompileError::Time(limit)),
+            (Some(true), Ok(code), _) if !code.is_empty() => Ok(code),
+            (Some(_), _, Ok(said)) if !said.is_empty() => Err(CompileError::Invalid(text(said))),
+            _ => Err(CompileError::Crashed),
+        }
+    })
+}
+
+/// Whether it succeeded; None if it had to be killed.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<bool>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn read(from: Option<impl Read>) -> Vec<u8> {
+    let mut all = Vec::new();
+    if let Some(mut from) = from {
+        // What came before it broke off is judged by how the process ended.
+        let _ = from.read_to_end(&mut all);
+    }
+    all
+}
+
+/// The compiler's own life: reads a component, and prints its code.
+///
+/// # Errors
+///
+/// Fails if the component is none.
+pub fn run() -> wasmtime::Result<()> {
+    let limit = Some(MEMORY_MAX);
+    setrlimit(
+        Resource::Data,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )?;
+    let _ = setpriority_process(None, NICE);
+    let mut input = io::stdin().lock();
+    let mut size = [0; 8];
+    input.read_exact(&mut size)?;
+    let mut component = vec![0; usize::try_from(u64::from_le_bytes(size))?];
+    input.read_exact(&mut component)?;
+    drop(input);
+    thread::spawn(|| {
+        // The end of the service.
+        let _ = io::stdin().lock().read(&mut [0]);
+        std::process::exit(1);
+    });
+    let code = Wasmtime::new(&code_settings())?.precompile_component(&component)?;
+    io::stdout().lock().write_all(&code)?;
+    Ok(())
+}

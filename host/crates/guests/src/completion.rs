@@ -1,0 +1,179 @@
+//! An answer in the program's own words. Adapters of every version of the contract are translated
+//! into them, and every API is rendered from them.
+
+use serde_json::{Map, Value};
+
+/// JSON as text.
+pub type Json = String;
+
+/// What an adapter is told of a request beside its body.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The id that the client will see.
+    pub id: String,
+    /// When the request arrived, in seconds since the Unix epoch.
+    pub created: u64,
+    /// What the backend calls the model.
+    pub model: String,
+    /// The full id behind `model`, where the backend has said it.
+    pub resolved_model: Option<String>,
+    /// Whether the backend may fetch pictures and files by URLs that clients name.
+    pub fetch_urls: bool,
+}
+
+/// What an adapter wants the host to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write this to the backend's standard input.
+    Write(Vec<u8>),
+    /// Close the backend's standard input.
+    CloseInput,
+    /// Send this to the client.
+    Emit(Delta),
+    /// Take note of this about the backend: a JSON object.
+    Report(Json),
+    /// The answer is complete.
+    Finish(Outcome),
+    /// The request failed.
+    Fail(ApiError),
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    /// Text.
+    Content(String),
+    /// The model's reasoning.
+    Reasoning(String),
+    /// Text of a refusal.
+    Refusal(String),
+    /// A piece of a function call.
+    ToolCall(ToolCallDelta),
+    /// Fields of the adapter's own, and how many bytes of JSON they were.
+    Extra(Map<String, Value>, usize),
+}
+
+/// A piece of a function call. The first piece of an index has an id and a name.
+#[derive(Clone, Debug)]
+pub struct ToolCallDelta {
+    /// Which call of this answer, from 0 without gaps.
+    pub index: u32,
+    /// The call's id.
+    pub id: Option<String>,
+    /// The function's name.
+    pub name: Option<String>,
+    /// A piece of the arguments' JSON text.
+    pub arguments: String,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// What it took, if the backend says.
+    pub usage: Option<Usage>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model was done.
+    Stop,
+    /// A limit on the number of tokens was reached.
+    Length,
+    /// The model calls functions of the client.
+    ToolCalls,
+    /// The answer was withheld.
+    ContentFilter,
+}
+
+/// Tokens that an answer took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All input tokens, those read from or written to a cache included.
+    pub prompt_tokens: u64,
+    /// All output tokens, reasoning included.
+    pub completion_tokens: u64,
+    /// Input tokens that were read from a cache.
+    pub cached_tokens: u64,
+    /// Input tokens that were written to a cache.
+    pub cache_write_tokens: u64,
+    /// Output tokens spent on reasoning.
+    pub reasoning_tokens: u64,
+}
+
+/// Why an adapter cannot serve a request, or why the backend did not answer it.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// For the client: what happened, and the way out.
+    pub message: String,
+    /// The request's field that is at fault.
+    pub param: Option<String>,
+    /// A machine-readable code, if the kind's usual one does not fit.
+    pub code: Option<String>,
+    /// When another attempt may succeed, in seconds since the Unix epoch.
+    pub retry_at: Option<u64>,
+}
+
+/// What went wrong, as far as an adapter can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request cannot be served as it is.
+    InvalidRequest,
+    /// The backend is not logged in.
+    Authentication,
+    /// The login may not do this.
+    Permission,
+    /// The backend does not know the model.
+    NotFound,
+    /// A usage limit of the account is reached.
+    RateLimit,
+    /// The conversation is too long for the model.
+    ContextLength,
+    /// The service behind the backend is too busy.
+    Overloaded,
+    /// The service behind the backend took too long.
+    Timeout,
+    /// The backend failed, or cannot be understood.
+    Backend,
+}
+
+/// What a process holds after an answer.
+#[derive(Debug)]
+pub struct Holding {
+    /// The conversation with its answer, in the adapter's own words.
+    pub history: Vec<u8>,
+    /// The adapter's note for the next turn.
+    pub memo: String,
+}
+
+impl Delta {
+    /// Bytes of text.
+    pub fn size(&self) -> usize {
+        match self {
+            Delta::Content(text) | Delta::Reasoning(text) | Delta::Refusal(text) => text.len(),
+            Delta::ToolCall(call) => call.arguments.len(),
+            Delta::Extra(_, size) => *size,
+        }
+    }
+}
+
+impl Usage {
+    /// What two answers took together.
+    pub fn plus(self, more: Usage) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens.saturating_add(more.prompt_tokens),
+            completion_tokens: self
+                .completion_tokens
+                .saturating_add(more.completion_tokens),
+            cached_tokens: self.cached_tokens.saturating_add(more.cached_tokens),
+            cache_write_tokens: self
+                .cache_write_tokens
+                .saturating_add(more.cache_write_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(more.reasoning_tokens),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Admissions that are wanted or under way, on threads of their own: compiling may take long.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread;
+
+use super::admit::{Candidate, Guest, GuestSource, Refused, admit};
+use super::cache::Cache;
+use super::engine::Engine;
+use crate::settings::GuestConfig;
+
+/// Guests that are admitted at once.
+const JOBS_AT_ONCE: usize = 2;
+
+/// Is told of each admission that is over, on its thread.
+pub type OnAdmitted = Arc<dyn Fn(Admitted) + Send + Sync>;
+
+/// A component that stands for admission.
+#[derive(Clone)]
+struct Job {
+    ticket: u64,
+    settings: GuestConfig,
+    component: Arc<[u8]>,
+    origin: GuestSource,
+}
+
+/// What became of a component.
+pub struct Admitted {
+    ticket: u64,
+    pub(super) name: String,
+    pub(super) origin: GuestSource,
+    pub(super) component: Arc<[u8]>,
+    pub(super) result: Result<Guest, Refused>,
+}
+
+/// The admissions.
+pub(super) struct Jobs {
+    engine: Engine,
+    cache: Arc<Cache>,
+    on_admitted: OnAdmitted,
+    queue: VecDeque<Job>,
+    running: usize,
+    /// The latest job of each name.
+    latest: BTreeMap<String, u64>,
+    tickets: u64,
+}
+
+impl Jobs {
+    pub(super) fn new(engine: Engine, cache: Cache, on_admitted: OnAdmitted) -> Self {
+        Jobs {
+            engine,
+            cache: Arc::new(cache),
+            on_admitted,
+            queue: VecDeque::new(),
+            running: 0,
+            latest: BTreeMap::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Admits a component here and now.
+    pub(super) fn admit(&self, candidate: &Candidate<'_>) -> Result<Guest, Refused> {
+        admit(&self.engine, &self.cache, candidate)
+    }
+
+    /// Has a component stand for admission, in place of any other one of its name.
+    pub(super) fn enqueue(
+        &mut self,
+        settings: GuestConfig,
+        component: Arc<[u8]>,
+        origin: GuestSource,
+    ) {
+        self.tickets += 1;
+        self.latest.insert(settings.name.clone(), self.tickets);
+        self.queue.retain(|job| job.settings.name != settings.name);
+        self.queue.push_back(Job {
+            ticket: self.tickets,
+            settings,
+            component,
+            origin,
+        });
+        self.start();
+    }
+
+    /// What is wanted or under way under this name does not count any more.
+    pub(super) fn cancel(&mut self, name: &str) {
+        self.latest.remove(name);
+        self.queue.retain(|job| job.settings.name != name);
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.latest.contains_key(name)
+    }
+
+    /// The names under which something is wanted or under way.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.latest.keys()
+    }
+
+    /// Takes note that an admission is over. Whether it still counts: its file and settings are as they were.
+    pub(super) fn is_over(&mut self, admitted: &Admitted) -> bool {
+        self.running -= 1;
+        let counts = self.latest.get(&admitted.name) == Some(&admitted.ticket);
+        if counts {
+            self.latest.remove(&admitted.name);
+        }
+        self.start();
+        counts
+    }
+
+    /// Starts as many as may run.
+    pub(super) fn start(&mut self) {
+        while self.running < JOBS_AT_ONCE
+            && let Some(job) = self.queue.pop_front()
+        {
+            let (engine, cache) = (self.engine.clone(), self.cache.clone());
+            let on_admitted = self.on_admitted.clone();
+            let again = job.clone();
+            tracing::info!(guest = %job.settings.name, "a guest is being compiled and tried");
+            let thread = thread::Builder::new().name("guest-admission".into());
+            let started = thread.spawn(move || {
+                let candidate = Candidate::new(&job.component, job.origin, &job.settings);
+                let result = admit(&engine, &cache, &candidate);
+                on_admitted(Admitted {
+                    ticket: job.ticket,
+                    origin: job.origin,
+                    name: job.settings.name,
+                    component: job.component,
+                    result,
+                });
+            });
+            match started {
+                Ok(_) => self.running += 1,
+                Err(error) => {
+                    tracing::error!(%error, "cannot start a thread to load a guest; it is tried again");
+                    return self.queue.push_front(again);
+                }
+            }
+        }
+    }
+}

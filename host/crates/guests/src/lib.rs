@@ -1,0 +1,49 @@
+//! Hosts the guests: the only place that knows WebAssembly.
+//!
+//! `engine` compiles and bounds, [`admit`] decides whether a component may serve,
+//! `folder` finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
+//! [`compile`] compiles files in a process of their own, `last_good` keeps what was admitted, and
+//! [`adapter`] calls an adapter for one request. `contract` translates what guests say into the types of
+//! [`completion`], which the rest of the host knows.
+
+pub mod adapter;
+pub mod admit;
+mod cache;
+pub mod compile;
+pub mod completion;
+mod contract;
+mod engine;
+mod folder;
+pub mod jobs;
+mod last_good;
+pub mod loader;
+pub mod registry;
+pub mod settings;
+
+pub use contract::v0_1::Effects;
+
+/// A guest that broke a bound or a rule. Each fails one request, or one admission.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GuestError {
+    /// It ran longer than it may.
+    #[error("it ran for more than {0:?}")]
+    Time(std::time::Duration),
+    /// It wanted more memory than it may have.
+    #[error("it wanted more than {} MiB of memory", .0 >> 20)]
+    Memory(usize),
+    /// It returned more than it may.
+    #[error("it returned more than {0} bytes")]
+    Output(usize),
+    /// It ended by a trap.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// It did what the contract does not allow.
+    #[error("it broke the contract: {0}")]
+    Contract(String),
+    /// It wanted to write what may not be written.
+    #[error("it wanted to write what may not be written: {0}")]
+    Write(String),
+    /// All places for instances are taken.
+    #[error("too many instances at once")]
+    Saturated,
+}

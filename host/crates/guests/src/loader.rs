@@ -1,0 +1,329 @@
+//! Finds guests, and decides which serve: what is built in, files, and the last good ones.
+//!
+//! ```text
+//! folder, configuration ──► jobs ──► threads that admit ──► the next set
+//! ```
+//!
+//! The loader only looks, reads and decides; whoever owns it says when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use basics::file_stamp::FileStamp;
+use basics::plain;
+
+use super::admit::{Candidate, GuestSource, Refused};
+use super::cache::Cache;
+use super::engine::Engine;
+use super::folder::{self, File};
+use super::jobs::{Admitted, Jobs, OnAdmitted};
+use super::last_good::LastGood;
+use super::registry::{GuestSet, Successor};
+use crate::settings::Settings;
+
+/// The guests built into this program, each the component of a folder of `guests/`.
+const EMBEDDED: [(&str, &[u8]); 1] = [(
+    "claude-code",
+    include_bytes!("../../../../guests/dist/claude-code.wasm"),
+)];
+
+/// A start without which nothing can be served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no engine.
+    #[error("cannot start the guests' engine: {0:#}")]
+    Engine(wasmtime::Error),
+    /// A built-in guest is bad.
+    #[error("the guest `{name}` built into this program: {refused}")]
+    Embedded {
+        /// Its name.
+        name: &'static str,
+        /// Why it was refused.
+        refused: Refused,
+    },
+}
+
+/// Renews the set of guests.
+pub struct Loader {
+    settings: Settings,
+    last_good: LastGood,
+    set: Arc<GuestSet>,
+    /// What the last visit saw of each file.
+    seen: BTreeMap<String, FileStamp>,
+    /// What each file looked like when it was last read.
+    handled: BTreeMap<String, FileStamp>,
+    jobs: Jobs,
+}
+
+impl Loader {
+    /// Admits the built-in guests whose place no file takes, and begins with the files. `on_admitted` is to
+    /// hand what it is told to [`Loader::admitted`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no engine, or if a built-in guest is bad.
+    pub fn start(settings: Settings, on_admitted: OnAdmitted) -> Result<Self, StartError> {
+        let engine =
+            Engine::new(settings.limits.clone(), settings.instances).map_err(StartError::Engine)?;
+        let cache = Cache::open(settings.cache_dir.as_deref());
+        let mut loader = Loader {
+            last_good: LastGood::open(settings.state_dir.as_deref(), &settings.dir),
+            jobs: Jobs::new(engine, cache, on_admitted),
+            settings,
+            set: Arc::default(),
+            seen: BTreeMap::new(),
+            handled: BTreeMap::new(),
+        };
+        loader.set = Arc::new(loader.embedded()?);
+        loader.warn_of_unknown();
+        loader.visit(true);
+        Ok(loader)
+    }
+
+    /// The set that is to serve.
+    pub fn set(&self) -> &Arc<GuestSet> {
+        &self.set
+    }
+
+    /// The names of guests that are being compiled.
+    pub fn compiling(&self) -> BTreeSet<String> {
+        self.jobs.names().cloned().collect()
+    }
+
+    /// The set to begin with: the built-in guests whose place no file takes.
+    fn embedded(&self) -> Result<GuestSet, StartError> {
+        let listed = folder::list(&self.settings.dir);
+        let mut set = GuestSet {
+            generation: 1,
+            ..GuestSet::default()
+        };
+        for (name, bytes) in EMBEDDED {
+            // Nobody knows what is in a folder that cannot be read: no built-in guest takes a place there.
+            if listed
+                .as_ref()
+                .map_or(true, |listed| listed.files.contains_key(name))
+            {
+                continue;
+            }
+            let settings = self.settings.guest(name);
+            let candidate = Candidate::new(bytes, GuestSource::Embedded, &settings);
+            match self.jobs.admit(&candidate) {
+                Ok(guest) => drop(set.serving.insert(name.to_owned(), Arc::new(guest))),
+                // Its settings may be meant for the file that takes its place.
+                Err(refused @ Refused::Config { .. }) => {
+                    tracing::warn!(guest = name, %refused, "a built-in guest was not loaded");
+                    set.rejected.insert(name.to_owned(), refused.to_string());
+                }
+                Err(refused) => return Err(StartError::Embedded { name, refused }),
+            }
+        }
+        Ok(set)
+    }
+
+    /// Warns of sections `[guests.NAME]` that no guest reads.
+    fn warn_of_unknown(&self) {
+        let settings = &self.settings;
+        for guest in &settings.named {
+            let name = &guest.name;
+            let known = EMBEDDED.iter().any(|(embedded, _)| embedded == name)
+                || settings.file(name).exists()
+                || settings.adapters.contains(name);
+            if !known {
+                let name = plain::line(name, 80);
+                tracing::warn!(
+                    "the configuration: `guests.{name}`: there is no guest of this name"
+                );
+            }
+        }
+    }
+
+    /// Looks at the folder. Files that may still be being written wait for the next visit, unless the visit
+    /// is `demanded`.
+    pub fn visit(&mut self, demanded: bool) {
+        let mut next = Successor::of(&self.set);
+        self.visit_folder(demanded, &mut next);
+        self.swap(next);
+        self.jobs.start();
+    }
+
+    /// Takes another configuration: guests whose section changed are admitted again.
+    pub fn configure(&mut self, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.warn_of_unknown();
+        let mut next = Successor::of(&self.set);
+        let embedded = EMBEDDED.iter().map(|(name, _)| (*name).to_owned());
+        let known: BTreeSet<String> = self.handled.keys().cloned().chain(embedded).collect();
+        for name in known {
+            if before.guest(&name) == self.settings.guest(&name)
+                && !next.set.rejected.contains_key(&name)
+            {
+                continue;
+            }
+            // A file is read again with the others of the next visit.
+            if self.handled.remove(&name).is_none() && next.set.folder_problem.is_none() {
+                self.return_to_embedded(&name, &mut next);
+            }
+        }
+        self.swap(next);
+    }
+
+    fn visit_folder(&mut self, demanded: bool, next: &mut Successor) {
+        let listing = match folder::list(&self.settings.dir) {
+            Ok(listing) => listing,
+            Err(error) => {
+                let reason = format!("cannot look at {}: {error}", self.settings.dir.display());
+                next.reject_folder(reason);
+                for (name, _) in EMBEDDED {
+                    self.fall_back(name, next);
+                }
+                return;
+            }
+        };
+        for (name, bytes) in EMBEDDED {
+            // There is no file after all.
+            let is_known = next.set.serving.contains_key(name)
+                || next.set.rejected.contains_key(name)
+                || self.jobs.contains(name);
+            if !is_known && !listing.files.contains_key(name) {
+                self.offer(name, bytes.into(), GuestSource::Embedded, next);
+            }
+        }
+        match listing.odd_names {
+            0 => next.set.folder_problem = None,
+            count => next.reject_folder(format!(
+                "{count} of the files have names that no guest may have: letters, digits, `-`, `_` and `.`, at most 64"
+            )),
+        }
+        let files = listing.files;
+        for (name, file) in &files {
+            let settled = demanded || self.seen.get(name) == Some(&file.stamp);
+            if settled && self.handled.get(name) != Some(&file.stamp) {
+                self.read_file(name, file, next);
+            }
+        }
+        let here = |name: &&String| {
+            files.contains_key(*name) || (!demanded && self.seen.contains_key(*name))
+        };
+        let gone: Vec<String> = self
+            .handled
+            .keys()
+            .filter(|name| !here(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.handled.remove(&name);
+            self.last_good.forget(&name);
+            self.return_to_embedded(&name, next);
+        }
+        self.seen = files
+            .into_iter()
+            .map(|(name, file)| (name, file.stamp))
+            .collect();
+    }
+
+    /// Has the next set serve, if it differs.
+    fn swap(&mut self, mut next: Successor) {
+        let waits = |name: &&String| !next.set.serving.contains_key(*name);
+        next.set.pending = self.jobs.names().filter(waits).cloned().collect();
+        if let Some(set) = next.finish(&self.set) {
+            self.set = Arc::new(set);
+        }
+    }
+
+    fn read_file(&mut self, name: &str, file: &File, next: &mut Successor) {
+        let read = folder::read(file);
+        // It is being written: the next visit reads what it is then.
+        if FileStamp::of(&file.path) != Some(file.stamp) {
+            return;
+        }
+        self.handled.insert(name.to_owned(), file.stamp);
+        match read {
+            Ok(bytes) => self.offer(name, bytes.into(), GuestSource::File, next),
+            Err(error) => {
+                let reason = format!("cannot read {}: {error}", file.path.display());
+                next.reject(name, &reason);
+                self.fall_back(name, next);
+            }
+        }
+    }
+
+    /// Has a component stand for admission, unless the same one serves already.
+    fn offer(
+        &mut self,
+        name: &str,
+        component: Arc<[u8]>,
+        origin: GuestSource,
+        next: &mut Successor,
+    ) {
+        let settings = self.settings.guest(name);
+        let serving = next.set.serving.get(name);
+        if serving.is_some_and(|guest| Candidate::new(&component, origin, &settings).is(guest)) {
+            next.set.rejected.remove(name);
+            self.jobs.cancel(name);
+            return;
+        }
+        self.jobs.enqueue(settings, component, origin);
+    }
+
+    /// Has a guest serve that was admitted, or notes why it was not.
+    pub fn admitted(&mut self, done: Admitted) {
+        if !self.jobs.is_over(&done) {
+            return;
+        }
+        let mut next = Successor::of(&self.set);
+        match done.result {
+            Ok(guest) => {
+                match guest.origin {
+                    GuestSource::File => self.last_good.keep(&guest.settings, &done.component),
+                    GuestSource::LastGood => {
+                        tracing::warn!(guest = %guest.name, digest = &guest.digest[..12],
+                            "its file is bad: the last good one serves");
+                    }
+                    GuestSource::Embedded => {}
+                }
+                next.take(guest);
+            }
+            // It was good once, and is not any more: with another version of this program, say.
+            Err(refused) if done.origin == GuestSource::LastGood => {
+                tracing::warn!(guest = %done.name, %refused, "nor can the last good one be loaded");
+            }
+            Err(refused) => {
+                next.reject(&done.name, &refused.to_string());
+                self.fall_back(&done.name, &mut next);
+            }
+        }
+        self.swap(next);
+    }
+
+    /// Nothing may serve under the name of a bad file but what was admitted before: in this life of the
+    /// service, or in an earlier one. Never the built-in guest.
+    fn fall_back(&mut self, name: &str, next: &mut Successor) {
+        let is_unreadable = next.set.folder_problem.is_some();
+        let is_bad = self.handled.contains_key(name) || is_unreadable;
+        if next.set.serving.contains_key(name) || self.jobs.contains(name) || !is_bad {
+            return;
+        }
+        if let Some((component, settings)) = self.last_good.find(name, &self.settings.guest(name)) {
+            self.jobs
+                .enqueue(settings, component.into(), GuestSource::LastGood);
+        }
+    }
+
+    /// A file is gone: the embedded guest of its name serves again. Without one, the guest that
+    /// was loaded goes on as long as the service does, because models may depend on it.
+    fn return_to_embedded(&mut self, name: &str, next: &mut Successor) {
+        self.jobs.cancel(name);
+        match EMBEDDED.iter().find(|(known, _)| *known == name) {
+            Some((_, bytes)) => self.offer(name, (*bytes).into(), GuestSource::Embedded, next),
+            None if next.set.serving.contains_key(name) => {
+                next.reject(
+                    name,
+                    "its file is gone; the guest that was loaded from it goes on",
+                );
+            }
+            None => {
+                next.set.rejected.remove(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The set of guests that serves, and how the next one is made of it.
+//!
+//! A set never changes. Its successor differs in some guests, and has the next number if it does; a file
+//! that is not admitted leaves the guest that serves where it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use basics::plain;
+
+use super::admit::{Guest, GuestSource};
+
+/// A set of guests.
+#[derive(Clone, Default)]
+pub struct GuestSet {
+    /// Its number.
+    pub generation: u64,
+    /// What serves, by name.
+    pub serving: BTreeMap<String, Arc<Guest>>,
+    /// What was not admitted, and why; a guest of the same name may serve all the same.
+    pub rejected: BTreeMap<String, String>,
+    /// Names for which nothing serves yet, because a file is still being compiled.
+    pub pending: BTreeSet<String>,
+    /// What is wrong with the guests' folder itself.
+    pub folder_problem: Option<String>,
+}
+
+impl GuestSet {
+    /// Names of guests that are new, changed or gone since another set.
+    pub fn changed_since(&self, before: &GuestSet) -> BTreeSet<String> {
+        let names = before.serving.keys().chain(self.serving.keys());
+        let same = |name: &&String| match (before.serving.get(*name), self.serving.get(*name)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        names.filter(|name| !same(name)).cloned().collect()
+    }
+}
+
+/// The next set while it is being built.
+pub(super) struct Successor {
+    pub(super) set: GuestSet,
+    changed: bool,
+}
+
+impl Successor {
+    pub(super) fn of(set: &GuestSet) -> Self {
+        Successor {
+            set: set.clone(),
+            changed: false,
+        }
+    }
+
+    /// Has a guest serve.
+    pub(super) fn take(&mut self, mut guest: Guest) {
+        guest.generation = self.set.generation + 1;
+        tracing::info!(
+            guest = %guest.name, version = %guest.version, generation = guest.generation,
+            digest = &guest.digest[..12], "a guest was loaded"
+        );
+        self.changed = true;
+        if guest.origin != GuestSource::LastGood {
+            self.set.rejected.remove(&guest.name);
+        }
+        self.set.serving.insert(guest.name.clone(), Arc::new(guest));
+    }
+
+    /// Notes why a guest was not admitted.
+    pub(super) fn reject(&mut self, name: &str, reason: &str) {
+        let known = self.set.rejected.get(name);
+        if known.is_none_or(|known| known != reason) {
+            let reason = plain::line(reason, 500);
+            tracing::warn!(guest = %plain::line(name, 80), reason, "a guest was not loaded; what served before goes on");
+        }
+        self.set.rejected.insert(name.to_owned(), reason.to_owned());
+    }
+
+    /// Notes what is wrong with the folder.
+    pub(super) fn reject_folder(&mut self, reason: String) {
+        if self.set.folder_problem.as_ref() != Some(&reason) {
+            let reason = plain::line(&reason, 500);
+            tracing::warn!(reason, "the guests' folder; what served before goes on");
+        }
+        self.set.folder_problem = Some(reason);
+    }
+
+    /// The set, if it differs from the one before.
+    pub(super) fn finish(mut self, before: &GuestSet) -> Option<GuestSet> {
+        if self.changed {
+            self.set.generation += 1;
+        }
+        let differs = self.set.rejected != before.rejected
+            || self.set.pending != before.pending
+            || self.set.folder_problem != before.folder_problem;
+        (self.changed || differs).then_some(self.set)
+    }
+}

@@ -1,0 +1,101 @@
+//! What is configured of guests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Where guests are, and what they may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Components in this folder override the built-in guests.
+    pub dir: PathBuf,
+    /// Where compiled guests are kept from one start to the next, if anywhere.
+    pub cache_dir: Option<PathBuf>,
+    /// Where the last good guests are kept, if anywhere.
+    pub state_dir: Option<PathBuf>,
+    /// What one call of a guest may use.
+    pub limits: GuestLimits,
+    /// The guests that have a section.
+    pub named: Vec<GuestConfig>,
+    /// The guests that backends need.
+    pub adapters: Vec<String>,
+    /// Instances that there is room for at once; changes with the next start.
+    pub instances: u32,
+}
+
+/// What one call of a guest may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestLimits {
+    /// Time for one call that handles a line of output; a call that handles a whole request,
+    /// or more than 64 KiB, has ten times as much.
+    pub call: Duration,
+    /// Linear memory of one instance, in bytes.
+    pub memory: usize,
+    /// What one call may return, in bytes, beside twice what it was given.
+    pub output: usize,
+    /// How long compiling one may take.
+    pub compile: Duration,
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        GuestLimits {
+            call: Duration::from_millis(500),
+            memory: 512 << 20,
+            output: 1 << 20,
+            compile: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What is configured of a guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GuestConfig {
+    /// Its name.
+    pub name: String,
+    /// What it is configured with: a JSON object.
+    pub config: Value,
+    /// Whether it may import an empty WASI.
+    pub wasi: bool,
+    /// The highest level that its lines in the log have.
+    pub log: GuestLog,
+}
+
+/// The highest level that a guest's lines in the log have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestLog {
+    /// What it says is for those who debug it.
+    Debug,
+    /// As far as `info`.
+    Info,
+    /// As far as `warn`.
+    Warn,
+    /// As it is.
+    Error,
+}
+
+impl Settings {
+    /// What is configured of a guest; of one that is not mentioned, nothing.
+    pub fn guest(&self, name: &str) -> GuestConfig {
+        let found = self.named.iter().find(|guest| guest.name == name);
+        found.cloned().unwrap_or_else(|| GuestConfig::unset(name))
+    }
+
+    /// Where the component of a guest is looked for.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.wasm"))
+    }
+}
+
+impl GuestConfig {
+    /// A guest of which nothing is configured.
+    pub fn unset(name: &str) -> Self {
+        GuestConfig {
+            name: name.to_owned(),
+            config: Value::Object(Default::default()),
+            wasi: false,
+            log: GuestLog::Debug,
+        }
+    }
+}

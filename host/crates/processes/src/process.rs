@@ -1,0 +1,341 @@
+//! One process, from its start to its end.
+
+use std::collections::VecDeque;
+use std::future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use basics::readiness;
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::framing::{Frame, FrameReader};
+use super::warden::{Registration, Warden};
+use super::{Reading, TERM_GRACE, proc};
+
+/// How much of the end of stderr is kept, in bytes.
+const STDERR_TAIL: usize = 8 << 10;
+
+/// How long output is awaited after the process itself ended: its children may hold the pipe.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How long a process may run on that has closed its output: nobody will hear of it again.
+const MUTE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether a process that was given a request and says nothing was stopped.
+const STOPPED_POLL: Duration = Duration::from_secs(1);
+
+/// A running process. Dropping it ends its whole group.
+pub struct Process {
+    pid: Pid,
+    /// Readable when the process has ended; its status stays to be asked for, and its process
+    /// id stays its own, until the group is killed.
+    ended: AsyncFd<OwnedFd>,
+    stdin: Option<ChildStdin>,
+    to_write: VecDeque<Bytes>,
+    close_when_written: bool,
+    stdout: FrameReader<ChildStdout>,
+    stdout_open: bool,
+    stderr: Option<ChildStderr>,
+    stderr_tail: BytesMut,
+    has_ended: bool,
+    /// When to kill a process that has closed its output and does not end.
+    mute_until: Option<Instant>,
+    /// When to stop waiting for more of the output of a process that has ended.
+    linger_until: Option<Instant>,
+    /// What the group is told when this is dropped.
+    last_signal: Signal,
+    remains: Option<Remains>,
+}
+
+/// What is left to do when a process is no longer wanted.
+struct Remains {
+    child: Child,
+    registration: Registration,
+    endings: TaskTracker,
+    runtime: Handle,
+    /// Whatever lives as long as the process does: its working directory, its place among all.
+    keep: Box<dyn Send>,
+    /// What is held as long as a request is served: its place.
+    hold: Option<Hold>,
+}
+
+/// Something that is held until a process that serves a request has left nothing behind.
+pub type Hold = Box<dyn Send + Sync>;
+
+/// What a process did.
+#[derive(Debug)]
+pub enum Output {
+    /// A line without its newline, or bytes as they were read.
+    Piece(Bytes),
+    /// A line of output is longer than allowed.
+    TooLong,
+    /// It ended, with a status unless a signal ended it.
+    Exited(Option<i32>),
+}
+
+impl Process {
+    pub(super) fn new(
+        mut child: Child,
+        reading: Reading,
+        warden: &Warden,
+        endings: &TaskTracker,
+        runtime: &Handle,
+        keep: Box<dyn Send>,
+    ) -> io::Result<Self> {
+        let gone = || io::Error::other("the process has no pipes");
+        let pid = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .ok_or_else(gone)?;
+        let registration = warden.register(pid);
+        let ended = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        Ok(Process {
+            pid,
+            ended: readiness::watch(ended)?,
+            stdin: child.stdin.take(),
+            to_write: VecDeque::new(),
+            close_when_written: false,
+            stdout: FrameReader::new(child.stdout.take().ok_or_else(gone)?, reading),
+            stdout_open: true,
+            stderr: child.stderr.take(),
+            stderr_tail: BytesMut::new(),
+            has_ended: false,
+            mute_until: None,
+            linger_until: None,
+            last_signal: Signal::TERM,
+            remains: Some(Remains {
+                child,
+                registration,
+                endings: endings.clone(),
+                runtime: runtime.clone(),
+                keep,
+                hold: None,
+            }),
+        })
+    }
+
+    /// It serves a request, whose place is not free before nothing is left of the process.
+    pub fn serve(&mut self, hold: Option<Hold>) {
+        if let Some(remains) = &mut self.remains {
+            remains.hold = hold;
+        }
+    }
+
+    /// It serves no request any more; the place of the one that it served.
+    pub fn rest(&mut self) -> Option<Hold> {
+        self.remains.as_mut()?.hold.take()
+    }
+
+    /// Whether it runs, was not stopped, and has taken all that was written to it.
+    pub fn is_sound(&self) -> bool {
+        self.to_write.is_empty()
+            && self.stdin.is_some()
+            && !has_ended(self.pid)
+            && !proc::is_stopped(self.id())
+    }
+
+    /// Drops what it has printed and nobody has read. False if it prints on and on, stopped within a
+    /// line, or prints no more.
+    pub fn drop_output(&mut self) -> bool {
+        self.stdout.skip()
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn resident(&self) -> Option<u64> {
+        proc::resident(self.id())
+    }
+
+    /// The process's id, for the log.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Queues bytes for standard input. They are written while [`Process::next`] is awaited.
+    pub fn write(&mut self, bytes: Vec<u8>) {
+        if self.stdin.is_some() && !self.close_when_written && !bytes.is_empty() {
+            self.to_write.push_back(bytes.into());
+        }
+    }
+
+    /// Closes standard input once all that was queued is written.
+    pub fn close_input(&mut self) {
+        self.close_when_written = true;
+        if self.to_write.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// Kills it, without the time to end in order: it would use that to go on with what nobody wants.
+    pub fn end_at_once(&mut self) {
+        self.last_signal = Signal::KILL;
+        signal_group(self.pid, Signal::KILL);
+    }
+
+    /// The last of what the process wrote to standard error.
+    pub fn stderr_tail(&self) -> String {
+        String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
+    }
+
+    /// The same as [`Process::next`] for a process that has waited: one that somebody stopped meanwhile
+    /// counts as ended, though it may take a moment to be seen.
+    pub async fn next_unless_stopped(&mut self) -> Output {
+        loop {
+            let id = self.id();
+            tokio::select! {
+                output = self.next() => return output,
+                () = tokio::time::sleep(STOPPED_POLL) => if proc::is_stopped(id) {
+                    return Output::Exited(None);
+                }
+            }
+        }
+    }
+
+    /// What the process does next. Cancelling it loses nothing.
+    pub async fn next(&mut self) -> Output {
+        if self.has_ended && self.linger_until.is_none() {
+            self.linger_until = Some(Instant::now() + LINGER);
+        }
+        loop {
+            if let Some(piece) = self.stdout.buffered() {
+                return self.output(piece);
+            }
+            let linger = self.linger_until;
+            tokio::select! {
+                biased;
+                piece = self.stdout.next(), if self.stdout_open => match piece {
+                    Ok(Frame::End) | Err(_) => {
+                        self.stdout_open = false;
+                        self.mute_until = Some(Instant::now() + MUTE);
+                    }
+                    Ok(piece) => return self.output(piece),
+                },
+                written = write_some(&mut self.stdin, &mut self.to_write) => self.written(written),
+                () = read_tail(&mut self.stderr, &mut self.stderr_tail) => {}
+                _ = self.ended.readable(), if !self.has_ended => {
+                    self.has_ended = true;
+                    self.linger_until = Some(Instant::now() + LINGER);
+                }
+                () = sleep_until(linger) => self.stdout_open = false,
+                () = sleep_until(self.mute_until) => {
+                    self.mute_until = None;
+                    signal_group(self.pid, Signal::KILL);
+                }
+            }
+            if self.has_ended && !self.stdout_open {
+                return Output::Exited(exit_status(self.pid));
+            }
+        }
+    }
+
+    /// A piece of output. While there are any, it is not time to stop waiting for more.
+    fn output(&mut self, piece: Frame) -> Output {
+        self.linger_until = None;
+        match piece {
+            Frame::Whole(bytes) => Output::Piece(bytes),
+            Frame::TooLong | Frame::End => Output::TooLong,
+        }
+    }
+
+    fn written(&mut self, result: io::Result<()>) {
+        // A process that does not read its input any more will say why by its end.
+        if result.is_err() {
+            self.to_write.clear();
+            self.stdin = None;
+        } else if self.to_write.is_empty() && self.close_when_written {
+            self.stdin = None;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let Some(remains) = self.remains.take() else {
+            return;
+        };
+        let pid = self.pid;
+        signal_group(pid, self.last_signal);
+        // If the runtime ends before this does, the child is killed as it is dropped, and the warden,
+        // which was not told that the group is gone, ends the rest.
+        let (endings, runtime) = (remains.endings.clone(), remains.runtime.clone());
+        endings.spawn_on(remains.end(pid), &runtime);
+    }
+}
+
+impl Remains {
+    /// Waits for the end, within bounds, and leaves nothing behind.
+    async fn end(mut self, pid: Pid) {
+        let deadline = Instant::now() + TERM_GRACE;
+        while !has_ended(pid) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Until the leader is reaped, its id cannot be anybody else's group.
+        signal_group(pid, Signal::KILL);
+        if let Err(error) = self.child.wait().await {
+            tracing::warn!(pid = pid.as_raw_nonzero(), %error, "cannot reap a process");
+        }
+        self.registration.release();
+        drop(self.keep);
+        drop(self.hold);
+    }
+}
+
+/// Writes a part of what is queued; pends while there is nothing to write.
+async fn write_some(stdin: &mut Option<ChildStdin>, queue: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let (Some(pipe), Some(bytes)) = (stdin, queue.front_mut()) else {
+        return future::pending().await;
+    };
+    let count = pipe.write(bytes).await?;
+    bytes.advance(count);
+    if bytes.is_empty() {
+        queue.pop_front();
+    }
+    Ok(())
+}
+
+/// Reads standard error and keeps its end; pends when it is closed.
+async fn read_tail(stderr: &mut Option<ChildStderr>, tail: &mut BytesMut) {
+    let Some(pipe) = stderr else {
+        return future::pending().await;
+    };
+    tail.reserve(STDERR_TAIL);
+    match pipe.read_buf(tail).await {
+        Ok(0) | Err(_) => *stderr = None,
+        Ok(_) => tail.advance(tail.len().saturating_sub(STDERR_TAIL)),
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => future::pending().await,
+    }
+}
+
+fn signal_group(pid: Pid, signal: Signal) {
+    // The group may be gone already, which is what is wanted.
+    let _ = rustix::process::kill_process_group(pid, signal);
+}
+
+/// Whether the process has ended; it stays to be reaped.
+fn has_ended(pid: Pid) -> bool {
+    wait_status(pid).is_none_or(|status| status.is_some())
+}
+
+fn exit_status(pid: Pid) -> Option<i32> {
+    wait_status(pid)??.exit_status()
+}
+
+/// The outer None: there is no such process; the inner: it runs.
+fn wait_status(pid: Pid) -> Option<Option<rustix::process::WaitIdStatus>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::process::waitid(WaitId::Pid(pid), options).ok()
+}
