@@ -1,7 +1,8 @@
-//! Lets as many requests through as a backend takes at once, and a bounded queue wait.
+//! Lets as many requests through as a backend takes at once. A bounded number of others waits.
 //!
-//! Callers with different keys, or without any but told apart otherwise, wait in queues of their own, which are served in turn: whoever
-//! sends a hundred requests holds up his own, not those of others.
+//! Each caller has a queue of its own, and the queues are served in turn. So a caller that sends a hundred
+//! requests delays its own, and not those of others. Callers are told apart by their keys, or else by
+//! address and user agent.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,18 +13,17 @@ use tokio::sync::oneshot;
 
 use crate::config::{AdmissionConfig, KeyDigest};
 
-/// The least and the most that a client is told to wait: below, it would hammer; above, nobody
-/// knows.
+/// The least and the most of a `Retry-After`: less would invite hammering, and more would be a guess.
 const RETRY_LEAST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(600);
 
-/// What a client is told to wait while nothing is known of how long answers take.
+/// The `Retry-After` while it is not known how long answers take.
 const RETRY_UNKNOWN: Duration = Duration::from_secs(5);
 
-/// How much of the mean time that a place is held the last one counts for.
+/// Smoothing factor of the moving average of hold times.
 const SMOOTHING: f64 = 0.2;
 
-/// Who calls: the digest of his key, or nobody in particular.
+/// Who calls: the digest of a key, or nobody in particular.
 pub(crate) type Caller = Option<KeyDigest>;
 
 /// The way in to one backend.
@@ -33,13 +33,13 @@ struct Shared(Mutex<State>);
 
 struct State {
     limits: AdmissionConfig,
-    /// Places that are taken; more than there are, if their number was lowered since.
+    /// Places that are taken. May exceed the limit after it was lowered.
     taken: usize,
-    /// Those who wait, by caller; the first line is served next. No line is empty.
+    /// The queues. The first one is served next. None is empty.
     queues: VecDeque<CallerQueue>,
-    /// Numbers those who wait.
+    /// The number of the last ticket.
     tickets: u64,
-    /// How long a place is held, in seconds, if any was given back yet.
+    /// Moving average of how long a place is held, in seconds; `None` before the first one was given back.
     mean_hold: Option<f64>,
 }
 
@@ -157,7 +157,7 @@ impl Shared {
         self.0.lock()
     }
 
-    /// Changes the state, and lets in whoever may enter then.
+    /// Changes the state, and then lets in all who may enter.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
@@ -167,7 +167,7 @@ impl Shared {
         }
         drop(state);
         for (permit, answer) in entered {
-            // Whoever left meanwhile gives his place back.
+            // A caller that left meanwhile gives its place back.
             drop(answer.send(Ok(permit)));
         }
     }
@@ -229,7 +229,7 @@ impl State {
         self.queues.iter().position(|line| line.caller == *caller)
     }
 
-    /// Whoever enters next, if there is room for him.
+    /// The next caller to enter, if there is room.
     fn next(&mut self) -> Option<Waiting> {
         let count = self.queues.front()?.waiting.front()?.count;
         if !self.has_room(count) {
@@ -299,7 +299,7 @@ impl Drop for Permit {
     }
 }
 
-/// Takes whoever stops waiting out of his line.
+/// Removes a caller that stops waiting from its queue.
 struct Leaves<'a> {
     shared: &'a Arc<Shared>,
     ticket: u64,
@@ -307,7 +307,7 @@ struct Leaves<'a> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        // The one behind may have waited for fewer places.
+        // The next one in the queue may need fewer places.
         self.shared.change(|state| state.leave(self.ticket));
     }
 }
@@ -324,7 +324,7 @@ mod tests {
         }))
     }
 
-    /// Has a caller come to the shared, and wait there.
+    /// Enters in a task of its own.
     async fn waits(
         shared: &Arc<Admission>,
         caller: KeyDigest,

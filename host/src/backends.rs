@@ -112,12 +112,12 @@ impl Backend {
         }
     }
 
-    /// How a process for a model is started, of which nothing special is wanted.
+    /// How a process for a model is started, without any options.
     pub(crate) fn plain_launch(&self, model: &str) -> Option<Arc<Launch>> {
         self.launch(model, &[]).ok()
     }
 
-    /// How a process for a request is started, whose adapter wants these options.
+    /// How a process for a model is started, with the options that an adapter asked for.
     pub(crate) fn launch(
         &self,
         model: &str,
@@ -137,7 +137,7 @@ impl Backend {
         }))
     }
 
-    /// The line to write to standard input for what a guest wants to be written.
+    /// Checks what a guest wants to write, and returns the line to write instead.
     pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, stdin_guard::Refusal> {
         self.guard.seal(bytes)
     }

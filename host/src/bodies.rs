@@ -7,23 +7,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::failure::{Failure, Kind};
 
-/// What a request's body may take while it is served, as a multiple of its size: the text itself, what is
-/// being looked into, the guest's copies, and the line for the command line, in which a letter of two
-/// bytes takes six.
-const COST: usize = 8;
+/// Memory that a request's body may take while it is served, as a multiple of its size. It pays for the text
+/// itself, the part that is being checked, the guest's copies, and the line for the command line, where a
+/// letter of two bytes takes six.
+const COST_FACTOR: usize = 8;
 
-/// Bodies of this many bytes wait for nothing: a conversation of ordinary length is never held up by
-/// pictures of others.
-pub(crate) const SMALL: usize = 64 << 10;
+/// Bodies of up to this many bytes are not counted: a conversation of ordinary length never waits for other
+/// clients' pictures.
+pub(crate) const SMALL_BODY: usize = 64 << 10;
 
-/// Memory is counted in pieces of this many bytes.
-const UNIT: usize = 1 << 10;
+/// Bytes that one permit of the semaphore stands for.
+const PERMIT_SIZE: usize = 1 << 10;
 
 /// Memory for the bodies of all requests.
 #[derive(Clone)]
 pub(crate) struct BodyMemory {
     free: Arc<Semaphore>,
-    /// All of it, in units.
+    /// All of it, in permits.
     whole: usize,
 }
 
@@ -36,15 +36,15 @@ pub(crate) struct Share {
 impl BodyMemory {
     /// Memory of so many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
-        let whole = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let whole = (bytes / PERMIT_SIZE).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         BodyMemory {
             free: Arc::new(Semaphore::new(whole)),
             whole,
         }
     }
 
-    /// Has `share` be enough for a body of `size` bytes; waits in turn until there is so much, for
-    /// `patience` at most.
+    /// Grows `share` until it is enough for a body of `size` bytes. Waits in turn for free memory, for at most
+    /// `patience`.
     ///
     /// # Errors
     ///
@@ -55,11 +55,11 @@ impl BodyMemory {
         size: usize,
         patience: Duration,
     ) -> Result<(), Failure> {
-        if size <= SMALL {
+        if size <= SMALL_BODY {
             return Ok(());
         }
         // The largest body is let in, if alone, however little memory there is.
-        let wanted = (size.saturating_mul(COST) / UNIT).min(self.whole);
+        let wanted = (size.saturating_mul(COST_FACTOR) / PERMIT_SIZE).min(self.whole);
         let has = share
             .held
             .as_ref()
@@ -91,6 +91,6 @@ impl BodyMemory {
 impl BodyMemory {
     /// What is free, in bytes.
     pub(crate) fn free(&self) -> usize {
-        self.free.available_permits() * UNIT
+        self.free.available_permits() * PERMIT_SIZE
     }
 }

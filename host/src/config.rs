@@ -216,7 +216,7 @@ pub struct ModelConfig {
     pub model: String,
     /// How many tokens it can read and write, if the operator says so.
     pub context_length: Option<u64>,
-    /// It stands in the configuration, so processes for it are started with the service.
+    /// The configuration names it, so processes for it are started with the service.
     pub is_named: bool,
 }
 

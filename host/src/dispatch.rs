@@ -73,12 +73,11 @@ pub(crate) struct Head {
     pub(crate) fingerprint: String,
 }
 
-/// Turns a request away that comes while the service is being shut down, or that asks for what would
-/// only be ignored where the operator refuses that.
+/// Turns a request away that comes while the service is being shut down.
 ///
 /// # Errors
 ///
-/// Says why.
+/// Fails while the service is draining.
 pub(crate) fn check(service: &Service) -> Result<(), Failure> {
     if service.is_draining() {
         let message = "the service is being shut down: try again in a moment";
@@ -137,7 +136,7 @@ pub(crate) async fn dispatch(
     })
 }
 
-/// Where the operator wants it so, a field that would only be ignored is refused.
+/// Refuses a field that would only be ignored, if `refuse_ignored_params` is set.
 fn refuse_ignored(request: &Request, config: &Config) -> Result<(), Failure> {
     match request.ignored.first() {
         Some(param) if config.http.refuse_ignored => {
@@ -166,7 +165,7 @@ fn count(request: &Request, config: &Config, backend: &Backend) -> Result<usize,
     }
 }
 
-/// Waits for so many places of a backend.
+/// Waits until `count` exchanges may begin on a backend.
 async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Permit, Failure> {
     let came = Instant::now();
     let entered = backend.admission.enter(queue, count).await;
@@ -287,7 +286,7 @@ impl Start {
     }
 }
 
-/// What an adapter is told of a request beside its words.
+/// What an adapter is told of a request beside its body.
 fn context(head: &Head, order: &Order) -> Context {
     let offer = order.backend.status.offer(&order.model);
     Context {

@@ -39,7 +39,7 @@ use timeouts::Timeouts;
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
 /// A step that takes longer than this lets the other tasks of its thread go first.
-const SLOW: Duration = Duration::from_millis(1);
+const SLOW_STEP: Duration = Duration::from_millis(1);
 
 /// What a request is about, beside its words.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub(crate) struct Order {
     pub(crate) caller: Caller,
     /// How long it may wait for a process.
     pub(crate) deadline: Instant,
-    /// It only asks what the backend offers: it waits for nothing, and nothing waits for it or stays behind.
+    /// It only asks what the backend offers. It waits for no slot, and its process is not parked.
     pub(crate) is_probe: bool,
 }
 
@@ -149,7 +149,7 @@ impl Exchange {
                         Ok(Next::Replaced) => self.start_again(),
                         Err(failure) => self.fail(failure),
                     }
-                    if begun.elapsed() > SLOW {
+                    if begun.elapsed() > SLOW_STEP {
                         // Others have waited for this thread.
                         tokio::task::yield_now().await;
                     }

@@ -120,7 +120,7 @@ impl Failure {
         self
     }
 
-    /// Lets the log say what the client is told: for messages in the host's own words.
+    /// Adds the client's message to the log. Only for messages in the host's own words.
     pub fn logged(mut self) -> Self {
         let message = self.message.clone();
         self.detail = Some(match self.detail {
@@ -130,7 +130,7 @@ impl Failure {
         self
     }
 
-    /// Adds what only the log shall say.
+    /// Adds a detail for the log alone.
     pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -165,7 +165,7 @@ impl Failure {
     }
 }
 
-/// Seconds since the Unix epoch; 0 on a clock that stands before it.
+/// Seconds since the Unix epoch; 0 if the clock is before it.
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -22,7 +22,7 @@ const THREADS: usize = 4;
 const NICE: i32 = 5;
 
 /// Events that may wait for a client, so that a fast guest does not change threads for each.
-const AHEAD: usize = 16;
+const EVENTS_AHEAD: usize = 16;
 
 /// The threads.
 pub(crate) struct Lane(Option<Runtime>);
@@ -62,9 +62,9 @@ impl Lane {
         task.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// Has an exchange run in the lane from now on.
+    /// Moves an exchange into the lane.
     pub(crate) fn take(&self, mut exchange: Exchange) -> Option<Apart> {
-        let (sender, events) = mpsc::channel(AHEAD);
+        let (sender, events) = mpsc::channel(EVENTS_AHEAD);
         let task = self.0.as_ref()?.spawn(async move {
             loop {
                 let event = exchange.next().await;

@@ -107,7 +107,7 @@ fn serve(config: Config, inherited: Inherited) -> Result<()> {
         .block_on(server::run(config, inherited, metrics))
 }
 
-/// What is wrong with a component goes to whoever asked for it, without this program's name.
+/// Prints what is wrong with a component for the service that asked, without this program's name.
 fn compiled<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

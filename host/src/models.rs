@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 /// The models, by the names that clients use.
 pub(crate) struct Models {
     configured: Vec<config::ModelConfig>,
-    /// Names of Anthropic's are served though they are not listed.
-    open: bool,
+    /// Whether names that begin like those of the first real backend are served though they are not listed.
+    pass_through: bool,
     backends: Vec<Arc<Backend>>,
 }
 
@@ -68,7 +68,7 @@ impl Models {
     pub(crate) fn new(config: &Config, backends: Vec<Arc<Backend>>) -> Self {
         Models {
             configured: config.models.clone(),
-            open: config.builtin_models,
+            pass_through: config.builtin_models,
             backends,
         }
     }
@@ -140,7 +140,10 @@ impl Models {
 
     /// A name that nobody listed, as the profile of the first real backend has it.
     fn unlisted<'a>(&'a self, name: &'a str) -> Option<(&'a Arc<Backend>, &'a str, Label<'a>)> {
-        let backend = self.backends.iter().find(|b| b.is_real() && self.open)?;
+        let backend = self
+            .backends
+            .iter()
+            .find(|b| b.is_real() && self.pass_through)?;
         let profile = backend.config.launch.profile;
         let mut retired = profile.retired.iter();
         if let Some((_, now)) = retired.find(|(begin, _)| name.starts_with(begin)) {
@@ -184,7 +187,7 @@ impl Models {
     }
 }
 
-/// Whether a name can stand in the configuration as it is.
+/// Whether a name can be written in the configuration as it is.
 fn is_plain_name(name: &str) -> bool {
     name.bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"._:/-".contains(&b))

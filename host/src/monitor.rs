@@ -22,14 +22,14 @@ use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::runtime::RuntimeHandle;
 
-/// How long somebody who asks for the state waits for the first check.
-const FIRST_CHECK: Duration = Duration::from_secs(5);
+/// How long a request for the state waits for the first check.
+const FIRST_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a backend may take to say what it offers.
-const PROBE: Duration = Duration::from_secs(20);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often the metrics' samples are folded into their buckets, and the warden is looked after.
-const UPKEEP: Duration = Duration::from_secs(10);
+/// How often the metrics' samples are folded into their buckets, and the warden is checked.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Looks after the backends until it is dropped.
 pub(crate) struct Monitor {
@@ -60,7 +60,7 @@ impl Monitor {
                 let mut changes = rounds.runtime.configurations();
                 rounds.make(true).await;
                 first.send_replace(true);
-                let mut upkeep = tokio::time::interval(UPKEEP);
+                let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
                 loop {
                     tokio::select! {
                         Ok(()) = changes.changed() => {
@@ -84,23 +84,22 @@ impl Monitor {
         }
     }
 
-    /// Looks after nothing any more.
+    /// Stops all checks.
     pub(crate) fn stop(&self) {
         self.task.abort();
     }
 
-    /// Has what has grown old be renewed.
-    pub(crate) fn look(&self) {
+    /// Asks for a check of backends whose state is stale.
+    pub(crate) fn check_stale(&self) {
         self.asked.notify_one();
     }
 
-    /// Waits, within bounds, until something is known of every backend; what has grown old is
-    /// renewed behind the caller's back.
+    /// Waits, within bounds, until every backend was checked once. Stale states are renewed in the background.
     pub(crate) async fn known(&self) {
-        self.look();
+        self.check_stale();
         let mut checked = self.checked.clone();
         // Either it is known by then, or the state says that it is not.
-        let _ = tokio::time::timeout(FIRST_CHECK, checked.wait_for(|done| *done)).await;
+        let _ = tokio::time::timeout(FIRST_CHECK_TIMEOUT, checked.wait_for(|done| *done)).await;
     }
 }
 
@@ -133,7 +132,7 @@ impl Rounds {
         }
     }
 
-    /// Has the backend say what it offers. Costs no tokens.
+    /// Asks the backend what it offers. Costs no tokens.
     async fn probe(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
         let snapshot = self.runtime.current();
         let Some(guest) = snapshot
@@ -179,7 +178,7 @@ impl Rounds {
                 }
             }
         };
-        let probed = tokio::time::timeout(PROBE, async {
+        let probed = tokio::time::timeout(PROBE_TIMEOUT, async {
             match is_own {
                 true => probed.await,
                 false => self.lane.run(probed).await,

@@ -33,7 +33,7 @@ use idle::{Evicted, IdleSet, State};
 
 /// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
 /// within 30 to 600 ms.
-const GIVE_UP_AGAIN: Duration = Duration::from_millis(700);
+const EVICTION_INTERVAL: Duration = Duration::from_millis(700);
 
 /// The digest of a conversation and of the caller who may go on with it.
 pub(crate) type ConversationKey = [u8; 32];
@@ -171,7 +171,7 @@ impl Pool {
         if !blocking::is_allowed_here() {
             return self.spawn(launch, slot);
         }
-        // Where guests of others run, threads give way to all others; the process shall not inherit that.
+        // Threads that run guests from files have a low priority, which the process must not inherit.
         let slot = slot.ok_or(NoProcess::Full)?;
         let (processes, line) = (self.processes.clone(), launch.line.clone());
         let reading = launch.reading;
@@ -204,7 +204,7 @@ impl Pool {
         }
         let mut slot = pin!(self.processes.slot());
         loop {
-            let again = (Instant::now() + GIVE_UP_AGAIN).min(deadline);
+            let again = (Instant::now() + EVICTION_INTERVAL).min(deadline);
             if let Ok(slot) = tokio::time::timeout_at(again, &mut slot).await {
                 return slot;
             }
@@ -240,7 +240,7 @@ impl Pool {
     /// slot.
     pub(crate) fn park(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
         let evicted = self.with(|idle| {
-            // Read under the lock: a request that wants a slot either sees the parked process or is seen here.
+            // Read under the lock: a request that wants a slot either sees the parked process, or is counted here.
             match self.waiting_for_slot.load(Ordering::Relaxed) {
                 0 => idle.park(launch, process, parked),
                 _ => Evicted::one(process),

@@ -32,17 +32,17 @@ use crate::runtime::{RuntimeHandle, Snapshot};
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an answer to [`Reloader::reload`] waits for guests that are being compiled.
-const REPLY_AFTER: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long somebody who asks for a reload waits for the watcher, which answers sooner unless it is stuck.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The way to have the files looked at now.
+/// Asks the watcher to look at the files now.
 pub(crate) struct Reloader {
     commands: Sender<Command>,
 }
 
-/// What came of a look at the files.
+/// The result of a look at the files.
 pub(crate) struct Reloaded {
     /// What serves now.
     pub(crate) snapshot: Arc<Snapshot>,
@@ -52,9 +52,9 @@ pub(crate) struct Reloaded {
     pub(crate) pending: BTreeSet<String>,
 }
 
-/// What the watcher is told.
+/// A message to the watcher.
 enum Command {
-    /// Look at the files now, and tell what came of it.
+    /// Look at the files now, and log_problem what came of it.
     Reload(oneshot::Sender<Reloaded>),
     /// A guest was admitted, or was not.
     Admitted(Box<Admitted>),
@@ -96,7 +96,7 @@ impl Reloader {
         Ok((runtime, Reloader { commands }))
     }
 
-    /// Has the files looked at now, and tells what came of it; `None` if the watcher is gone or stuck.
+    /// Looks at the files now, and returns what changed; `None` if the watcher is gone or stuck.
     pub(crate) async fn reload(&self) -> Option<Reloaded> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Reload(reply)).ok()?;
@@ -132,7 +132,7 @@ impl Watcher {
                     self.waiting.push(Waiting {
                         reply,
                         before,
-                        until: Instant::now() + REPLY_AFTER,
+                        until: Instant::now() + REPLY_TIMEOUT,
                     });
                 }
                 Ok(Command::Admitted(admitted)) => {
@@ -173,14 +173,14 @@ impl Watcher {
             Ok(()) => self.loader.configure(next.config.guests.clone()),
             Err(problem) => {
                 if known.as_ref() != Some(&problem) {
-                    tell(&problem);
+                    log_problem(&problem);
                 }
                 next.config_problem = Some(problem);
             }
         }
     }
 
-    /// Has a snapshot serve, with the guests that the loader has now.
+    /// Publishes a snapshot, with the guests that the loader has now.
     fn publish(&self, mut next: Snapshot) {
         next.guests = self.loader.set().clone();
         self.runtime.replace(next);
@@ -196,7 +196,7 @@ impl Watcher {
                 continue;
             }
             let snapshot = self.runtime.current();
-            // Whoever asked may have gone; the visit was made all the same.
+            // The caller may have left; the visit was made all the same.
             let _ = waiting.reply.send(Reloaded {
                 changed: snapshot.guests.changed_since(&waiting.before.guests),
                 snapshot,
@@ -207,7 +207,7 @@ impl Watcher {
 }
 
 /// Logs why a configuration was not taken up.
-fn tell(problem: &str) {
+fn log_problem(problem: &str) {
     for line in problem.lines() {
         let line = plain::line(line.trim(), 500);
         tracing::warn!(

@@ -74,7 +74,7 @@ impl Snapshot {
     }
 
     /// Applies it to the pool and to the metrics.
-    fn tell(&self, pool: &Pool) {
+    fn apply(&self, pool: &Pool) {
         let models = self.config.models.iter().map(|model| model.name.clone());
         let names = self
             .backends
@@ -86,7 +86,7 @@ impl Snapshot {
         pool.configure(&self.warm_lines(), terms.collect(), self.config.warm_memory);
     }
 
-    /// The launches of the models that stand in the configuration.
+    /// The launches of the models that the configuration names.
     fn warm_lines(&self) -> Vec<Arc<Launch>> {
         let mut lines: Vec<Arc<Launch>> = Vec::new();
         for model in self.config.models.iter().filter(|model| model.is_named) {
@@ -113,7 +113,7 @@ impl RuntimeHandle {
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
         let snapshot = Snapshot::new(config, guests, &[])?;
-        snapshot.tell(&pool);
+        snapshot.apply(&pool);
         Ok(Arc::new(RuntimeHandle {
             current: ArcSwap::from_pointee(snapshot),
             replaced: watch::Sender::new(()),
@@ -146,7 +146,7 @@ impl RuntimeHandle {
         }
     }
 
-    /// Has another snapshot serve all requests from now on, if it differs.
+    /// Replaces the snapshot for all requests from now on, if `next` differs.
     pub(crate) fn replace(&self, next: Snapshot) {
         let before = self.current();
         let is_configured = !Arc::ptr_eq(&before.config, &next.config);
@@ -163,7 +163,7 @@ impl RuntimeHandle {
                 );
             }
             self.processes.limit(next.config.max_processes);
-            next.tell(&self.pool);
+            next.apply(&self.pool);
         }
         self.current.store(next.clone());
         self.replaced.send_replace(());

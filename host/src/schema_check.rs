@@ -21,7 +21,7 @@ pub const SUBCOMMAND: &str = "check-schemas";
 
 /// How long compiling a request's schemas may take, and how long checking an answer may at most. Ordinary
 /// ones take some 5 ms, most of it the start of the process.
-const COMPILE_LIMIT: Duration = Duration::from_secs(5);
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECK_MOST: Duration = Duration::from_secs(10);
 
 /// What a check may hold, in bytes: 100 patterns of 256 KiB, their automata, and an answer.
@@ -29,11 +29,11 @@ const MEMORY_MAX: u64 = 512 << 20;
 
 /// The stack for a check, in bytes: the levels of a schema that refers to itself, for each of the
 /// 128 levels that an answer may have. Only what is used of it takes memory.
-const STACK: usize = 128 << 20;
+const STACK_SIZE: usize = 128 << 20;
 
 /// What each pattern may take in memory, in bytes, and in steps back.
-const PATTERN_SIZE: usize = 256 << 10;
-const PATTERN_STEPS: usize = 100_000;
+const PATTERN_SIZE_MAX: usize = 256 << 10;
+const PATTERN_STEPS_MAX: usize = 100_000;
 
 /// Checks at once. They run beside the places of backends, so they have a bound of their own.
 static PLACES: Semaphore = Semaphore::const_new(4);
@@ -81,7 +81,7 @@ pub(crate) enum Verdict {
 
 /// Whether all of these schemas can be compiled.
 pub(crate) async fn compile(processes: &Processes, schemas: &[&str]) -> Result<(), Unsound> {
-    match ask(processes, schemas, None, COMPILE_LIMIT).await {
+    match ask(processes, schemas, None, COMPILE_TIMEOUT).await {
         Ok(Some(Outcome::Invalid(at, what))) => Err(Unsound::Schema(at, what)),
         Ok(Some(_)) => Ok(()),
         Ok(None) | Err(SpawnError::Silent { .. }) => Err(Unsound::Costly),
@@ -149,7 +149,7 @@ pub fn run() -> anyhow::Result<()> {
     setrlimit(Resource::Cpu, limit(CHECK_MOST.as_secs() + 5))?;
     let mut task = String::new();
     io::stdin().lock().read_to_string(&mut task)?;
-    let thread = std::thread::Builder::new().stack_size(STACK);
+    let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
     let outcome = thread.spawn(move || carry_out(&task))?.join();
     let outcome = outcome.map_err(|_| anyhow::anyhow!("the check failed"))??;
     serde_json::to_writer(io::stdout().lock(), &outcome)?;
@@ -177,9 +177,9 @@ fn carry_out(task: &str) -> anyhow::Result<Outcome> {
 /// Compiles a schema of bounded size. References go nowhere beyond it.
 fn validator(mut schema: Value) -> Result<Validator, String> {
     let patterns = PatternOptions::fancy_regex()
-        .backtrack_limit(PATTERN_STEPS)
-        .size_limit(PATTERN_SIZE)
-        .dfa_size_limit(PATTERN_SIZE);
+        .backtrack_limit(PATTERN_STEPS_MAX)
+        .size_limit(PATTERN_SIZE_MAX)
+        .dfa_size_limit(PATTERN_SIZE_MAX);
     // The draft that the API reads, whatever the schema calls itself.
     if let Some(fields) = schema.as_object_mut() {
         fields.remove("$schema");
@@ -200,7 +200,7 @@ mod tests {
     fn outcome(schemas: &str, answer: &str) -> Outcome {
         let answer = Value::from(answer);
         let task = format!(r#"{{"schemas":{schemas},"answer":{answer}}}"#);
-        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
         let thread = thread.spawn(move || carry_out(&task).unwrap()).unwrap();
         thread.join().unwrap()
     }

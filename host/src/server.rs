@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use crate::api::{self, Peer, Transport};
 use crate::config::Config;
 use crate::service::Service;
-use crate::shutdown::{Signals, Wish};
+use crate::shutdown::{Intent, Signals};
 use crate::systemd;
 use crate::telemetry::names;
 use busy_body::BusyBody;
@@ -39,22 +39,21 @@ pub use inherited::Inherited;
 use listener::{Listeners, Socket};
 use places::{Place, Places};
 
-/// How long a client may take to send the head of a request, or to send another one.
+/// How long a client may take to send the head of a request, or to begin another one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 64 << 10;
 
 /// How often an address that this machine did not have at the start is tried again.
-const BIND_AGAIN: Duration = Duration::from_secs(5);
+const BIND_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a connection that was taken may take to send its request before a service that was told to
-/// stop begins to refuse requests and to close idle connections. Without it, a client that has just
-/// connected would see its connection closed with no answer.
-const ON_THE_WAY: Duration = Duration::from_millis(500);
+/// The pause between a signal to stop and the moment when requests are refused and idle connections closed.
+/// Without it, a client that has just connected would see its connection closed with no answer.
+const STOP_DELAY: Duration = Duration::from_millis(500);
 
-/// How long processes have to go once their requests are gone.
-const LAST_ENDINGS: Duration = Duration::from_secs(3);
+/// How long the service waits for processes to end after all requests have ended.
+const ENDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs a service until a signal ends it, on sockets of its own or on those that were given to it.
 ///
@@ -86,21 +85,21 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     listeners.leave_inherited();
     if !server.places.are_free() {
         tracing::info!("told to stop; requests on the way are still taken");
-        tokio::time::sleep(ON_THE_WAY).await;
+        tokio::time::sleep(STOP_DELAY).await;
     }
     service.drain();
     let grace = service.snapshot().config.shutdown_grace;
     tracing::info!(?grace, "draining; another signal ends it at once");
     tokio::select! {
         () = graceful.shutdown() => {}
-        // Whoever comes now is told to come back later.
+        // Requests that come now are answered with a 503.
         () = server.accept(&mut listeners, &mut connections, None) => {}
         () = tokio::time::sleep(grace) => tracing::warn!("requests in flight are cut off"),
         () = signals.stop() => tracing::warn!("a second signal: requests in flight are cut off"),
     }
     connections.shutdown().await;
     service.monitor.stop();
-    let gone = tokio::time::timeout(LAST_ENDINGS, service.processes.drained()).await;
+    let gone = tokio::time::timeout(ENDINGS_TIMEOUT, service.processes.drained()).await;
     match gone {
         Ok(()) => tracing::info!("drained: nothing runs any more"),
         Err(_) => tracing::warn!("stopped; some processes did not end in time"),
@@ -109,8 +108,8 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
 }
 
 async fn asked_to_stop(service: &Service, signals: &mut Signals) {
-    let mut wish = signals.next().await;
-    while wish == Wish::Reload {
+    let mut intent = signals.next().await;
+    while intent == Intent::Reload {
         // A compile may take long: it must not keep the service from being stopped. Whoever asks
         // meanwhile may have changed something since it began.
         let mut next = None;
@@ -120,11 +119,11 @@ async fn asked_to_stop(service: &Service, signals: &mut Signals) {
                 _ = &mut reload => break,
                 other = signals.next() => next = Some(other),
             }
-            if next == Some(Wish::Stop) {
+            if next == Some(Intent::Stop) {
                 return;
             }
         }
-        wish = match next {
+        intent = match next {
             Some(next) => next,
             None => signals.next().await,
         };
@@ -138,15 +137,15 @@ struct Server {
 }
 
 impl Server {
-    /// Takes connections for ever, where the configuration says. While `graceful`, they may be
-    /// used for several requests, and are waited for at the end.
+    /// Accepts connections for ever, at the configured addresses. With `graceful`, a connection may carry several
+    /// requests, and is waited for at the end.
     async fn accept(
         &self,
         listeners: &mut Listeners,
         connections: &mut JoinSet<()>,
         graceful: Option<&GracefulShutdown>,
     ) {
-        let mut retry = tokio::time::interval(BIND_AGAIN);
+        let mut retry = tokio::time::interval(BIND_RETRY_INTERVAL);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = self.service.runtime.configurations();
         loop {

@@ -78,7 +78,7 @@ impl Service {
         }))
     }
 
-    /// Logs what was started, for whoever looks at the log first.
+    /// Logs what was started: version, configuration, backends and models.
     pub(crate) fn announce(&self) {
         let snapshot = self.snapshot();
         let config = match &snapshot.config.source {

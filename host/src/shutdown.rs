@@ -13,7 +13,7 @@ pub(crate) struct Signals {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Intent {
     /// End: finish what is in flight the first time, at once the second.
     Stop,
     /// Look for new guests.
@@ -30,16 +30,16 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(crate) async fn next(&mut self) -> Wish {
+    pub(crate) async fn next(&mut self) -> Intent {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            _ = self.terminate.recv() => Intent::Stop,
+            _ = self.interrupt.recv() => Intent::Stop,
+            _ = self.hangup.recv() => Intent::Reload,
         }
     }
 
     /// The next signal to stop.
     pub(crate) async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
+        while self.next().await != Intent::Stop {}
     }
 }

@@ -9,18 +9,18 @@ use sd_notify::NotifyState;
 
 /// The service listens. `status` is what `systemctl status` shows.
 pub(crate) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The service takes no new requests any more.
 pub(crate) fn stopping() {
-    tell(&[
+    notify(&[
         NotifyState::Stopping,
         NotifyState::Status("draining: requests in flight may finish"),
     ]);
 }
 
-/// Says that the service is alive, as often as systemd wants to hear it (`WatchdogSec`): for ever, or
+/// Tells systemd that the service is alive, as often as its `WatchdogSec` asks for: for ever, or
 /// not at all where it does not ask. Runs as a task, so that a runtime that hangs says nothing.
 pub(crate) async fn keep_watchdog_calm() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
@@ -30,11 +30,11 @@ pub(crate) async fn keep_watchdog_calm() {
     let mut ticks = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
     loop {
         ticks.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell systemd how the service is");
     }

@@ -11,7 +11,7 @@ use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, ToolCallD
 use crate::failure::{failure, no_structure};
 use crate::functions::{Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
-use crate::task::{Format, Wish};
+use crate::task::{Format, OutputSpec};
 use crate::text::{ObjectFinder, StopFilter};
 use crate::tokens::Tokens;
 
@@ -21,7 +21,7 @@ pub const STRUCTURED_OUTPUT: &str = "StructuredOutput";
 /// An answer as it comes.
 #[derive(Debug)]
 pub struct Answer {
-    wish: Wish,
+    spec: OutputSpec,
     /// The message that streams.
     streams: Option<String>,
     /// Messages that have begun, streamed or not.
@@ -45,7 +45,7 @@ pub struct Answer {
     structured: Structured,
     /// The model was asked again, because its answer was not what was asked for.
     asked_again: bool,
-    /// What the model said, for whoever goes on with it.
+    /// The model's text, for a conversation that goes on.
     said: Said,
 }
 
@@ -67,7 +67,7 @@ struct Said {
 enum Block {
     /// Not known, because its start was not printed: its deltas say what they are.
     Unnamed,
-    /// Nothing that the client wants to see.
+    /// Output that is not shown to the client.
     Other,
     Text,
     Thinking,
@@ -95,7 +95,7 @@ struct Structured {
 #[derive(Debug)]
 pub enum Step {
     /// Wait for what comes.
-    On,
+    Continue,
     /// The answer is complete.
     Finish(FinishReason),
     /// There is no answer.
@@ -105,11 +105,11 @@ pub enum Step {
 }
 
 impl Answer {
-    /// An answer that shall be like this.
-    pub fn new(mut wish: Wish) -> Self {
+    /// An answer with these requirements.
+    pub fn new(mut spec: OutputSpec) -> Self {
         Answer {
-            stop: StopFilter::new(std::mem::take(&mut wish.stop)),
-            wish,
+            stop: StopFilter::new(std::mem::take(&mut spec.stop)),
+            spec,
             streams: None,
             messages: 0,
             in_blocks: false,
@@ -136,8 +136,8 @@ impl Answer {
     }
 
     /// What the answer shall be like, but for its stop words.
-    pub fn wish(&self) -> &Wish {
-        &self.wish
+    pub fn spec(&self) -> &OutputSpec {
+        &self.spec
     }
 
     /// The model that answered, if it was named.
@@ -155,7 +155,7 @@ impl Answer {
     pub fn call_is_made(&self) -> Step {
         match (self.in_blocks, self.calls) {
             (true, 1..) => Step::Finish(FinishReason::ToolCalls),
-            _ => Step::On,
+            _ => Step::Continue,
         }
     }
 
@@ -179,7 +179,7 @@ impl Answer {
             "message_stop" if self.calls > 0 => return self.finish_with_calls(out),
             _ => {}
         }
-        Step::On
+        Step::Continue
     }
 
     /// A second message within a turn belongs to the answer if the first one ended with a call
@@ -202,7 +202,7 @@ impl Answer {
             self.model = message.model.as_deref().map(str::to_owned);
             self.tokens.message_began(message.usage.as_ref());
         }
-        Step::On
+        Step::Continue
     }
 
     /// Forgets what of a message was not shown.
@@ -238,7 +238,7 @@ impl Answer {
     }
 
     fn call_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
-        let functions = &self.wish.functions;
+        let functions = &self.spec.functions;
         let name = plain_name(&start.name)
             .filter(|name| functions.declared.iter().any(|f| f.name == *name));
         let wanted = functions.choice != Choice::Never && !(functions.only_one && self.calls > 0);
@@ -265,7 +265,7 @@ impl Answer {
     fn block_delta(&mut self, delta: &line::Delta, out: &mut Vec<Delta>) -> Step {
         let pieces = [&delta.text, &delta.thinking, &delta.partial_json];
         let Some(piece) = pieces.into_iter().flatten().next().map(|piece| &**piece) else {
-            return Step::On;
+            return Step::Continue;
         };
         self.tokens.wrote(piece.len());
         match self.block {
@@ -284,7 +284,7 @@ impl Answer {
             }
             Block::Unnamed | Block::Other => {}
         }
-        Step::On
+        Step::Continue
     }
 
     /// A call without arguments has none streamed, and clients read them as JSON.
@@ -299,7 +299,7 @@ impl Answer {
 
     /// A piece of the structured answer. It is kept as long as it may turn out to be none.
     fn structure(&mut self, piece: &str, out: &mut Vec<Delta>) {
-        if self.wish.whole || self.lacks_call() {
+        if self.spec.whole || self.lacks_call() {
             self.structured.kept.push_str(piece);
         } else {
             self.structured.shown = true;
@@ -319,25 +319,25 @@ impl Answer {
     fn text(&mut self, piece: &str, out: &mut Vec<Delta>) -> Step {
         if self.wants_structure() || self.lacks_call() {
             self.held.push_str(piece);
-            return Step::On;
+            return Step::Continue;
         }
-        if self.wish.format == Format::Object {
+        if self.spec.format == Format::Object {
             let part = self.object.push(piece).to_owned();
             self.show(part, out);
-            return Step::On;
+            return Step::Continue;
         }
         self.said.text.push_str(piece);
         let (text, stopped) = self.stop.push(piece);
         self.show(text, out);
         if !stopped {
-            return Step::On;
+            return Step::Continue;
         }
         self.tokens.estimate();
         Step::Finish(FinishReason::Stop)
     }
 
     fn thinking(&mut self, piece: &str, out: &mut Vec<Delta>) {
-        if self.wish.show_reasoning && !piece.is_empty() {
+        if self.spec.show_reasoning && !piece.is_empty() {
             self.shown = true;
             out.push(Delta::Reasoning(piece.to_owned()));
         }
@@ -365,14 +365,14 @@ impl Answer {
             // The CLI tells the model that there is no such tool, or that its answer does not fit.
             (Some("tool_use"), _) => {
                 self.goes_on = true;
-                Step::On
+                Step::Continue
             }
             // The CLI asks for the structured answer once more.
             (Some("end_turn"), _) if self.wants_structure() => {
                 self.goes_on = true;
-                Step::On
+                Step::Continue
             }
-            _ => Step::On,
+            _ => Step::Continue,
         }
     }
 
@@ -398,7 +398,7 @@ impl Answer {
     pub fn finished_blocks(&mut self, message: &Message, out: &mut Vec<Delta>) -> Step {
         let id = message.id.as_deref();
         if self.streams.is_some() && (id.is_none() || id == self.streams.as_deref()) {
-            return Step::On;
+            return Step::Continue;
         }
         if !self.in_blocks {
             if let step @ Step::Fail(_) = self.message_start(Some(message)) {
@@ -409,11 +409,11 @@ impl Answer {
         }
         for block in &message.content {
             let step = self.finished_block(block, out);
-            if !matches!(step, Step::On) {
+            if !matches!(step, Step::Continue) {
                 return step;
             }
         }
-        Step::On
+        Step::Continue
     }
 
     fn finished_block(&mut self, block: &line::Block, out: &mut Vec<Delta>) -> Step {
@@ -450,7 +450,7 @@ impl Answer {
             self.structured = Structured::default();
             self.goes_on = true;
         }
-        Step::On
+        Step::Continue
     }
 
     /// The CLI's estimate of what was thought in this message.
@@ -459,11 +459,11 @@ impl Answer {
     }
 
     fn wants_structure(&self) -> bool {
-        matches!(self.wish.format, Format::Schema(_))
+        matches!(self.spec.format, Format::Schema(_))
     }
 
     fn lacks_call(&self) -> bool {
-        self.wish.functions.must_call() && self.calls == 0
+        self.spec.functions.must_call() && self.calls == 0
     }
 
     /// What the answer took.

@@ -1,4 +1,4 @@
-//! The client's messages, as the CLI will be told them.
+//! Translates the client's messages for the CLI.
 
 use std::collections::HashSet;
 
@@ -98,9 +98,9 @@ struct Reader {
     conversation: Conversation,
     /// Calls of the last `assistant` message that have no result yet.
     open: Vec<Call>,
-    /// Where the message with these calls stands.
+    /// The place of the message with these calls, such as `messages[2]`.
     open_at: String,
-    /// Every call's id as the API is told it.
+    /// Each call's id, as it is sent to the API.
     ids: HashSet<String>,
     /// Ids that were made up.
     made_up: usize,
@@ -109,8 +109,8 @@ struct Reader {
 struct Call {
     /// As the client knows it.
     id: String,
-    /// As the API is told it.
-    told: String,
+    /// As it is sent to the API.
+    api_id: String,
 }
 
 impl Reader {
@@ -193,13 +193,13 @@ impl Reader {
             let message = format!("`{at}` is nested too deeply");
             return Err(invalid_request(message, Some(at)));
         };
-        let told = self.tell(&call.id);
+        let api_id = self.api_id(&call.id);
         self.open.push(Call {
             id: call.id,
-            told: told.clone(),
+            api_id: api_id.clone(),
         });
         Ok(Block::ToolUse {
-            id: told,
+            id: api_id,
             name: functions::full_name(&function.name),
             input,
         })
@@ -207,21 +207,21 @@ impl Reader {
 
     /// An id as the API takes it, letters, digits, `_` and `-`, that no earlier call has: some
     /// models count from 0 in each answer, or have names with colons.
-    fn tell(&mut self, id: &str) -> String {
+    fn api_id(&mut self, id: &str) -> String {
         /// The longest id that is passed on, in characters. Those of the API have 30.
         const ID_MAX: usize = 64;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let mut told: String = id
+        let mut api_id: String = id
             .chars()
             .take(ID_MAX)
             .map(|c| if plain(c) { c } else { '_' })
             .collect();
-        while told.is_empty() || self.ids.contains(&told) {
+        while api_id.is_empty() || self.ids.contains(&api_id) {
             self.made_up += 1;
-            told = format!("call_{}", self.made_up);
+            api_id = format!("call_{}", self.made_up);
         }
-        self.ids.insert(told.clone());
-        told
+        self.ids.insert(api_id.clone());
+        api_id
     }
 
     fn result(&mut self, at: &str, message: Message) -> Result<(), ApiError> {
@@ -242,7 +242,7 @@ impl Reader {
             return Err(invalid_request(message, Some(at)));
         }
         let result = Block::ToolResult {
-            tool_use_id: self.open.remove(place).told,
+            tool_use_id: self.open.remove(place).api_id,
             content,
         };
         self.conversation.push(Speaker::User, vec![result]);
@@ -349,9 +349,9 @@ mod tests {
                 {"role":"tool","tool_call_id":"call_a","content":""}]"#,
         )
         .unwrap();
-        let told = serde_json::to_value(c.turns.iter().map(|t| &t.blocks).collect::<Vec<_>>());
+        let api_id = serde_json::to_value(c.turns.iter().map(|t| &t.blocks).collect::<Vec<_>>());
         assert_eq!(
-            told.unwrap(),
+            api_id.unwrap(),
             json!([
                 [{"type": "text", "text": "q"}],
                 [{"type": "tool_use", "id": "call_a", "name": "mcp__client__f", "input": {"x": 1}},

@@ -19,7 +19,7 @@ use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
 use crate::session::{self, Spent};
-use crate::task::{Format, Launch, Task, Wish};
+use crate::task::{Format, Launch, OutputSpec, Task};
 
 /// A line whose type is known, but not its shape.
 const NOT_UNDERSTOOD: &str =
@@ -62,7 +62,7 @@ impl Exchange {
             stage: Stage::Replaying,
             conversation: task.conversation,
             launch: task.launch,
-            ..Self::about(task.wish)
+            ..Self::about(task.spec)
         }
     }
 
@@ -70,17 +70,17 @@ impl Exchange {
     pub fn probe() -> Self {
         Exchange {
             stage: Stage::Probing,
-            ..Self::about(Wish::default())
+            ..Self::about(OutputSpec::default())
         }
     }
 
-    fn about(wish: Wish) -> Self {
+    fn about(spec: OutputSpec) -> Self {
         Exchange {
             stage: Stage::Done,
             conversation: Conversation::default(),
             written: 0,
             launch: Launch::default(),
-            answer: Answer::new(wish),
+            answer: Answer::new(spec),
             limit: None,
             named_error: None,
             refused: None,
@@ -108,7 +108,7 @@ impl Exchange {
 
     /// Opens the session, and writes as much of the conversation as the CLI takes at once.
     pub fn start(&mut self) -> Vec<Effect> {
-        let opening = input::initialize(&self.conversation.system, self.answer.wish());
+        let opening = input::initialize(&self.conversation.system, self.answer.spec());
         let mut effects = vec![Effect::Write(opening)];
         if self.stage != Stage::Probing {
             self.stage = Stage::Replaying;
@@ -147,21 +147,21 @@ impl Exchange {
     /// What was said before the last turn, if a session that holds it can go on.
     pub fn history(&self) -> Option<Vec<u8>> {
         let (_, before) = self.conversation.turns.split_last()?;
-        if before.is_empty() || self.answer.wish().format != Format::Text {
+        if before.is_empty() || self.answer.spec().format != Format::Text {
             return None;
         }
-        session::words(&self.conversation.system, self.answer.wish(), before, None)
+        session::words(&self.conversation.system, self.answer.spec(), before, None)
     }
 
     /// What the session holds now, if it holds nothing but what the client knows.
     pub fn holding(&self) -> Option<Holding> {
-        let wish = self.answer.wish();
-        if wish.format != Format::Text || self.refused.is_some() {
+        let spec = self.answer.spec();
+        if spec.format != Format::Text || self.refused.is_some() {
             return None;
         }
         let Conversation { system, turns } = &self.conversation;
         Some(Holding {
-            history: session::words(system, wish, turns, Some(self.answer.plain()?))?,
+            history: session::words(system, spec, turns, Some(self.answer.plain()?))?,
             memo: self.spent.memo(),
         })
     }
@@ -224,12 +224,12 @@ impl Exchange {
                     self.named_error = Some(name.to_owned());
                 }
                 match message.model.as_deref() {
-                    Some("<synthetic>") => Step::On,
+                    Some("<synthetic>") => Step::Continue,
                     _ => self.answer.finished_blocks(message, &mut deltas),
                 }
             }
             ("user", _, Some(message)) => self.answer.call_results(message),
-            _ => Step::On,
+            _ => Step::Continue,
         };
         self.take(step, deltas, None, effects);
     }
@@ -244,7 +244,7 @@ impl Exchange {
     ) {
         effects.extend(deltas.into_iter().map(Effect::Emit));
         match step {
-            Step::On => {}
+            Step::Continue => {}
             Step::Finish(reason) => self.finish(reason, cost_usd, effects),
             Step::Fail(error) => self.fail(error, effects),
             Step::AskAgain(words) => {
@@ -298,8 +298,8 @@ impl Exchange {
         else {
             return;
         };
-        let wish = self.answer.wish();
-        let left_out = wish.functions.declared.iter().find(|function| {
+        let spec = self.answer.spec();
+        let left_out = spec.functions.declared.iter().find(|function| {
             let name = full_name(&function.name);
             !tools.contains(&name)
         });
@@ -310,7 +310,7 @@ impl Exchange {
             );
             return self.fail(invalid_request(message, Some("tools".into())), effects);
         }
-        let structured = matches!(wish.format, Format::Schema(_));
+        let structured = matches!(spec.format, Format::Schema(_));
         if structured && !tools.iter().any(|tool| tool == STRUCTURED_OUTPUT) {
             let at = "response_format.json_schema.schema";
             let message = format!("Claude Code does not take the schema: simplify `{at}`");
@@ -334,7 +334,7 @@ impl Exchange {
         let Some(id) = line.request_id.as_deref() else {
             return;
         };
-        let functions = &self.answer.wish().functions;
+        let functions = &self.answer.spec().functions;
         let message = match &line.request {
             Some(ControlRequest { subtype, message }) if subtype == "mcp_message" => message,
             _ => return effects.push(Effect::Write(input::refusal(id))),

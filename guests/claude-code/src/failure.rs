@@ -26,7 +26,7 @@ pub fn invalid_request(message: impl Into<String>, param: Option<String>) -> Api
     }
 }
 
-/// The client wants something that this adapter does not do.
+/// The client asked for something that this adapter does not do.
 pub fn unsupported(what: &str, param: String) -> ApiError {
     ApiError {
         code: Some("unsupported_parameter".into()),
@@ -45,7 +45,7 @@ pub fn not_honoured(code: &str, message: impl Into<String>) -> ApiError {
     }
 }
 
-/// The answer does not fit the schema that the client wants.
+/// The answer does not fit the client's schema.
 pub fn no_structure() -> ApiError {
     not_honoured(
         "schema_not_met",

@@ -1,4 +1,4 @@
-//! The client's functions: as the CLI is told them, and what the client wants done with them.
+//! The client's functions: how they are described to the CLI, and how the client wants them used.
 //!
 //! They are the tools of an MCP server that the CLI believes to be in the program that drives it.
 //! The CLI asks that server for its tools, and to call one; it is never answered then, because by
@@ -33,7 +33,7 @@ const DESCRIPTION_MAX: usize = 2000;
 /// The functions, and what is to be done with them.
 #[derive(Debug, Default, PartialEq)]
 pub struct Functions {
-    /// What the model is told of.
+    /// The functions that are described to the model.
     pub declared: Vec<Function>,
     /// Whether it may or must call.
     pub choice: Choice,
@@ -52,7 +52,7 @@ pub struct Function {
     pub schema: Map<String, Value>,
 }
 
-/// What the client wants done with its functions.
+/// How the client wants its functions used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Choice {
     /// Whatever the model finds right.

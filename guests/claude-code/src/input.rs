@@ -10,7 +10,7 @@ use crate::block::Block;
 use crate::conversation::{Speaker, Turn};
 use crate::functions::{Functions, SERVER};
 use crate::line::McpMessage;
-use crate::task::{Format, Wish};
+use crate::task::{Format, OutputSpec};
 
 /// The id of the `initialize` request, to know its answer by.
 pub const INITIALIZE: &str = "initialize";
@@ -20,12 +20,12 @@ const METHOD_NOT_FOUND: i32 = -32601;
 
 /// Opens the session. Without a system prompt of the client's, an empty one takes the place of
 /// the CLI's own of 70 KB; several are one with blank lines between, as the CLI itself has them.
-pub fn initialize(system: &[String], wish: &Wish) -> Vec<u8> {
+pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
     let mut request = json!({"subtype": "initialize", "systemPrompt": [system.join("\n\n")]});
-    if !wish.functions.declared.is_empty() {
+    if !spec.functions.declared.is_empty() {
         request["sdkMcpServers"] = json!([SERVER]);
     }
-    if let Format::Schema(schema) = &wish.format {
+    if let Format::Schema(schema) = &spec.format {
         request["jsonSchema"] = schema.clone();
     }
     line(&json!({"type": "control_request", "request_id": INITIALIZE, "request": request}))
@@ -48,7 +48,7 @@ pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
     }
 }
 
-/// The turn that wants an answer.
+/// The turn that is to be answered.
 pub fn question(blocks: &[Block]) -> Vec<u8> {
     said("user", None, None, blocks)
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::Block;
 use crate::conversation::{Speaker, Turn};
 use crate::functions::Function;
-use crate::task::Wish;
+use crate::task::OutputSpec;
 
 /// Everything that a session was told and has said. Two that are equal hold the same.
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct Said<'a> {
 /// of them. None if the answer is one that would not be replayed.
 pub(crate) fn words(
     system: &[String],
-    wish: &Wish,
+    spec: &OutputSpec,
     turns: &[Turn],
     answer: Option<&str>,
 ) -> Option<Vec<u8>> {
@@ -43,7 +43,7 @@ pub(crate) fn words(
     });
     let session = Session {
         system,
-        functions: &wish.functions.declared,
+        functions: &spec.functions.declared,
         turns: asked.chain(answered).collect(),
     };
     serde_json::to_vec(&session).ok()

@@ -52,7 +52,7 @@ pub struct Task {
     /// How the process is launched.
     pub launch: Launch,
     /// What the answer must be like.
-    pub wish: Wish,
+    pub spec: OutputSpec,
 }
 
 /// What of a request stands on the command line or in the environment, through placeholders.
@@ -68,7 +68,7 @@ pub struct Launch {
 
 /// What an answer must be like.
 #[derive(Debug, Default)]
-pub struct Wish {
+pub struct OutputSpec {
     /// What the model may or must call.
     pub functions: Functions,
     /// Of what form its text is.
@@ -123,7 +123,7 @@ impl Task {
                     .into(),
             );
         }
-        let wish = Wish {
+        let spec = OutputSpec {
             functions,
             format,
             stop: stop(request.stop)?,
@@ -133,7 +133,7 @@ impl Task {
         Ok(Task {
             conversation,
             launch,
-            wish,
+            spec,
         })
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(task.launch, Launch::default());
-        assert!(task.wish.stop.is_empty() && task.conversation.system.is_empty());
+        assert!(task.spec.stop.is_empty() && task.conversation.system.is_empty());
     }
 
     #[test]

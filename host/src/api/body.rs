@@ -8,12 +8,12 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use crate::bodies::{BodyMemory, SMALL, Share};
+use crate::bodies::{BodyMemory, SMALL_BODY, Share};
 use crate::config::HttpConfig;
 use crate::failure::{Failure, Kind};
 
 /// The memory of a body grows by steps of this size, in bytes.
-const STEP: usize = 1 << 20;
+const RESERVE_STEP: usize = 1 << 20;
 
 /// How slowly a body may come after the first `client_timeout`, in bytes a second, all in all.
 const RATE_LEAST: u64 = 16 << 10;
@@ -61,11 +61,11 @@ pub(super) async fn read(
             }
             continue;
         }
-        if size > SMALL {
+        if size > SMALL_BODY {
             // By steps, each of which may have to wait. That is no fault of the client's.
             let came = Instant::now();
             let wanted = size
-                .next_multiple_of(STEP)
+                .next_multiple_of(RESERVE_STEP)
                 .min(announced.unwrap_or(limit).min(limit));
             memory
                 .grow(&mut share, wanted.max(size), http.client_timeout)
@@ -121,12 +121,12 @@ mod tests {
         let first = read(body(1 << 20), &http(), &memory).await.unwrap();
         assert_eq!(memory.free(), 0);
         assert_eq!(
-            read(body(SMALL), &http(), &memory)
+            read(body(SMALL_BODY), &http(), &memory)
                 .await
                 .unwrap()
                 .bytes
                 .len(),
-            SMALL
+            SMALL_BODY
         );
         let waits = tokio::spawn({
             let memory = memory.clone();

@@ -1,4 +1,4 @@
-//! What a request for a path that is not there is told, and the page at `/`.
+//! The answer to an unknown path or method, and the page at `/`.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     Failure::new(Kind::NoSuchMethod, message)
 }
 
-/// A page for whoever opens the address in a browser.
+/// A page for people who open the address in a browser.
 pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
     let snapshot = service.snapshot();
     let backends: String = snapshot

@@ -119,7 +119,7 @@ pub(crate) fn shell_line(launch: &config::LaunchConfig, args: &[&str]) -> String
         .join(" ")
 }
 
-/// A word as it stands in a shell's line.
+/// A word, quoted for a shell if need be.
 fn quoted(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./~:@%+=,".contains(&b);
     match !word.is_empty() && word.bytes().all(is_plain) {

@@ -19,16 +19,16 @@ use crate::failure::{Kind, unix_now};
 use crate::profiles::is_model_name;
 
 /// How long the login check may take. The CLI was seen to take 0.2 to 1.1 seconds.
-const LOGIN_CHECK: Duration = Duration::from_secs(15);
+const LOGIN_CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the command line may take to say its version: it takes some 0.1 s.
-const VERSION_CHECK: Duration = Duration::from_secs(10);
+const VERSION_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a good state is believed without another sign of life.
-const GOOD_FOR: Duration = Duration::from_secs(300);
+const READY_TTL: Duration = Duration::from_secs(300);
 
-/// How long a bad state is believed: whoever mends it wants to see it.
-const BAD_FOR: Duration = Duration::from_secs(20);
+/// How long a bad state is kept without a check. Short, so that a repair shows at once.
+const UNREADY_TTL: Duration = Duration::from_secs(20);
 
 /// The most models that a backend may report.
 const MODELS_MAX: usize = 256;
@@ -47,7 +47,7 @@ struct State {
     /// The program that said so, to ask another one again.
     version_of: Option<(u64, u64, i64)>,
     models: Vec<ModelOffer>,
-    /// A request told of other models than these: it is time to ask again.
+    /// A request reported other models than these, so a probe is due.
     offers_changed: bool,
     limits: Vec<ModelLimits>,
     rate_limit: Option<RateLimit>,
@@ -201,14 +201,14 @@ impl Status {
     pub(crate) fn is_stale(&self) -> bool {
         let state = self.state();
         let good_for = if state.health == Health::Ready {
-            GOOD_FOR
+            READY_TTL
         } else {
-            BAD_FOR
+            UNREADY_TTL
         };
         state.checked.is_none_or(|at| at.elapsed() > good_for)
     }
 
-    /// Whether a request told of other models than those that are known.
+    /// Whether a request reported other models than those that are known.
     pub(crate) fn offers_changed(&self) -> bool {
         self.state().offers_changed
     }
@@ -343,7 +343,10 @@ impl Backend {
             return true;
         };
         let before = self.status.health();
-        match processes.ask(&login_check, Vec::new(), LOGIN_CHECK).await {
+        match processes
+            .ask(&login_check, Vec::new(), LOGIN_CHECK_TIMEOUT)
+            .await
+        {
             Ok((answer, success)) => {
                 let answer = serde_json::from_slice(&answer).unwrap_or_default();
                 self.status.set(login_state(&answer, success));
@@ -376,7 +379,10 @@ impl Backend {
         if program.is_some() && program == self.status.state().version_of {
             return;
         }
-        let Ok((answer, true)) = processes.ask(&line, Vec::new(), VERSION_CHECK).await else {
+        let Ok((answer, true)) = processes
+            .ask(&line, Vec::new(), VERSION_CHECK_TIMEOUT)
+            .await
+        else {
             return;
         };
         let text = String::from_utf8_lossy(&answer);

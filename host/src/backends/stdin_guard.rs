@@ -48,7 +48,7 @@ impl Guard {
         Ok(Guard { schema })
     }
 
-    /// The line to write for what a guest wants to be written.
+    /// Checks what a guest wants to write, and returns the line to write instead.
     pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
         let Distinct(mut message) =
             serde_json::from_slice(&bytes).map_err(|e| Refusal::Syntax(e.column()))?;

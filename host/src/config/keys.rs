@@ -12,7 +12,7 @@ use super::{Access, Key, KeyDigest, Overrides};
 /// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
 const KEY_LEAST: usize = 16;
 
-/// What stands before a digest in place of a key.
+/// The prefix of a digest that is written in place of a key.
 const DIGEST_PREFIX: &str = "sha256:";
 
 /// Who may call.
@@ -124,7 +124,7 @@ fn read(section: &Section, setting: &str, path: &Path) -> Option<String> {
     }
 }
 
-/// The digest of a key, or the one that stands in its place.
+/// The digest of a key, or the digest that is written in its place.
 fn digest(section: &Section, setting: &str, key: &str) -> KeyDigest {
     if let Some(hex) = key.strip_prefix(DIGEST_PREFIX) {
         return parse_digest(hex).unwrap_or_else(|| {

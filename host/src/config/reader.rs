@@ -101,7 +101,7 @@ impl<'p> Section<'p> {
             let way_out = way_out.unwrap_or_default();
             self.problem(
                 key,
-                format_args!("{} is not {wanted}{way_out}", shown(&value)),
+                format_args!("{} is not {wanted}{way_out}", for_display(&value)),
             );
         }
         found
@@ -111,7 +111,7 @@ impl<'p> Section<'p> {
         self.read(key, "a string", |v| v.as_str().map(str::to_owned))
     }
 
-    /// An array of strings; one alone may stand without its brackets.
+    /// An array of strings. A single string may be written without brackets.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         self.read(key, "an array of strings such as [\"…\"]", |value| {
             if let Some(single) = value.as_str() {
@@ -164,7 +164,7 @@ impl<'p> Section<'p> {
         })
     }
 
-    /// One of a few words, as the value that each stands for.
+    /// One of a few words, each with the value that it means.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
@@ -209,9 +209,10 @@ impl<'p> Section<'p> {
             let path = format!("{path}.{name}");
             match value {
                 Value::Table(table) => sections.push((name, self.beside(path, table))),
-                other => self
-                    .problems
-                    .add(&path, format_args!("{} is not a table", shown(&other))),
+                other => self.problems.add(
+                    &path,
+                    format_args!("{} is not a table", for_display(&other)),
+                ),
             }
         }
         Some(sections)
@@ -234,7 +235,7 @@ impl<'p> Section<'p> {
 }
 
 /// A value as it may be shown: a text may be a key, and so may be what holds texts.
-fn shown(value: &Value) -> String {
+fn for_display(value: &Value) -> String {
     match value {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => format!("`{value}`"),
         Value::String(_) => "this string".into(),

@@ -1,4 +1,4 @@
-//! The answers to one request: as many exchanges at once as the client wants choices.
+//! The answers to one request: one exchange for each choice, all at once.
 
 use std::future::poll_fn;
 use std::task::Poll;

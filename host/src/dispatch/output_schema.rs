@@ -32,7 +32,7 @@ pub(crate) struct OutputSchema {
 /// A `strict` schema.
 #[derive(Debug)]
 pub(crate) struct Schema {
-    /// Where it stands in the request.
+    /// Its place in the request, for messages.
     pub(crate) at: String,
     pub(crate) text: String,
 }

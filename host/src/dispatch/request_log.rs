@@ -1,4 +1,4 @@
-//! What is told of a request: one line in the log, and the metrics.
+//! The log and the metrics of a request: one line when it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const OK: u16 = 200;
 /// The status for a client that left before it was answered, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request as it is told of when this is dropped.
+/// Collects what is known of a request. When this is dropped, it is logged and counted.
 pub(crate) struct RequestLog {
     id: Arc<str>,
     started: Instant,
@@ -105,7 +105,7 @@ impl RequestLog {
         self.usage = usage;
     }
 
-    /// The request failed, and the client was told with this status.
+    /// The request failed, and was answered with this status.
     pub(crate) fn failed(&mut self, failure: &Failure, status: u16) {
         self.status = status;
         self.error = Some(failure.clone());
@@ -187,13 +187,13 @@ impl Drop for RequestLog {
             ignored = self.ignored,
         );
         if let Some(failure) = &self.error {
-            tell(&self.id, failure);
+            log_failure(&self.id, failure);
         }
     }
 }
 
 /// Failures of the client are in the line above; those of this side want more words.
-fn tell(id: &str, failure: &Failure) {
+fn log_failure(id: &str, failure: &Failure) {
     tracing::trace!(target: "request", id = id, message = ?failure.message, "told to the client");
     if let Some(stderr) = &failure.stderr {
         let stderr = plain::line(stderr, STDERR_MAX);

@@ -65,7 +65,8 @@ impl<P: Serves> Tenure<P> {
         }
     }
 
-    /// The process printed something, or ended. `patience` is how long a replacement may be waited for.
+    /// Takes note that the process printed something, or ended. `patience` is how long a request may wait for a
+    /// replacement.
     pub(super) fn heard(&mut self, has_ended: bool, patience: Duration) -> Heard {
         match std::mem::replace(self, Tenure::Over) {
             Tenure::Untried(mut process) if has_ended => {

@@ -17,13 +17,13 @@ use super::{ConversationKey, Launch, Parked, PoolPolicy};
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long after its start a process has as much memory as it will have while it is idle.
-const STARTED: Duration = Duration::from_secs(3);
+const START_DURATION: Duration = Duration::from_secs(3);
 
 /// What is asked of a process while it is idle.
 pub(super) trait Idles {
     /// Its process id.
     fn id(&self) -> i32;
-    /// Whether it runs and can be told something.
+    /// Whether it runs and reads its input.
     fn is_sound(&self) -> bool;
     /// Memory that it holds, in bytes.
     fn resident(&self) -> Option<u64>;
@@ -170,7 +170,7 @@ impl<P: Idles> IdleSet<P> {
             until: now + policy.max_age,
             size: entry.size.unwrap_or(policy.idle_memory),
             // While it starts, it has less memory than it will have.
-            measure_at: now + STARTED,
+            measure_at: now + START_DURATION,
         });
         Evicted::none()
     }

@@ -15,12 +15,12 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a warm start is put off for requests that wait for their first token. Under a load that never
 /// pauses, no warm process at all would be slower still.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const START_DELAY_MAX: Duration = Duration::from_millis(1500);
 
 /// A new process computes for 0.4 to 0.9 s. The next one is started when it has been at rest for this long,
-/// or after `START_MOST`.
-const AT_REST: Duration = Duration::from_millis(150);
-const START_MOST: Duration = Duration::from_secs(5);
+/// or after `START_DURATION_MAX`.
+const REST_DURATION: Duration = Duration::from_millis(150);
+const START_DURATION_MAX: Duration = Duration::from_secs(5);
 
 /// How often that is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
@@ -53,9 +53,9 @@ impl Pool {
         }
     }
 
-    /// Waits until no request waits for its first token, but not for longer than `PATIENCE`.
+    /// Waits until no request waits for its first token, but not for longer than `START_DELAY_MAX`.
     async fn until_no_request_awaits_its_first_token(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_DELAY_MAX;
         while self.awaiting_first_token.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
             let _ = tokio::time::timeout(POLL_INTERVAL, self.changed.notified()).await;
         }
@@ -66,9 +66,9 @@ impl Pool {
         let Some(pid) = self.with(|idle| idle.youngest(launch)) else {
             return;
         };
-        let deadline = Instant::now() + START_MOST;
+        let deadline = Instant::now() + START_DURATION_MAX;
         let (mut used, mut since) = (cpu_time(pid), Instant::now());
-        while since.elapsed() < AT_REST
+        while since.elapsed() < REST_DURATION
             && Instant::now() < deadline
             && self.with(|idle| idle.has(pid))
         {

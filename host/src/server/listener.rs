@@ -246,7 +246,7 @@ async fn holder(address: &Listen) -> String {
     const OTHERWISE: &str = "`--listen 127.0.0.1:0` takes a port that is free, and `listen` in the configuration names another one";
     let version = match address {
         Listen::Tcp(tcp) => {
-            let asked = tokio::time::timeout(HOLDER, version_at(*tcp));
+            let asked = tokio::time::timeout(HOLDER_TIMEOUT, version_at(*tcp));
             asked.await.ok().flatten()
         }
         Listen::Unix(_) => None,
@@ -260,7 +260,7 @@ async fn holder(address: &Listen) -> String {
 }
 
 /// How long the program at a taken address may take to say what it is.
-const HOLDER: Duration = Duration::from_secs(2);
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The version of the claude-harness at an address; None if it is another program.
 async fn version_at(address: SocketAddr) -> Option<String> {

@@ -1,9 +1,9 @@
-//! Places for connections: which may be taken, and which idle one gives way.
+//! Places for connections: how many there may be, and which idle one is closed for a new one.
 //!
 //! A connection is idle while no request of it is being answered: it was opened for the next one, or its
 //! client has not yet sent a whole head. Idle connections cost nothing to close, so they give way to
 //! new ones, the longest idle first. Each listener has a share of its own, so that a crowd at one address
-//! shuts out nobody at another, and each peer that is not this machine has half of a share at most.
+//! shuts out nobody at another. A peer that is not this machine has half of a share at most.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,19 +17,19 @@ use tokio::task::AbortHandle;
 use crate::config::Listen;
 
 /// The most connections at once.
-const MOST: usize = 2048;
+const CONNECTIONS_MAX: usize = 2048;
 
 /// The least that a listener has, however few descriptors there are.
 const SHARE_LEAST: usize = 8;
 
 /// Descriptors of a connection: its socket, and another one to see its end by.
-const PER_CONNECTION: usize = 2;
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// Descriptors of a process: three pipes, one to see its end by, and a working directory's.
-const PER_PROCESS: usize = 6;
+const DESCRIPTORS_PER_PROCESS: usize = 6;
 
 /// Descriptors of the service itself.
-const OWN: usize = 64;
+const OWN_DESCRIPTORS: usize = 64;
 
 /// All places.
 #[derive(Clone)]
@@ -78,9 +78,11 @@ impl Places {
         let descriptors = limit.map_or(usize::MAX, |limit| {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
-        let taken = processes.saturating_mul(PER_PROCESS).saturating_add(OWN);
-        let free = descriptors.saturating_sub(taken) / PER_CONNECTION;
-        Places::of(free.clamp(SHARE_LEAST, MOST))
+        let taken = processes
+            .saturating_mul(DESCRIPTORS_PER_PROCESS)
+            .saturating_add(OWN_DESCRIPTORS);
+        let free = descriptors.saturating_sub(taken) / DESCRIPTORS_PER_CONNECTION;
+        Places::of(free.clamp(SHARE_LEAST, CONNECTIONS_MAX))
     }
 
     fn of(most: usize) -> Self {

@@ -15,7 +15,7 @@ impl Answer {
             self.tokens.turn_ended(usage);
         }
         if self.lacks_call() {
-            let tool = match &self.wish.functions.choice {
+            let tool = match &self.spec.functions.choice {
                 Choice::Named(name) => format!("the tool `{}`", full_name(name)),
                 _ => "one of the tools".to_owned(),
             };
@@ -25,7 +25,7 @@ impl Answer {
             );
             return self.ask_again(format!("Call {tool} now."), error);
         }
-        match self.wish.format {
+        match self.spec.format {
             Format::Schema(_) => self.structured_end(out),
             Format::Object => self.object_end(),
             Format::Text => {

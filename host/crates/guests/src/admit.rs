@@ -83,7 +83,7 @@ impl Guest {
     }
 }
 
-/// A component that stands for admission.
+/// A component that is to be admitted.
 pub(crate) struct Candidate<'a> {
     bytes: &'a [u8],
     digest: String,

@@ -20,13 +20,13 @@ use super::compile::{self, CompileError};
 use super::engine::Engine;
 
 /// Files that were not written for this long are removed.
-const KEEP: Duration = Duration::from_secs(60 * 24 * 3600);
+const RETENTION: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// What the files may have together, in bytes: one of a Python guest has some 60 MB.
 const SIZE_MAX: u64 = 512 << 20;
 
 /// The length of the digest at the head of a file, in bytes.
-const HEAD: usize = 32;
+const DIGEST_LEN: usize = 32;
 
 /// Where a component is compiled.
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +147,7 @@ fn remove_old(folder: &Path) {
     let mut size = 0_u64;
     for (written, length, path) in files {
         size = size.saturating_add(length);
-        if size > SIZE_MAX || written.elapsed().is_ok_and(|age| age > KEEP) {
+        if size > SIZE_MAX || written.elapsed().is_ok_and(|age| age > RETENTION) {
             let _ = fs::remove_file(path);
         }
     }
@@ -163,7 +163,7 @@ fn load(engine: &Wasmtime, file: &Path) -> Option<Component> {
         return None;
     }
     let bytes = fs::read(file).ok()?;
-    let (head, compiled) = bytes.split_at_checked(HEAD)?;
+    let (head, compiled) = bytes.split_at_checked(DIGEST_LEN)?;
     if head != Sha256::digest(compiled).as_slice() {
         return None;
     }

@@ -26,7 +26,7 @@ const MEMORY_MAX: u64 = 2 << 30;
 const NICE: i32 = 10;
 
 /// How often is looked whether it has ended.
-const POLL: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A guest that was not compiled.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,7 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<bool>> {
             child.wait()?;
             return Ok(None);
         }
-        thread::sleep(POLL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

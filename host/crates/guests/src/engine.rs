@@ -20,21 +20,21 @@ use super::contract::v0_1::log;
 use crate::settings::{GuestConfig, GuestLimits, GuestLog};
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// After so many ticks without a call the clock stands still, and looks only so often whether there is
 /// still an engine.
 const IDLE_TICKS: u32 = 100;
-const PARK: Duration = Duration::from_secs(10);
+const PARK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many times as long as it may run a call may take, on a machine that has little time for it.
 const DELAY_MOST: u32 = 4;
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
-const WHOLE_REQUEST: u32 = 10;
+const WHOLE_REQUEST_FACTOR: u32 = 10;
 
 /// Lines that a guest may log in one call.
-const LOG_LINES: u32 = 32;
+const LOG_LINES_MAX: u32 = 32;
 
 /// The longest line that a guest may log, in characters.
 const LOG_LINE_MAX: usize = 2 << 10;
@@ -153,7 +153,7 @@ impl Engine {
                 refused: false,
             },
             time: Time::default(),
-            log_lines: LOG_LINES,
+            log_lines: LOG_LINES_MAX,
             wasi: guest.wasi.then(Wasi::empty),
         };
         let mut store = Store::new(&self.wasmtime, state);
@@ -176,7 +176,7 @@ impl Engine {
             ..Time::default()
         };
         store.set_hostcall_fuel(output);
-        store.data_mut().log_lines = LOG_LINES;
+        store.data_mut().log_lines = LOG_LINES_MAX;
         store.data_mut().memory.refused = false;
         let _running = self.clock.run();
         let result = match (store.data().wasi.is_some(), large) {
@@ -195,7 +195,7 @@ impl Engine {
         match effort {
             Effort::Line(size) if size <= LARGE => (limits.call, output(size), false),
             Effort::Line(size) | Effort::Request(size) => (
-                limits.call.saturating_mul(WHOLE_REQUEST),
+                limits.call.saturating_mul(WHOLE_REQUEST_FACTOR),
                 output(size),
                 true,
             ),
@@ -277,7 +277,7 @@ fn thread_time() -> Duration {
 
 /// Ticks of the guests' clock.
 fn ticks(time: Duration) -> u64 {
-    time.as_millis().div_ceil(TICK.as_millis()) as u64
+    time.as_millis().div_ceil(TICK_INTERVAL.as_millis()) as u64
 }
 
 /// The clock of guests. It is no task of the runtime, whose threads a guest may hold, and it stands still
@@ -312,7 +312,7 @@ impl Clock {
     fn tick(clock: &Weak<Clock>, engine: &EngineWeak) {
         let mut idle = 0;
         loop {
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK_INTERVAL);
             let (Some(clock), Some(engine)) = (clock.upgrade(), engine.upgrade()) else {
                 return;
             };
@@ -328,7 +328,7 @@ impl Clock {
             clock.stands.store(true, Ordering::SeqCst);
             // A call that began before that was said did not wake this thread.
             while clock.running.load(Ordering::SeqCst) == 0 && Arc::strong_count(&clock) > 1 {
-                std::thread::park_timeout(PARK);
+                std::thread::park_timeout(PARK_INTERVAL);
             }
             clock.stands.store(false, Ordering::SeqCst);
             idle = 0;
@@ -461,12 +461,12 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !engine.clock.stands.load(Ordering::SeqCst) {
             assert!(Instant::now() < deadline, "it does not stand still");
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK_INTERVAL);
         }
         let running = engine.clock.run();
         while engine.clock.stands.load(Ordering::SeqCst) {
             assert!(Instant::now() < deadline, "it does not go on");
-            std::thread::sleep(TICK);
+            std::thread::sleep(TICK_INTERVAL);
         }
         drop(running);
     }

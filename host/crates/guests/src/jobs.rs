@@ -1,4 +1,4 @@
-//! Admissions that are wanted or under way, on threads of their own: compiling may take long.
+//! Admissions that are queued or run, on threads of their own: compiling may take long.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::settings::GuestConfig;
 /// Guests that are admitted at once.
 const JOBS_AT_ONCE: usize = 2;
 
-/// Is told of each admission that is over, on its thread.
+/// Called with the result of each admission, on its thread.
 pub type OnAdmitted = Arc<dyn Fn(Admitted) + Send + Sync>;
 
-/// A component that stands for admission.
+/// A component that is to be admitted.
 #[derive(Clone)]
 struct Job {
     ticket: u64,
@@ -63,7 +63,7 @@ impl Jobs {
         admit(&self.engine, &self.cache, candidate)
     }
 
-    /// Has a component stand for admission, in place of any other one of its name.
+    /// Queues the admission of a component, in place of any other one of its name.
     pub(super) fn enqueue(
         &mut self,
         settings: GuestConfig,
@@ -82,7 +82,7 @@ impl Jobs {
         self.start();
     }
 
-    /// What is wanted or under way under this name does not count any more.
+    /// Forgets the admission that is queued or runs under this name.
     pub(super) fn cancel(&mut self, name: &str) {
         self.latest.remove(name);
         self.queue.retain(|job| job.settings.name != name);
@@ -92,12 +92,12 @@ impl Jobs {
         self.latest.contains_key(name)
     }
 
-    /// The names under which something is wanted or under way.
+    /// The names whose admission is queued or runs.
     pub(super) fn names(&self) -> impl Iterator<Item = &String> {
         self.latest.keys()
     }
 
-    /// Takes note that an admission is over. Whether it still counts: its file and settings are as they were.
+    /// Takes note that an admission is over. True if it still counts: its file and settings are as they were.
     pub(super) fn is_over(&mut self, admitted: &Admitted) -> bool {
         self.running -= 1;
         let counts = self.latest.get(&admitted.name) == Some(&admitted.ticket);

@@ -4,7 +4,7 @@
 //! folder, configuration ──► jobs ──► threads that admit ──► the next set
 //! ```
 //!
-//! The loader only looks, reads and decides; whoever owns it says when.
+//! The loader only looks, reads and decides. Its owner says when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -221,7 +221,7 @@ impl Loader {
             .collect();
     }
 
-    /// Has the next set serve, if it differs.
+    /// Replaces the set, if the next one differs.
     fn swap(&mut self, mut next: Successor) {
         let waits = |name: &&String| !next.set.serving.contains_key(*name);
         next.set.pending = self.jobs.names().filter(waits).cloned().collect();
@@ -247,7 +247,7 @@ impl Loader {
         }
     }
 
-    /// Has a component stand for admission, unless the same one serves already.
+    /// Starts the admission of a component, unless the same one serves already.
     fn offer(
         &mut self,
         name: &str,
@@ -265,7 +265,7 @@ impl Loader {
         self.jobs.enqueue(settings, component, origin);
     }
 
-    /// Has a guest serve that was admitted, or notes why it was not.
+    /// Takes the result of an admission: the guest serves, or the reason is noted.
     pub fn admitted(&mut self, done: Admitted) {
         if !self.jobs.is_over(&done) {
             return;

@@ -51,7 +51,7 @@ impl Successor {
         }
     }
 
-    /// Has a guest serve.
+    /// Adds a guest that was admitted, in place of the last one of its name.
     pub(super) fn take(&mut self, mut guest: Guest) {
         guest.generation = self.set.generation + 1;
         tracing::info!(

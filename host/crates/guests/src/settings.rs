@@ -89,7 +89,7 @@ impl Settings {
 }
 
 impl GuestConfig {
-    /// A guest of which nothing is configured.
+    /// The settings of a guest that the configuration does not name.
     pub fn unset(name: &str) -> Self {
         GuestConfig {
             name: name.to_owned(),

@@ -20,7 +20,7 @@ use super::warden::Warden;
 /// The variable that marks every process of a service and its children.
 pub(super) const VARIABLE: &str = "CLAUDE_HARNESS_PROCESS";
 
-/// What stands between the parts of a mark.
+/// Separates the parts of a mark.
 const BETWEEN: char = '#';
 
 /// How long strays have after SIGTERM before they are killed.

@@ -24,13 +24,13 @@ use super::{Reading, TERM_GRACE, proc};
 const STDERR_TAIL: usize = 8 << 10;
 
 /// How long output is awaited after the process itself ended: its children may hold the pipe.
-const LINGER: Duration = Duration::from_millis(200);
+const LINGER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long a process may run on that has closed its output: nobody will hear of it again.
-const MUTE: Duration = Duration::from_secs(2);
+const MUTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often is looked whether a process that was given a request and says nothing was stopped.
-const STOPPED_POLL: Duration = Duration::from_secs(1);
+const STOPPED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A running process. Dropping it ends its whole group.
 pub struct Process {
@@ -50,7 +50,7 @@ pub struct Process {
     mute_until: Option<Instant>,
     /// When to stop waiting for more of the output of a process that has ended.
     linger_until: Option<Instant>,
-    /// What the group is told when this is dropped.
+    /// The signal to the group when this is dropped.
     last_signal: Signal,
     remains: Option<Remains>,
 }
@@ -61,9 +61,9 @@ struct Remains {
     registration: Registration,
     endings: TaskTracker,
     runtime: Handle,
-    /// Whatever lives as long as the process does: its working directory, its place among all.
+    /// What lives as long as the process: its working directory and its slot.
     keep: Box<dyn Send>,
-    /// What is held as long as a request is served: its place.
+    /// What the request holds that it serves.
     hold: Option<Hold>,
 }
 
@@ -122,14 +122,14 @@ impl Process {
         })
     }
 
-    /// It serves a request, whose place is not free before nothing is left of the process.
+    /// Gives it what a request holds, such as its permit. That is released when nothing is left of the process.
     pub fn serve(&mut self, hold: Option<Hold>) {
         if let Some(remains) = &mut self.remains {
             remains.hold = hold;
         }
     }
 
-    /// It serves no request any more; the place of the one that it served.
+    /// Takes back what the last request held: the process serves none any more.
     pub fn rest(&mut self) -> Option<Hold> {
         self.remains.as_mut()?.hold.take()
     }
@@ -173,7 +173,7 @@ impl Process {
         }
     }
 
-    /// Kills it, without the time to end in order: it would use that to go on with what nobody wants.
+    /// Kills it at once. With time to end in order it would go on with work that nobody wants.
     pub fn end_at_once(&mut self) {
         self.last_signal = Signal::KILL;
         signal_group(self.pid, Signal::KILL);
@@ -191,7 +191,7 @@ impl Process {
             let id = self.id();
             tokio::select! {
                 output = self.next() => return output,
-                () = tokio::time::sleep(STOPPED_POLL) => if proc::is_stopped(id) {
+                () = tokio::time::sleep(STOPPED_POLL_INTERVAL) => if proc::is_stopped(id) {
                     return Output::Exited(None);
                 }
             }
@@ -201,7 +201,7 @@ impl Process {
     /// What the process does next. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Output {
         if self.has_ended && self.linger_until.is_none() {
-            self.linger_until = Some(Instant::now() + LINGER);
+            self.linger_until = Some(Instant::now() + LINGER_TIMEOUT);
         }
         loop {
             if let Some(piece) = self.stdout.buffered() {
@@ -213,7 +213,7 @@ impl Process {
                 piece = self.stdout.next(), if self.stdout_open => match piece {
                     Ok(Frame::End) | Err(_) => {
                         self.stdout_open = false;
-                        self.mute_until = Some(Instant::now() + MUTE);
+                        self.mute_until = Some(Instant::now() + MUTE_TIMEOUT);
                     }
                     Ok(piece) => return self.output(piece),
                 },
@@ -221,7 +221,7 @@ impl Process {
                 () = read_tail(&mut self.stderr, &mut self.stderr_tail) => {}
                 _ = self.ended.readable(), if !self.has_ended => {
                     self.has_ended = true;
-                    self.linger_until = Some(Instant::now() + LINGER);
+                    self.linger_until = Some(Instant::now() + LINGER_TIMEOUT);
                 }
                 () = sleep_until(linger) => self.stdout_open = false,
                 () = sleep_until(self.mute_until) => {

@@ -1,4 +1,4 @@
-//! Ends what the service leaves behind if it is killed.
+//! A watchdog: ends what the service leaves behind if it is killed.
 //!
 //! The warden is a small process of the same program. The service tells it of each process
 //! group through a pipe; when the pipe closes, because the service is gone however it went, the
@@ -26,9 +26,9 @@ const TERM_GRACE: Duration = Duration::from_millis(400);
 
 /// The service's end.
 #[derive(Clone)]
-pub(super) struct Warden(Arc<Mutex<Post>>);
+pub(super) struct Warden(Arc<Mutex<Connection>>);
 
-struct Post {
+struct Connection {
     child: Child,
     pipe: ChildStdin,
     groups: BTreeSet<i32>,
@@ -42,7 +42,7 @@ struct Post {
 
 /// A process group that the warden watches, until it is told that nothing is left of it.
 pub(super) struct Registration {
-    warden: Arc<Mutex<Post>>,
+    warden: Arc<Mutex<Connection>>,
     group: i32,
 }
 
@@ -51,7 +51,7 @@ impl Warden {
     /// `folder`.
     pub(super) fn start(folder: &Path, service: &str) -> io::Result<Self> {
         let (child, pipe) = launch()?;
-        let mut post = Post {
+        let mut connection = Connection {
             child,
             pipe,
             groups: BTreeSet::new(),
@@ -59,28 +59,28 @@ impl Warden {
             service: service.to_owned(),
             launch,
         };
-        let all = post.all();
-        post.pipe.write_all(all.as_bytes())?;
-        Ok(Warden(Arc::new(Mutex::new(post))))
+        let all = connection.all();
+        connection.pipe.write_all(all.as_bytes())?;
+        Ok(Warden(Arc::new(Mutex::new(connection))))
     }
 
     /// Replaces the warden if it is gone.
     pub(super) fn look_after(&self) {
-        self.0.lock().tell("");
+        self.0.lock().send("");
     }
 
     /// The service's own children that are processes' leaders, and the warden itself.
     pub(super) fn children(&self) -> BTreeSet<i32> {
-        let post = self.0.lock();
-        let warden = post.child.id().cast_signed();
-        post.groups.iter().copied().chain([warden]).collect()
+        let connection = self.0.lock();
+        let warden = connection.child.id().cast_signed();
+        connection.groups.iter().copied().chain([warden]).collect()
     }
 
     pub(super) fn register(&self, leader: Pid) -> Registration {
         let group = leader.as_raw_nonzero().get();
-        let mut post = self.0.lock();
-        post.groups.insert(group);
-        post.tell(&format!("+{group}"));
+        let mut connection = self.0.lock();
+        connection.groups.insert(group);
+        connection.send(&format!("+{group}"));
         Registration {
             warden: self.0.clone(),
             group,
@@ -92,16 +92,16 @@ impl Registration {
     /// Tells the warden that nothing is left of the group. A registration that is dropped
     /// instead stays with the warden, which ends the group when this service is gone.
     pub(super) fn release(self) {
-        let mut post = self.warden.lock();
-        post.groups.remove(&self.group);
-        post.tell(&format!("-{}", self.group));
+        let mut connection = self.warden.lock();
+        connection.groups.remove(&self.group);
+        connection.send(&format!("-{}", self.group));
     }
 }
 
-impl Post {
+impl Connection {
     /// Tells the warden; if it is gone or does not listen, a new one takes over everything. The pipe never
     /// waits: whoever stopped the warden must not stop the service.
-    fn tell(&mut self, line: &str) {
+    fn send(&mut self, line: &str) {
         let told = self.pipe.write_all(format!("{line}\n").as_bytes());
         if told.is_ok() {
             return;
@@ -204,7 +204,7 @@ mod tests {
     fn a_warden_that_does_not_listen_is_replaced_and_holds_nobody_up() {
         let (child, pipe) = deaf().unwrap();
         let first = child.id();
-        let mut post = Post {
+        let mut connection = Connection {
             child,
             pipe,
             groups: BTreeSet::from([5]),
@@ -214,10 +214,10 @@ mod tests {
         };
         // A pipe holds 64 KiB.
         for number in 0..20_000 {
-            post.tell(&format!("+{number}"));
+            connection.send(&format!("+{number}"));
         }
-        assert_ne!(post.child.id(), first);
-        post.child.kill().unwrap();
-        post.child.wait().unwrap();
+        assert_ne!(connection.child.id(), first);
+        connection.child.kill().unwrap();
+        connection.child.wait().unwrap();
     }
 }

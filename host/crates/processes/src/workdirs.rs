@@ -22,8 +22,8 @@ use rustix::process::geteuid;
 const FOLDERS_MAX: u32 = 1000;
 
 /// How long the lock of a service that has ended may be there, and how often it is tried.
-const LOCK_LINGERS: Duration = Duration::from_secs(2);
-const LOCK_POLL: Duration = Duration::from_millis(20);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The folder in which working directories lie.
 pub(super) struct Workdirs(Arc<Shared>);
@@ -144,7 +144,7 @@ fn clear(path: &Path) -> io::Result<()> {
 /// Removes a folder, if the service that had it is gone and no other one has taken it over. Its lock goes
 /// a moment after the rest of a service does.
 pub(super) fn remove_abandoned(folder: &Path) {
-    let deadline = Instant::now() + LOCK_LINGERS;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
         match lock(folder) {
             Ok(Some(lock)) => {
@@ -153,7 +153,9 @@ pub(super) fn remove_abandoned(folder: &Path) {
                     lock,
                 });
             }
-            Ok(None) if folder.exists() && Instant::now() < deadline => thread::sleep(LOCK_POLL),
+            Ok(None) if folder.exists() && Instant::now() < deadline => {
+                thread::sleep(LOCK_POLL_INTERVAL)
+            }
             _ => return,
         }
     }

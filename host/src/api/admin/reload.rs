@@ -11,7 +11,7 @@ use crate::failure::{Failure, Kind};
 use crate::reload::Reloaded;
 use crate::service::Service;
 
-/// Has the configuration and the guests looked at now, and tells what came of it.
+/// Reads the configuration and the guests again, and reports what changed.
 pub(in crate::api) async fn reload(
     State(service): State<Arc<Service>>,
 ) -> Result<Json<Value>, Failure> {

@@ -23,7 +23,7 @@ pub(super) struct Budget {
 pub(super) enum Error {
     /// It has more parts than are left.
     TooMany,
-    /// An object has this key twice, of which readers take different ones.
+    /// An object has this key twice. JSON readers differ in which one they take.
     Repeated(String),
     /// It cannot be read, for this reason: a lone surrogate, say, or more than 128 levels.
     Invalid(serde_json::Error),
@@ -135,7 +135,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The most fields of an object; OpenAI's requests have some forty.
-    pub(super) const MOST: usize = 512;
+    pub(super) const FIELDS_MAX: usize = 512;
 
     /// The text of a field that is there and not null.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -170,8 +170,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                     let count = fields.list.len();
                     match fields.list.iter_mut().find(|(known, _)| *known == name) {
                         Some((_, known)) => (*known, fields.repeated) = (text, true),
-                        None if count == Fields::MOST => {
-                            let what = format!("it has more than {} fields", Fields::MOST);
+                        None if count == Fields::FIELDS_MAX => {
+                            let what = format!("it has more than {} fields", Fields::FIELDS_MAX);
                             return Err(de::Error::custom(what));
                         }
                         None => fields.list.push((name, text)),

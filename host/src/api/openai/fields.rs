@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::bounded_json::{Budget, Fields};
 use super::request::PARTS_MAX;
-use super::request::{read_part, shown, wrong_type};
+use super::request::{for_display, read_part, wrong_type};
 use super::shapes;
 use crate::failure::{Failure, Kind};
 
@@ -72,7 +72,7 @@ impl Honours {
     }
 }
 
-/// What a value may be; null is always as good as nothing.
+/// The type of a value. Null always means that the field is absent.
 #[derive(Clone, Copy)]
 enum Shape {
     Any,
@@ -289,7 +289,7 @@ pub(super) fn ignored(fields: &Fields<'_>, honours: &Honours) -> Vec<String> {
     let set = fields.iter().filter(|(_, text)| text.get() != "null");
     let mut ignored: Vec<String> = set
         .filter(|(name, _)| is_ignored(name))
-        .map(|(name, _)| shown(name))
+        .map(|(name, _)| for_display(name))
         .filter(|name| !name.is_empty())
         .collect();
     ignored.sort();
@@ -396,7 +396,7 @@ mod tests {
     use guests::loader::Loader;
     use guests::settings::Settings;
 
-    /// The table as it stands in the reference.
+    /// The table of the reference.
     fn table() -> String {
         let mut text = String::from("| field | what becomes of it | note |\n|---|---|---|\n");
         for field in &FIELDS {

@@ -13,7 +13,7 @@ use crate::service::Service;
 
 /// All models.
 pub(in crate::api) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
-    service.monitor.look();
+    service.monitor.check_stale();
     let data: Vec<Value> = service
         .snapshot()
         .models

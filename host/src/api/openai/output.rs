@@ -1,4 +1,4 @@
-//! Reads what the client wants to rely on in an answer: `response_format`, and the schemas of `tools`.
+//! Reads what an answer will be checked against: `response_format`, and the schemas of `tools`.
 //!
 //! The schemas come from clients, so what they cost is bounded: how large they are with their
 //! references followed, and what their patterns take to compile and to match.
@@ -114,23 +114,23 @@ fn checked(
         return Err(wrong(&error.to_string()));
     }
     let is_strict = *strict == Value::Bool(true);
-    let mut survey = Survey::of(schema, is_strict);
-    survey.follow(schema);
-    if survey.goes_outside {
+    let mut size = SchemaSize::of(schema, is_strict);
+    size.follow(schema);
+    if size.goes_outside {
         return Err(wrong("a `$ref` must begin with `#`"));
     }
     if !is_strict {
         return Ok(None);
     }
-    if survey.is_uncounted {
+    if size.is_uncounted {
         let message = format!(
             "`{at}` cannot be `strict`: refer by `$ref` with a JSON pointer only, and use `$id` only at the top"
         );
         return Err(Failure::invalid(at, message));
     }
-    cost.parts = cost.parts.saturating_add(survey.parts);
-    cost.patterns = cost.patterns.saturating_add(survey.patterns);
-    if cost.parts > PARTS_MAX || cost.patterns > PATTERNS_MAX || survey.is_deep {
+    cost.parts = cost.parts.saturating_add(size.parts);
+    cost.patterns = cost.patterns.saturating_add(size.patterns);
+    if cost.parts > PARTS_MAX || cost.patterns > PATTERNS_MAX || size.is_deep {
         let message = format!(
             "`{at}` is too large to be `strict`: all strict schemas of a request together may have {PARTS_MAX} parts, references followed, and {PATTERNS_MAX} patterns"
         );
@@ -143,7 +143,7 @@ fn checked(
 }
 
 /// What a schema would take.
-struct Survey<'a> {
+struct SchemaSize<'a> {
     top: &'a Value,
     /// Whether references are followed: only what is checked costs what they lead to.
     follows: bool,
@@ -157,9 +157,9 @@ struct Survey<'a> {
     path: Vec<&'a str>,
 }
 
-impl<'a> Survey<'a> {
+impl<'a> SchemaSize<'a> {
     fn of(top: &'a Value, follows: bool) -> Self {
-        Survey {
+        SchemaSize {
             top,
             follows,
             parts: 0,

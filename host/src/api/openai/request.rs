@@ -176,7 +176,7 @@ pub(super) fn read_part(
             Failure::invalid(at, message)
         }
         bounded_json::Error::Repeated(key) => {
-            let key = shown(&key);
+            let key = for_display(&key);
             Failure::invalid(at, format!("`{at}` has the field `{key}` twice"))
         }
         bounded_json::Error::Invalid(error) => {
@@ -202,7 +202,7 @@ fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
     if !ROLES.contains(&role.as_str()) {
         let message = format!(
             "`{}` is not a role: use one of {}",
-            shown(role),
+            for_display(role),
             ROLES.join(", ")
         );
         return Err(Failure::invalid(format!("{param}.role"), message));
@@ -260,7 +260,7 @@ fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Fai
 }
 
 /// A name from the request, cut and cleaned for a header or a message.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn for_display(name: &str) -> String {
     name.chars()
         .filter(|c| c.is_ascii_graphic() && *c != ',')
         .take(64)

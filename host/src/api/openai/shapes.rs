@@ -29,7 +29,7 @@ fn compiled(part: &str) -> Option<Validator> {
 }
 
 impl Shape {
-    /// Checks a part that stands at `at` in the request.
+    /// Checks a part of the request. `at` is its place, for messages.
     ///
     /// # Errors
     ///

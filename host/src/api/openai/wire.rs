@@ -16,7 +16,7 @@ pub(super) struct Chunk<'a> {
     model: &'a str,
     system_fingerprint: &'a str,
     choices: Vec<ChunkChoice>,
-    /// Absent unless the client wants it; null on all chunks but the last.
+    /// Absent unless the client asked for it; null on all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Value>>,
 }
@@ -48,7 +48,7 @@ impl Head {
         self.frame(choices, usage_wanted.then_some(None))
     }
 
-    /// The last chunk of a stream whose client wants to know the usage.
+    /// The last chunk of a stream whose client asked for the usage.
     pub(super) fn usage_chunk(&self, usage: Option<&Usage>) -> Chunk<'_> {
         self.frame(Vec::new(), Some(Some(usage_value(usage))))
     }
@@ -66,7 +66,7 @@ impl Head {
     }
 }
 
-/// A delta as it stands in a chunk.
+/// The `delta` of a chunk.
 pub(super) fn delta_value(delta: Delta) -> Value {
     match delta {
         Delta::Content(text) => json!({ "content": text }),
