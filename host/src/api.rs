@@ -63,10 +63,9 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/metrics", get(admin::metrics::metrics))
         .route("/admin/reload", post(admin::reload::reload));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
-        let check = middleware::from_fn_with_state((service.clone(), area), access::check);
-        let render = middleware::from_fn_with_state((service.clone(), render), render_failure);
+        let state = (service.clone(), area, render);
         let router = router.method_not_allowed_fallback(routes::no_such_method);
-        router.layer(check).layer(render)
+        router.layer(middleware::from_fn_with_state(state, guard))
     };
     area(public, Area::Public, openai::error::response)
         .merge(area(inference, Area::Inference, openai::error::response))
@@ -89,15 +88,18 @@ async fn identify(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives each failure its response, in the form of the API that was called, and counts it unless that was
-/// done.
-async fn render_failure(
-    State((service, render)): State<(Arc<Service>, Render)>,
+/// Lets a request into an area, and gives each failure its response: in the form of the API that was called,
+/// and counted unless that was done.
+async fn guard(
+    State((service, area, render)): State<(Arc<Service>, Area, Render)>,
     Extension(RequestId(id)): Extension<RequestId>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let mut response = next.run(request).await;
+    let mut response = match access::admit(&service.snapshot().config, area, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    };
     let Some(failure) = response.extensions_mut().remove::<Failure>() else {
         return response;
     };
@@ -109,7 +111,7 @@ async fn render_failure(
     response
 }
 
-/// A handler's failure rides in the response's extensions up to `render_failure`, which
+/// A handler's failure rides in the response's extensions up to `guard`, which
 /// knows the API that was called.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {

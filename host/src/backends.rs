@@ -7,7 +7,7 @@ pub(crate) mod status;
 mod stdin_guard;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use processes::{CommandLine, Reading};
@@ -30,6 +30,7 @@ pub(crate) struct Backend {
     guard: Guard,
     /// The beginning of its command lines, with the program where it was found last.
     base: ArcSwap<CommandLine>,
+    moved: AtomicBool,
 }
 
 impl Backend {
@@ -77,6 +78,7 @@ impl Backend {
             status,
             revision,
             base: ArcSwap::from_pointee(command_line::base(&config.launch)),
+            moved: AtomicBool::new(false),
             guard: Guard::new(config.launch.profile, config.fetch_urls)?,
             config: config.clone(),
         })
@@ -92,7 +94,13 @@ impl Backend {
         let base = command_line::base(&self.config.launch);
         if base != **self.base.load() {
             self.base.store(Arc::new(base));
+            self.moved.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether its program was found elsewhere since this was last asked.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
     }
 
     /// How a person logs in, in the shell of this service's user.
@@ -123,6 +131,9 @@ impl Backend {
         model: &str,
         options: &[(String, String)],
     ) -> Result<Arc<Launch>, BadPlaceholder> {
+        if matches!(self.status.health(), Health::Missing(_)) {
+            self.find_program();
+        }
         let profile = self.config.launch.profile;
         let line = command_line::exchange(&self.base.load(), profile, model, options)?;
         Ok(Arc::new(Launch {

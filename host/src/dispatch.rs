@@ -62,7 +62,7 @@ pub(crate) struct Answers {
     pub(crate) output: OutputSchema,
 }
 
-/// What an answer is called, whole or in pieces.
+/// What every answer begins with, streamed or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) id: String,
@@ -86,6 +86,24 @@ pub(crate) fn check(service: &Service) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The snapshot that answers a request to `model`. While the model's adapter is being compiled, it is waited
+/// for, and the snapshot that has it is taken.
+pub(crate) async fn settled(
+    service: &Service,
+    snapshot: Arc<Snapshot>,
+    model: &str,
+) -> Arc<Snapshot> {
+    let pending = &snapshot.guests.pending;
+    let backend = snapshot.models.backend(model);
+    let Some(backend) = backend.filter(|backend| pending.contains(&backend.config.adapter)) else {
+        return snapshot;
+    };
+    let deadline = Instant::now() + backend.config.admission.queue_timeout;
+    let adapter = &backend.config.adapter;
+    service.runtime.adapter_settled(adapter, deadline).await;
+    service.snapshot()
+}
+
 /// Answers one request: from its words to exchanges that run, in the order of what each step costs.
 ///
 /// # Errors
@@ -106,7 +124,7 @@ pub(crate) async fn dispatch(
     let permits = admit(&route.backend, calling.queue, count).await?;
     let limit = route.backend.config.timeouts.request;
     request.output.prepare(&service.processes, limit).await?;
-    let guest = adapter(service, snapshot, &route.backend).await?;
+    let guest = adapter(snapshot, &route.backend)?;
     log.pinned(guest.generation);
     let head = Head::new(&request.model, &guest);
     let (is_own, lane) = (guest.is_own(), &service.lane);
@@ -147,7 +165,7 @@ fn refuse_ignored(request: &Request, config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// How many exchanges a request needs, if it may have so many.
+/// How many exchanges a request needs. Fails if that is more than a limit allows.
 fn count(request: &Request, config: &Config, backend: &Backend) -> Result<usize, Failure> {
     let limits = [
         (config.http.max_choices as usize, "max_choices"),
@@ -177,21 +195,13 @@ async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Perm
     })
 }
 
-/// The guest that speaks a backend's protocol. One that is being compiled is waited for.
-async fn adapter(
-    service: &Service,
-    snapshot: &Snapshot,
-    backend: &Backend,
-) -> Result<Arc<Guest>, Failure> {
+/// The guest that speaks a backend's protocol.
+fn adapter(snapshot: &Snapshot, backend: &Backend) -> Result<Arc<Guest>, Failure> {
     let name = &backend.config.adapter;
     if let Some(guest) = snapshot.guests.serving.get(name) {
         return Ok(guest.clone());
     }
-    let deadline = Instant::now() + backend.config.admission.queue_timeout;
-    if let Some(guest) = service.runtime.guest(name, deadline).await {
-        return Ok(guest);
-    }
-    let set = service.runtime.current().guests.clone();
+    let set = &snapshot.guests;
     let message = match set.rejected.get(name) {
         Some(reason) => format!("the adapter `{name}` is not loaded: {reason}"),
         None if set.pending.contains(name) => {
@@ -268,7 +278,7 @@ impl Start {
         let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
         let order = self.order;
         let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
-        // The adapter has its own copy, which will become several.
+        // Each session has its own copy of the request, and will make more.
         drop(self.request);
         let busy = |error| no_process(&order.backend, error);
         let _turn = match opened.len() {

@@ -112,11 +112,15 @@ struct Rounds {
 
 impl Rounds {
     async fn make(&self, all: bool) {
-        for backend in &self.runtime.current().backends {
+        let snapshot = self.runtime.current();
+        for backend in &snapshot.backends {
             if !all && !backend.status.is_stale() && !backend.status.offers_changed() {
                 continue;
             }
             let ready = backend.check(&self.processes).await;
+            if backend.has_moved() {
+                snapshot.apply(&self.pool);
+            }
             let name = &backend.config.name;
             match backend.status.health() {
                 Health::Missing(_) | Health::LoggedOut => self.pool.suspend(name),

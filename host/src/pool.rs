@@ -91,7 +91,7 @@ impl ProcessOrigin {
 pub(crate) enum NoProcess {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    #[error("as many processes run as may (`max_processes`)")]
+    #[error("the limit on processes is reached (`max_processes`)")]
     Full,
 }
 
@@ -211,7 +211,8 @@ impl Pool {
             if Instant::now() >= deadline {
                 return None;
             }
-            // The evicted process held no slot, or another request took it.
+            // Still none: nothing was idle, the evicted process has not ended yet, or another request took its
+            // slot.
             self.evict();
         }
     }
@@ -272,8 +273,8 @@ impl Pool {
         }
     }
 
-    /// Applies a configuration: the launches that are kept warm whether or not they are used, the policy of
-    /// each backend, and the memory for idle processes, in bytes. Ends what was started otherwise.
+    /// Applies a configuration: the launches that are kept warm even if unused, the policy of each backend, and
+    /// the memory for idle processes, in bytes. Ends idle processes that it would start differently.
     pub(crate) fn configure(
         &self,
         launches: &[Arc<Launch>],

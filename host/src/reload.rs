@@ -1,4 +1,4 @@
-//! Watches `harness.toml` and the guests' folder, and has what changed serve.
+//! Watches `harness.toml` and the guests' folder, and puts changes into service.
 //!
 //! ```text
 //! harness.toml ──► configuration ─┐
@@ -27,14 +27,15 @@ use crate::config::{Config, ConfigError, Overrides};
 use crate::pool::Pool;
 use crate::runtime::{RuntimeHandle, Snapshot};
 
-/// How often the files are looked at. A file is taken up at the second visit that finds it the same, and so
-/// within half a second of its last write.
+/// How often the files are looked at (a visit). A changed file is read when two visits in a row find it the
+/// same, which is within half a second of its last write.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an answer to [`Reloader::reload`] waits for guests that are being compiled.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long somebody who asks for a reload waits for the watcher, which answers sooner unless it is stuck.
+/// How long a caller of [`Reloader::reload`] waits for an answer. It takes this long only if the watcher is
+/// stuck.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Asks the watcher to look at the files now.
@@ -54,7 +55,7 @@ pub(crate) struct Reloaded {
 
 /// A message to the watcher.
 enum Command {
-    /// Look at the files now, and log_problem what came of it.
+    /// Look at the files now, and send back the result.
     Reload(oneshot::Sender<Reloaded>),
     /// A guest was admitted, or was not.
     Admitted(Box<Admitted>),
@@ -77,7 +78,7 @@ impl Reloader {
         let loader = Loader::start(
             config.guests.clone(),
             Arc::new(move |admitted| {
-                // Without a watcher the service is ending.
+                // This fails only if the watcher is gone, and then the service is ending.
                 let _ = done.send(Command::Admitted(Box::new(admitted)));
             }),
         )?;
@@ -146,7 +147,7 @@ impl Watcher {
         }
     }
 
-    /// The next snapshot, as yet like the current one.
+    /// A copy of the current snapshot, to be changed into the next one.
     fn next(&self) -> Snapshot {
         Snapshot::clone(&self.runtime.current())
     }
@@ -211,7 +212,7 @@ fn log_problem(problem: &str) {
     for line in problem.lines() {
         let line = plain::line(line.trim(), 500);
         tracing::warn!(
-            "the configuration was not taken up, what was configured before goes on: {line}"
+            "the configuration was not taken up, and the previous one stays in force: {line}"
         );
     }
 }
@@ -226,17 +227,18 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// A file that has just been read.
+    /// The file that the service was started with. The second visit reads it again, because it may have changed
+    /// since then.
     fn new(path: Option<PathBuf>) -> Self {
-        let stamp = path.as_deref().and_then(FileStamp::of);
         ConfigFile {
             path,
-            seen: stamp,
-            handled: stamp,
+            seen: None,
+            handled: None,
         }
     }
 
-    /// Reads the file again if it changed, or if that is demanded: it may name a file of keys that changed.
+    /// Reads the file again if it changed, or if `demanded`: then also when it is the same, because a file of
+    /// keys that it names may have changed.
     fn visit(&mut self, demanded: bool, current: &Config) -> Option<Result<Config, ConfigError>> {
         let path = self.path.clone()?;
         let stamp = FileStamp::of(&path);

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use guests::admit::Guest;
 use guests::registry::GuestSet;
 use processes::Processes;
 use tokio::sync::watch;
@@ -74,7 +73,7 @@ impl Snapshot {
     }
 
     /// Applies it to the pool and to the metrics.
-    fn apply(&self, pool: &Pool) {
+    pub(crate) fn apply(&self, pool: &Pool) {
         let models = self.config.models.iter().map(|model| model.name.clone());
         let names = self
             .backends
@@ -133,16 +132,14 @@ impl RuntimeHandle {
         self.configured.subscribe()
     }
 
-    /// The guest of this name; one that is being compiled is waited for until `deadline`.
-    pub(crate) async fn guest(&self, name: &str, deadline: Instant) -> Option<Arc<Guest>> {
+    /// Waits until the guest of this name is no longer being compiled, or until `deadline`.
+    pub(crate) async fn adapter_settled(&self, name: &str, deadline: Instant) {
         let mut replaced = self.replaced.subscribe();
-        loop {
-            let guests = self.current().guests.clone();
-            if !guests.pending.contains(name) {
-                return guests.serving.get(name).cloned();
-            }
+        while self.current().guests.pending.contains(name) {
             let next = tokio::time::timeout_at(deadline, replaced.changed());
-            next.await.ok()?.ok()?;
+            if !matches!(next.await, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 

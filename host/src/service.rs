@@ -94,6 +94,12 @@ impl Service {
             keys = snapshot.config.access.keys.len(),
             "claude-harness started"
         );
+        let access = &snapshot.config.access;
+        if !access.keys.is_empty() && !access.has_admin() {
+            tracing::info!(
+                "no key opens /metrics and /admin through TCP: give one `admin = true` in its `[keys.NAME]`"
+            );
+        }
         snapshot.config.warn();
     }
 

@@ -76,6 +76,18 @@ fn toml_fields(value: &Value) -> String {
 
 impl Swapped {
     fn start(guest: &str, script: &str, files: &[(&str, &[u8])]) -> Self {
+        let swapped = Self::begin(guest, script, files, &json!({}));
+        // The service listens before it has compiled what lies in the folder.
+        let deadline = Instant::now() + PATIENCE;
+        while !files.is_empty() && !swapped.host.log().contains("a guest was loaded") {
+            assert!(Instant::now() < deadline, "the guest is not loaded");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        swapped
+    }
+
+    /// The same, while the guests in the folder are still being compiled.
+    fn begin(guest: &str, script: &str, files: &[(&str, &[u8])], behaviour: &Value) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("script"), script).unwrap();
         let folder = home.path().join("guests");
@@ -83,14 +95,8 @@ impl Swapped {
         for (name, bytes) in files {
             std::fs::write(folder.join(name), bytes).unwrap();
         }
-        let config = config(home.path(), guest, &json!({}));
+        let config = config(home.path(), guest, behaviour);
         let host = Host::start_in(home, &config);
-        // The service listens before it has compiled what lies in the folder.
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !files.is_empty() && !host.log().contains("a guest was loaded") {
-            assert!(Instant::now() < deadline, "the guest is not loaded");
-            std::thread::sleep(Duration::from_millis(5));
-        }
         Swapped { host, folder }
     }
 
@@ -577,6 +583,22 @@ async fn what_becomes_of_a_field_is_for_the_adapter_to_say() {
     assert_eq!(
         (status, &answer["error"]["param"], &answer["error"]["code"]),
         (400, &json!("tools"), &json!("unsupported_parameter"))
+    );
+}
+
+#[tokio::test]
+async fn a_request_waits_for_its_adapter_before_its_fields_are_judged() {
+    let behaviour = json!({"answer": "x", "honours": ["temperature"]});
+    let hostile = hostile_component();
+    let files = [("hostile.wasm", &*hostile)];
+    let swapped = Swapped::begin("hostile", "#hang", &files, &behaviour);
+    let mut body = hello();
+    body["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+    let (status, answer) = swapped.host.post(&body).await;
+    assert_eq!(
+        (status, &answer["error"]["param"]),
+        (400, &json!("tools")),
+        "{answer}"
     );
 }
 

@@ -1,30 +1,24 @@
 //! Who may call.
-//!
-//! Without keys, everybody on this machine may, but no web page: a page that is open in a
-//! browser could otherwise spend the subscription, by a plain request or after its own name was
-//! made to resolve to this machine (DNS rebinding).
+//!Without keys, every program that can reach the service may call, but no web page may. Otherwise a page in a
+//!browser could spend the subscription, by a plain request or by DNS rebinding: its own host name is made to
+//!resolve to this machine.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::{Peer, Transport};
-use crate::config::{Access, Key, KeyDigest, Listen};
+use crate::config::{Access, Config, Key, KeyDigest, Listen};
 use crate::dispatch::Calling;
 use crate::failure::{Failure, Kind};
-use crate::service::Service;
 
 /// Names of this machine in a `Host` header; the last is what containers call it.
 const OWN_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "[::1]", "host.docker.internal"];
 
-/// Tells callers without a key apart, for their turns in a queue and for nothing else: by where they
-/// come from, and by what they call themselves. A script that asks a hundred times at once then does not
-/// hold up the chat client beside it.
+/// The queue of a caller without a key: a digest of its address and its `User-Agent`, used for nothing else. So
+/// a script that sends a hundred requests at once does not delay a chat client on the same machine.
 fn somebody(peer: Option<Peer>, headers: &HeaderMap) -> KeyDigest {
     let address = peer.and_then(|peer| peer.address);
     let agent = headers.get(header::USER_AGENT);
@@ -46,29 +40,23 @@ pub(super) enum Area {
     Admin,
 }
 
-/// Lets a request through, or answers it.
-pub(super) async fn check(
-    State((service, area)): State<(Arc<Service>, Area)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Lets a request into an area, and notes in its extensions who calls.
+///
+/// # Errors
+///
+/// Says why the caller may not call.
+pub(super) fn admit(config: &Config, area: Area, request: &mut Request) -> Result<(), Failure> {
     let peer = request.extensions().get::<Peer>().copied();
     let transport = peer.map_or(Transport::Tcp, |peer| peer.transport);
-    let snapshot = service.snapshot();
-    let (access, listen) = (&snapshot.config.access, &snapshot.config.listen);
-    match judge(access, listen, transport, area, request.headers()) {
-        Ok(key) => {
-            let caller = key.map(|key| key.digest);
-            let queue = caller.unwrap_or_else(|| somebody(peer, request.headers()));
-            request.extensions_mut().insert(Calling {
-                caller,
-                queue,
-                key: key.and_then(|key| key.name.clone()),
-            });
-            next.run(request).await
-        }
-        Err(failure) => failure.into_response(),
-    }
+    let headers = request.headers();
+    let key = judge(&config.access, &config.listen, transport, area, headers)?;
+    let caller = key.map(|key| key.digest);
+    let queue = caller.unwrap_or_else(|| somebody(peer, headers));
+    let key = key.and_then(|key| key.name.clone());
+    request
+        .extensions_mut()
+        .insert(Calling { key, caller, queue });
+    Ok(())
 }
 
 /// The key that a caller sent, or why it may not call.
@@ -108,18 +96,18 @@ fn judge<'a>(
 fn wrong_key(area: Area, headers: &HeaderMap) -> Failure {
     let what = match headers.get(header::AUTHORIZATION) {
         None => "no key came",
-        Some(_) => "the key that came is none of this service's, or not sent as `Bearer`",
+        Some(_) => "the key that came is none of this service's keys, or was not sent as `Bearer`",
     };
     let which = match area {
         Area::Admin => "a key whose `[keys.NAME]` has `admin = true`",
-        Area::Public | Area::Inference => "one of its `api_keys` (in most clients: the API key)",
+        Area::Public | Area::Inference => "one of its keys (most clients call it the API key)",
     };
     let message = format!("{what}: send `Authorization: Bearer KEY` with {which}");
     Failure::new(Kind::WrongKey, message)
 }
 
-/// Health checks call this machine by names that nobody listed: its address, or a container's name. A web
-/// page's name of its own always has a dot, and is no address.
+/// Checks `Host` for a health check. Addresses and names without a dot, such as a container's, are accepted
+/// though nobody listed them: DNS rebinding needs a name with a dot. Other names are checked as usual.
 fn check_host_of_health(
     access: &Access,
     listen: &[Listen],
@@ -141,7 +129,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
-/// The name that the caller believes to talk to must be one of this machine.
+/// Checks that the `Host` header names this machine. After DNS rebinding it names the page's own site.
 fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result<(), Failure> {
     let Some(host) = text(headers, header::HOST) else {
         return Err(Failure::new(
@@ -170,7 +158,8 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
     Err(Failure::new(Kind::AccessDenied, message))
 }
 
-/// Browsers say on whose behalf they call; other programs do not.
+/// Refuses web pages. Browsers mark their requests with `Origin` and `Sec-Fetch-Site`; other programs send
+/// neither.
 fn check_page(area: Area, headers: &HeaderMap) -> Result<(), Failure> {
     let is_own_page = || {
         let origin = text(headers, header::ORIGIN).unwrap_or_default();

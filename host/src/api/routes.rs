@@ -106,7 +106,7 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
         .collect();
     let keys = match snapshot.config.access.keys.is_empty() {
         true => "No key is needed on this machine; clients that want one take any.",
-        false => "Clients send one of the service's <code>api_keys</code>.",
+        false => "Clients send one of the service's keys.",
     };
     let page = format!(
         r#"<!doctype html><html lang="en"><meta charset="utf-8"><title>claude-harness</title>

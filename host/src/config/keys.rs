@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::reader::Section;
 use super::{Access, Key, KeyDigest, Overrides};
 
-/// The shortest key that is not warned of, in characters: 64 bits of random hexadecimal.
+/// A shorter key causes a warning, in characters: 16 hexadecimal digits are 64 random bits.
 const KEY_LEAST: usize = 16;
 
 /// The prefix of a digest that is written in place of a key.
@@ -21,7 +21,11 @@ pub(super) fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -
     let mut keys: Vec<Key> = variable.into_iter().collect();
     keys.extend(unnamed(root, folder));
     for (name, mut section) in root.sections("keys").unwrap_or_default() {
-        keys.extend(named(&name, &mut section, folder, &keys));
+        if let Some(key) = named(&name, &mut section, folder, &keys) {
+            // Under its name it may do more than without one.
+            keys.retain(|other| other.digest != key.digest);
+            keys.push(key);
+        }
         section.finish();
     }
     Access {
@@ -41,7 +45,7 @@ fn unnamed(root: &mut Section, folder: &Path) -> Vec<Key> {
                 wanted = true;
                 keys.extend(text.lines().map(str::to_owned));
             }
-            // Not to be followed by a word on keys that are not there.
+            // The file was already reported: do not report as well that there is no key.
             None => wanted = false,
         }
     }
@@ -52,11 +56,12 @@ fn unnamed(root: &mut Section, folder: &Path) -> Vec<Key> {
             "there is no key among them: write one, or remove the setting",
         );
     }
-    let digests = keys.iter().map(|key| digest(root, "api_keys", key.trim()));
+    let keys = keys.iter();
+    let digests = keys.filter_map(|key| digest(root, "api_keys", key.trim()));
     digests.map(Key::unnamed).collect()
 }
 
-/// The key of one section, unless it is wrong. `known` are those before it.
+/// Reads the key of one `[keys.NAME]` section. `known` are the keys read before it, to find duplicates.
 fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Option<Key> {
     let (text, at) = match (section.text("key"), section.text("key_file")) {
         (Some(key), None) => {
@@ -84,7 +89,7 @@ fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Opt
     };
     let admin = section.flag("admin").unwrap_or(false);
     if !is_word(name) {
-        let what = "the name of a key stands in the log: letters, digits and `._+-`, at most 32";
+        let what = "the name of a key appears in the log: use letters, digits and `._+-`, at most 32 characters";
         section.problem("key", what);
         return None;
     }
@@ -94,9 +99,11 @@ fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Opt
         section.problem(at, "there is no key in it");
         return None;
     }
-    let digest = digest(section, at, text);
-    if known.iter().any(|other| other.digest == digest) {
-        section.problem(at, "another key is the same: make one for each name");
+    let digest = digest(section, at, text)?;
+    let same = known.iter().find(|other| other.digest == digest);
+    if let Some(other) = same.and_then(|other| other.name.as_deref()) {
+        let what = format!("it is the same as that of `[keys.{other}]`: make one for each name");
+        section.problem(at, what);
     }
     Some(Key {
         name: Some(name.into()),
@@ -125,13 +132,14 @@ fn read(section: &Section, setting: &str, path: &Path) -> Option<String> {
 }
 
 /// The digest of a key, or the digest that is written in its place.
-fn digest(section: &Section, setting: &str, key: &str) -> KeyDigest {
+fn digest(section: &Section, setting: &str, key: &str) -> Option<KeyDigest> {
     if let Some(hex) = key.strip_prefix(DIGEST_PREFIX) {
-        return parse_digest(hex).unwrap_or_else(|| {
-            let what = "behind `sha256:` stand 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
+        let digest = parse_digest(hex);
+        if digest.is_none() {
+            let what = "behind `sha256:` there must be 64 hexadecimal digits, as `printf %s KEY | sha256sum` prints them";
             section.problem(setting, what);
-            KeyDigest::default()
-        });
+        }
+        return digest;
     }
     if !key.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
         let what = "a key has a character that no header can carry: take letters, digits and `-_.`";
@@ -140,7 +148,7 @@ fn digest(section: &Section, setting: &str, key: &str) -> KeyDigest {
         let what = "a key is shorter than 16 characters and could be guessed: `openssl rand -hex 32` makes one";
         section.warning(setting, what);
     }
-    Sha256::digest(key.as_bytes()).into()
+    Some(Sha256::digest(key.as_bytes()).into())
 }
 
 fn parse_digest(hex: &str) -> Option<KeyDigest> {
@@ -166,7 +174,7 @@ impl Key {
 }
 
 impl Access {
-    /// The configured key that `key` is, if it is one.
+    /// The configured key that equals `key`, if there is one.
     pub fn accepted(&self, key: &str) -> Option<&Key> {
         let digest: KeyDigest = Sha256::digest(key.as_bytes()).into();
         self.keys.iter().find(|known| known.digest == digest)
@@ -219,6 +227,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_api_keys_may_be_given_a_name() {
+        let text = format!("api_keys = [\"{KEY}\"]\n[keys.n8n]\nkey = \"{KEY}\"\nadmin = true");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.access.keys.len(), 1);
+        assert!(config.access.has_admin());
+    }
+
+    #[test]
     fn what_is_wrong_with_a_key_is_said_by_its_name() {
         for (section, told) in [
             ("", "`keys.n8n.key`: it is missing"),
@@ -240,7 +256,7 @@ mod tests {
             ),
             (
                 "key = \"k\"\n[keys.other]\nkey = \"k\"",
-                "`keys.other.key`: another key is the same",
+                "`keys.other.key`: it is the same as that of `[keys.n8n]`",
             ),
         ] {
             let problem = problem(&format!("[keys.n8n]\n{section}"));

@@ -41,8 +41,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether warm processes are started for it. A launch with a limit on tokens, say, may never come again,
-    /// so it must have been used twice.
+    /// Whether warm processes are started for it. A launch that is not plain, such as one with a limit on
+    /// tokens, may never be used again, so it must have been used twice.
     fn is_wanted(&self) -> bool {
         self.configured || self.launch.is_plain || self.uses > 1
     }
@@ -124,7 +124,7 @@ impl Demand {
         if entry.failures_in_a_row == 3 {
             tracing::warn!(
                 backend = entry.launch.backend,
-                "its processes end before they are wanted: fewer are started ahead"
+                "warm processes of this backend end before a request takes them: the pauses between warm starts get longer"
             );
         }
     }
@@ -140,7 +140,7 @@ impl Demand {
         self.suspended.insert(backend.to_owned());
     }
 
-    /// Whether it was suspended before.
+    /// Ends the suspension of a backend. True if it was suspended.
     pub(super) fn resume(&mut self, backend: &str) -> bool {
         self.suspended.remove(backend)
     }
@@ -170,7 +170,8 @@ impl Demand {
         self.expire(Instant::now());
     }
 
-    /// Forgets launches that were not used for `max_age`, and those of another configuration.
+    /// Forgets launches that were not used for `max_age`, and those that the current configuration no longer
+    /// starts.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut all = std::mem::take(&mut self.all);
         all.retain(|entry| {

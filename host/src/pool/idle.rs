@@ -16,7 +16,7 @@ use super::{ConversationKey, Launch, Parked, PoolPolicy};
 /// How often the memory of an idle process is measured.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long after its start a process has as much memory as it will have while it is idle.
+/// When a new process is first measured. By then its memory has grown to its idle size.
 const START_DURATION: Duration = Duration::from_secs(3);
 
 /// What is asked of a process while it is idle.
@@ -74,7 +74,7 @@ impl<P> Idle<P> {
     }
 }
 
-/// Processes that are idle no more and are to end. That may take a moment, so it happens outside the lock.
+/// Processes taken out of the set, to be ended. Ending them may take a moment, so drop this outside the lock.
 #[must_use = "they end where this is dropped, which must be outside the lock"]
 pub(super) struct Evicted<P>(Vec<P>);
 
@@ -124,7 +124,7 @@ impl<P: Idles> IdleSet<P> {
         while let Some(at) = self.best(launch, conversation) {
             let mut idle = self.processes.swap_remove(at);
             let is_sound = idle.process.is_sound();
-            // What it printed after its last answer must not become a part of the next one.
+            // Output that came after the last answer must not become part of the next one.
             let is_clean = idle.is_warm() || idle.process.drop_output();
             if is_clean && is_sound && idle.until > Instant::now() {
                 return (Some((idle.process, idle.state)), unfit);
@@ -193,7 +193,7 @@ impl<P: Idles> IdleSet<P> {
         };
         let mut evicted = Evicted::none();
         while self.memory_used() + size > self.memory {
-            // Warm processes stay: they serve anybody.
+            // Warm processes stay: any request with their launch can use them.
             match self.oldest_parked() {
                 Some(at) => evicted.0.push(self.processes.swap_remove(at).process),
                 None => break,
@@ -394,7 +394,7 @@ impl<P: Idles> IdleSet<P> {
     }
 }
 
-/// Takes those out that `goes` names.
+/// Removes the processes for which `goes` is true, and returns them.
 fn take_out<P>(all: &mut Vec<Idle<P>>, goes: impl FnMut(&mut Idle<P>) -> bool) -> Vec<P> {
     all.extract_if(.., goes).map(|idle| idle.process).collect()
 }

@@ -13,8 +13,8 @@ use super::{Launch, Pool};
 /// How often idle processes are maintained if nothing happens.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a warm start is put off for requests that wait for their first token. Under a load that never
-/// pauses, no warm process at all would be slower still.
+/// The longest delay of a warm start while requests wait for their first token. Without it, a load that never
+/// pauses would prevent all warm starts, which would be slower.
 const START_DELAY_MAX: Duration = Duration::from_millis(1500);
 
 /// A new process computes for 0.4 to 0.9 s. The next one is started when it has been at rest for this long,

@@ -43,6 +43,8 @@ pub(super) struct Jobs {
     /// The latest job of each name.
     latest: BTreeMap<String, u64>,
     tickets: u64,
+    /// A thread could not be started, which was logged.
+    lacks_threads: bool,
 }
 
 impl Jobs {
@@ -55,6 +57,7 @@ impl Jobs {
             running: 0,
             latest: BTreeMap::new(),
             tickets: 0,
+            lacks_threads: false,
         }
     }
 
@@ -116,7 +119,7 @@ impl Jobs {
             let (engine, cache) = (self.engine.clone(), self.cache.clone());
             let on_admitted = self.on_admitted.clone();
             let again = job.clone();
-            tracing::info!(guest = %job.settings.name, "a guest is being compiled and tried");
+            let name = job.settings.name.clone();
             let thread = thread::Builder::new().name("guest-admission".into());
             let started = thread.spawn(move || {
                 let candidate = Candidate::new(&job.component, job.origin, &job.settings);
@@ -130,9 +133,15 @@ impl Jobs {
                 });
             });
             match started {
-                Ok(_) => self.running += 1,
+                Ok(_) => {
+                    self.running += 1;
+                    self.lacks_threads = false;
+                    tracing::info!(guest = %name, "a guest is being compiled and tried");
+                }
                 Err(error) => {
-                    tracing::error!(%error, "cannot start a thread to load a guest; it is tried again");
+                    if !std::mem::replace(&mut self.lacks_threads, true) {
+                        tracing::error!(%error, "cannot start a thread to load a guest; it is tried again");
+                    }
                     return self.queue.push_front(again);
                 }
             }

@@ -57,7 +57,8 @@ struct Slots {
     count: Mutex<SlotCount>,
 }
 
-/// How many slots there are, and how many are wanted. A busy slot cannot be withdrawn before it is free.
+/// How many slots exist (`there`), and how many the configuration allows (`wanted`). After the limit was
+/// lowered, a slot in use is removed only when it is free again.
 struct SlotCount {
     there: usize,
     wanted: usize,
@@ -236,7 +237,7 @@ impl Processes {
         .map_err(error)
     }
 
-    /// Starts a process on a thread of the runtime in which this was made, whatever thread asks for it.
+    /// Runs `start` on the runtime in which this value was made, even if a thread of another runtime asks.
     pub async fn on_runtime(
         &self,
         start: impl Future<Output = Result<Process, SpawnError>> + Send + 'static,
@@ -291,8 +292,8 @@ impl Processes {
         }
     }
 
-    /// Replaces the warden if it is gone, and ends orphans: what ended processes of this service left behind,
-    /// and what services left that were killed. Most of it happens on another thread.
+    /// Replaces the warden if it is gone. Also ends orphans: programs that ended processes of this service left
+    /// behind, or other services that were killed. The search runs on another thread.
     pub fn look_after(&self) {
         self.warden.look_after();
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
@@ -306,7 +307,7 @@ impl Processes {
         self.endings.wait().await;
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
         let adopted = self.adopted.clone();
-        // What they started may have left their groups.
+        // Children of the ended processes may have left the process groups: end these, too.
         let _ = tokio::task::spawn_blocking(move || {
             orphans::end_all(marks.service());
             adopted.end(|| warden.children());

@@ -26,17 +26,18 @@ const STDERR_TAIL: usize = 8 << 10;
 /// How long output is awaited after the process itself ended: its children may hold the pipe.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long a process may run on that has closed its output: nobody will hear of it again.
+/// How long a process may run after it has closed its output. Then its group is killed, since it can say
+/// nothing more.
 const MUTE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often is looked whether a process that was given a request and says nothing was stopped.
+/// How often a silent process, which was idle before its request, is checked for SIGSTOP.
 const STOPPED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A running process. Dropping it ends its whole group.
 pub struct Process {
     pid: Pid,
-    /// Readable when the process has ended; its status stays to be asked for, and its process
-    /// id stays its own, until the group is killed.
+    /// Readable when the process has ended. It is not reaped yet, so its status can be read and its id is not
+    /// reused until the group has been killed.
     ended: AsyncFd<OwnedFd>,
     stdin: Option<ChildStdin>,
     to_write: VecDeque<Bytes>,
@@ -63,7 +64,7 @@ struct Remains {
     runtime: Handle,
     /// What lives as long as the process: its working directory and its slot.
     keep: Box<dyn Send>,
-    /// What the request holds that it serves.
+    /// What the current request holds, such as its permit.
     hold: Option<Hold>,
 }
 
@@ -142,8 +143,8 @@ impl Process {
             && !proc::is_stopped(self.id())
     }
 
-    /// Drops what it has printed and nobody has read. False if it prints on and on, stopped within a
-    /// line, or prints no more.
+    /// Drops output that nobody has read. False if the process cannot be used again: it prints without end, its
+    /// output stops within a line, or it has closed its output.
     pub fn drop_output(&mut self) -> bool {
         self.stdout.skip()
     }
@@ -173,7 +174,8 @@ impl Process {
         }
     }
 
-    /// Kills it at once. With time to end in order it would go on with work that nobody wants.
+    /// Kills the group at once, without SIGTERM first: after SIGTERM the program might go on with work that
+    /// nobody wants.
     pub fn end_at_once(&mut self) {
         self.last_signal = Signal::KILL;
         signal_group(self.pid, Signal::KILL);
@@ -184,8 +186,8 @@ impl Process {
         String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
     }
 
-    /// The same as [`Process::next`] for a process that has waited: one that somebody stopped meanwhile
-    /// counts as ended, though it may take a moment to be seen.
+    /// Like [`Process::next`], for a process that was idle before. A process that somebody has stopped
+    /// (SIGSTOP) counts as ended, after a second of silence.
     pub async fn next_unless_stopped(&mut self) -> Output {
         loop {
             let id = self.id();
@@ -235,7 +237,7 @@ impl Process {
         }
     }
 
-    /// A piece of output. While there are any, it is not time to stop waiting for more.
+    /// Turns a frame into output. Output has come, so the wait for more begins anew.
     fn output(&mut self, piece: Frame) -> Output {
         self.linger_until = None;
         match piece {
@@ -245,7 +247,7 @@ impl Process {
     }
 
     fn written(&mut self, result: io::Result<()>) {
-        // A process that does not read its input any more will say why by its end.
+        // The process no longer reads its input. Its end will show why, so nothing is reported here.
         if result.is_err() {
             self.to_write.clear();
             self.stdin = None;
@@ -263,8 +265,8 @@ impl Drop for Process {
         };
         let pid = self.pid;
         signal_group(pid, self.last_signal);
-        // If the runtime ends before this does, the child is killed as it is dropped, and the warden,
-        // which was not told that the group is gone, ends the rest.
+        // If the runtime ends before this task, the child is dropped and so killed. Its group is still
+        // registered with the warden, which ends the rest.
         let (endings, runtime) = (remains.endings.clone(), remains.runtime.clone());
         endings.spawn_on(remains.end(pid), &runtime);
     }

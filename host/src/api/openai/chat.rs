@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::error;
 use super::fields::Honours;
-use super::request::ChatRequest;
+use super::request::{ChatRequest, model_of};
 use super::stream;
 use super::wire::{choice, completion};
 use crate::api::body::{self, Read};
@@ -45,11 +45,12 @@ pub(in crate::api) async fn completions(
 ) -> Response {
     let mut log = RequestLog::new(id, calling.key.clone());
     let snapshot = service.snapshot();
-    let http = &snapshot.config.http;
-    let wanted = match read(&service, &snapshot, body, &mut log).await {
-        Ok(wanted) => wanted,
-        Err(failure) => return refuse(http, failure, log),
+    let read = match read(&service, &snapshot, body, &mut log).await {
+        Ok(read) => read,
+        Err(failure) => return refuse(&snapshot.config.http, failure, log),
     };
+    let (snapshot, wanted) = read;
+    let http = &snapshot.config.http;
     let ChatRequest {
         request,
         include_usage,
@@ -70,24 +71,34 @@ pub(in crate::api) async fn completions(
     response
 }
 
-/// Reads a request.
+/// Reads a request. Returns it with the snapshot that it keeps from here on.
 async fn read(
     service: &Service,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     body: Body,
     log: &mut RequestLog,
-) -> Result<ChatRequest, Failure> {
+) -> Result<(Arc<Snapshot>, ChatRequest), Failure> {
     dispatch::check(service)?;
     let Read { bytes, share } = body::read(body, &snapshot.config.http, &service.bodies).await?;
     log.hold(share);
+    let mut snapshot = snapshot.clone();
+    // What becomes of a field is known when the adapter is loaded.
+    if !snapshot.guests.pending.is_empty()
+        && let Some(model) = model_of(&bytes)
+    {
+        snapshot = dispatch::settled(service, snapshot, &model).await;
+    }
     let request = blocking::run_on(bytes.len(), || {
         ChatRequest::parse(bytes, |model| Honours(snapshot.honours(model)))
     });
-    request.map_err(|unread| {
-        let route = unread.model.and_then(|model| snapshot.models.route(&model));
-        log.named(route.map(|route| route.label).unwrap_or_default());
-        unread.failure
-    })
+    match request {
+        Ok(request) => Ok((snapshot, request)),
+        Err(unread) => {
+            let route = unread.model.and_then(|model| snapshot.models.route(&model));
+            log.named(route.map(|route| route.label).unwrap_or_default());
+            Err(unread.failure)
+        }
+    }
 }
 
 /// The answer as a stream, whose status line waits for the first content or error.

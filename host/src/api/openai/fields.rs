@@ -364,7 +364,10 @@ impl Field {
                 "response_format" => value["type"] == "text",
                 _ => false,
             },
-            Value::Array(list) => list.iter().all(|item| item == "text"),
+            Value::Array(list) if self.name == "modalities" => {
+                list.iter().all(|item| item == "text")
+            }
+            Value::Array(list) => list.is_empty(),
             Value::String(text) => self.name != "stop" && (text == "none" || text == "auto"),
             Value::Number(number) => number.as_f64() == Some(0.0),
             Value::Null => true,

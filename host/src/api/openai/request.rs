@@ -1,6 +1,7 @@
 //! Reads the body of a chat completion request.
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -99,6 +100,16 @@ impl ChatRequest {
         };
         Ok((request, fields::canonical(fields, &read)))
     }
+}
+
+/// The model that a body names, if it is sound as far as that.
+pub(super) fn model_of(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        model: String,
+    }
+    let named: Named = serde_json::from_slice(body).ok()?;
+    Some(named.model)
 }
 
 /// A request that cannot be served.
