@@ -23,7 +23,7 @@ const RETRY_UNKNOWN: Duration = Duration::from_secs(5);
 /// Smoothing factor of the moving average of hold times.
 const SMOOTHING: f64 = 0.2;
 
-/// Who calls: the digest of a key, or nobody in particular.
+/// Who calls: the digest of the caller's key, or `None` if it has no key.
 pub(crate) type Caller = Option<KeyDigest>;
 
 /// The way in to one backend.
@@ -105,8 +105,8 @@ impl Admission {
         self.0.change(|state| state.limits = limits);
     }
 
-    /// Waits for so many places at once, at most as many as there are. A caller that stops waiting
-    /// frees its place in the queue.
+    /// Waits until `count` places are free at the same time. If the backend has fewer places than that, it
+    /// waits until all are free. A caller that stops waiting frees its place in the queue.
     pub(crate) async fn enter(&self, caller: KeyDigest, count: usize) -> Result<Permit, Shed> {
         let (ticket, answer, patience) = {
             let mut state = self.0.state();
@@ -182,8 +182,9 @@ impl State {
         self.queues.iter().map(|line| line.waiting.len()).sum()
     }
 
-    /// Puts a caller at the end of his line. If all places of the queue are taken, the last one of
-    /// the longest line has to leave, if that line stays longer than this caller's.
+    /// Puts a request at the end of its caller's queue. If as many requests wait as may, the last one of the
+    /// longest queue is turned away to make room. But if that would make the longest queue shorter than this
+    /// caller's, the new request is turned away.
     fn wait(
         &mut self,
         caller: KeyDigest,
@@ -258,7 +259,8 @@ impl State {
         self.mean_hold = Some(mean + (held - mean) * SMOOTHING);
     }
 
-    /// How long it should take until so many more are through, as things have gone so far.
+    /// Estimates how long it takes until all requests that wait, and `count` places more, have been served: by
+    /// the mean time for which a place was held so far.
     fn retry_after(&self, count: usize) -> Duration {
         let Some(mean) = self.mean_hold else {
             return RETRY_UNKNOWN;

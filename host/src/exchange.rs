@@ -34,8 +34,9 @@ pub(crate) use failures::{no_process, not_opened};
 use lease::{Lease, Next};
 use timeouts::Timeouts;
 
-/// What an adapter may write beside four times the request's size, in bytes: the frame of its
-/// messages. Four times, because it may escape each character that the client did not.
+/// The bytes that an adapter may write in addition to four times the size of the request. They are for the
+/// frame of its messages. The factor is four because the adapter may escape characters that the client did not
+/// escape.
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
 /// A step that takes longer than this lets the other tasks of its thread go first.
@@ -53,7 +54,8 @@ pub(crate) struct Order {
     pub(crate) caller: Caller,
     /// How long it may wait for a process.
     pub(crate) deadline: Instant,
-    /// It only asks what the backend offers. It waits for no slot, and its process is not parked.
+    /// Whether this is a probe, which only asks what the backend offers. A probe does not wait for a slot (room
+    /// for one more process), and its process is not parked.
     pub(crate) is_probe: bool,
 }
 
@@ -171,7 +173,8 @@ impl Exchange {
         let effects = match output {
             Output::Piece(piece) => {
                 self.timeouts.heard();
-                // Once it answers, nothing of the conversation is left to be written.
+                // Until the answer begins, a line may make the guest write the whole conversation, so the call
+                // has bounds for that. Afterwards nothing of the conversation is left to write.
                 let to_write = if self.answering { 0 } else { self.order.size };
                 self.guest.output(piece, to_write)
             }
@@ -186,7 +189,8 @@ impl Exchange {
                 let effects = self.guest.exit(*status, &stderr);
                 self.apply(effects);
                 if !self.over {
-                    let what = "it gave no end though the backend had ended";
+                    let what =
+                        "it did not end the exchange although the backend's process had ended";
                     self.fail_guest(&GuestError::Contract(what.into()));
                 }
                 return;
@@ -213,7 +217,9 @@ impl Exchange {
             Effect::Write(bytes) => {
                 let left = self.write_budget.checked_sub(bytes.len());
                 self.write_budget = left.ok_or_else(|| {
-                    GuestError::Write("more than four times the request, and 256 KiB".into())
+                    GuestError::Write(
+                        "more than four times the size of the request plus 256 KiB".into(),
+                    )
                 })?;
                 let line = blocking::run_on(bytes.len(), || backend.seal(bytes))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
@@ -264,8 +270,8 @@ impl Exchange {
         self.events.push_back(Event::Finish(outcome));
     }
 
-    /// Leaves the process to the pool, if its answer is complete and the conversation may go on. Asks
-    /// the guest, and so may take as long as a call of it.
+    /// Gives the process to the pool if the answer is complete and the conversation may go on. First the guest
+    /// is asked what the process holds, so this may take as long as a call of the guest.
     pub(crate) fn park(mut self) {
         if self.may_go_on {
             let size = self.order.size.saturating_add(self.answered);
@@ -273,7 +279,7 @@ impl Exchange {
         }
     }
 
-    /// What the APIs take for granted.
+    /// Checks what clients rely on: calls are numbered in order, and each begins with an id and a name.
     fn check_delta(&mut self, delta: &Delta) -> Result<(), GuestError> {
         let wrong = match delta {
             Delta::ToolCall(call) if call.index > self.calls => {
@@ -296,7 +302,8 @@ impl Exchange {
         self.fail(failure);
     }
 
-    /// Ends the exchange. What was not yet asked for is still given before.
+    /// Ends the exchange with this failure. Deltas that the caller has not taken yet are still delivered before
+    /// it.
     fn fail(&mut self, failure: Failure) {
         self.over = true;
         self.lease.failed(failure.kind);

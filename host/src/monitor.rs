@@ -147,7 +147,7 @@ impl Rounds {
         else {
             return Ok(());
         };
-        // Where requests are served, they tell the same.
+        // All places are taken or waited for. Requests go first; a later check probes again.
         let Some(permit) = backend.admission.try_enter() else {
             return Ok(());
         };

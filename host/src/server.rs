@@ -1,7 +1,6 @@
 //! A service's life: listen, serve until a signal, drain, leave nothing behind.
 
 mod busy_body;
-mod connection;
 mod inherited;
 mod listener;
 mod places;
@@ -24,6 +23,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::task::AbortOnDropHandle;
 use tower::ServiceExt;
 
@@ -34,7 +34,6 @@ use crate::shutdown::{Intent, Signals};
 use crate::systemd;
 use crate::telemetry::names;
 use busy_body::BusyBody;
-use connection::Connection;
 pub use inherited::Inherited;
 use listener::{Listeners, Socket};
 use places::{Place, Places};
@@ -209,13 +208,16 @@ impl Server {
                 answered.map_err(|never: Infallible| match never {})
             }
         });
-        let patience = self.service.snapshot().config.http.client_timeout;
+        // Without this, a client that stops reading would hold its process and its place: an answer is only
+        // produced as fast as it is taken, so no other timeout is looked at meanwhile.
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(self.service.snapshot().config.http.client_timeout));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_MAX)
             .keep_alive(graceful.is_some())
-            .serve_connection(TokioIo::new(Connection::new(stream, patience)), respond);
+            .serve_connection(TokioIo::new(Box::pin(stream)), respond);
         let ended = match graceful {
             Some(graceful) => Either::Left(graceful.watch(connection)),
             None => Either::Right(connection),

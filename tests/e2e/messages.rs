@@ -33,7 +33,7 @@ async fn a_wrong_route_or_model_names_the_right_one() {
         ),
         ("/v1/messages", "OpenAI-compatible"),
         ("/v1/completions", "set your client to chat"),
-        ("/v1/embeddings", "Claude has no embeddings"),
+        ("/v1/embeddings", "this service has no embeddings"),
         (
             "/v1/v1/chat/completions",
             "it asks for /v1/chat/completions",

@@ -203,7 +203,7 @@ async fn a_command_line_that_does_not_live_costs_no_busy_loop() {
     let fake = Fake::start_with("#exit 1\n", "warm = 4", "");
     let started = Instant::now();
     fake.started(3).await;
-    fake.host.logged("fewer are started ahead").await;
+    fake.host.logged("end before a request takes them").await;
     let seconds = started.elapsed().as_secs_f64();
     let (count, most) = (fake.pids().len(), 8.0 + 4.0 * seconds);
     assert!((count as f64) < most, "{count} processes in {seconds} s");

@@ -1,5 +1,6 @@
 //! The answer to an unknown path or method, and the page at `/`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -27,11 +28,14 @@ const OTHER_APIS: [(&str, &str); 9] = [
     ),
     (
         "/v1/embeddings",
-        "Claude has no embeddings: set another provider for them in your client",
+        "this service has no embeddings: set another provider for them in your client",
     ),
-    ("/v1/images", "Claude makes no pictures"),
-    ("/v1/audio", "Claude neither hears nor speaks"),
-    ("/v1/moderations", "Claude has no moderation of its own"),
+    ("/v1/images", "this service makes no pictures"),
+    ("/v1/audio", "this service neither hears nor speaks"),
+    (
+        "/v1/moderations",
+        "this service has no moderation of its own",
+    ),
     (
         "/v1/assistants",
         "this service keeps nothing: use POST /v1/chat/completions",
@@ -104,6 +108,12 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
         .iter()
         .map(|model| format!("<li><code>{}</code></li>", escaped(&model.id)))
         .collect();
+    let real = snapshot.backends.iter().filter(|backend| backend.is_real());
+    let products: BTreeSet<&str> = real.map(|b| b.config.launch.profile.product).collect();
+    let products = match products.is_empty() {
+        true => "a demonstration".to_owned(),
+        false => products.into_iter().collect::<Vec<_>>().join(" and "),
+    };
     let keys = match snapshot.config.access.keys.is_empty() {
         true => "No key is needed on this machine; clients that want one take any.",
         false => "Clients send one of the service's keys.",
@@ -112,7 +122,7 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
         r#"<!doctype html><html lang="en"><meta charset="utf-8"><title>claude-harness</title>
 <meta name="viewport" content="width=device-width"><style>body{{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em}}code{{background:#8882;padding:.1em .3em}}</style>
 <h1>claude-harness {}</h1>
-<p>OpenAI's API in front of Claude Code. The base URL for clients is this address with <code>/v1</code> at its end. {keys}</p>
+<p>OpenAI's API in front of {products}. The base URL for clients is this address with <code>/v1</code> at its end. {keys}</p>
 <h2>Backends</h2><ul>{backends}</ul><h2>Models</h2><ul>{models}</ul>
 <p><a href="/health">State</a> · <a href="/metrics">Metrics</a> · <a href="/v1/models">Models as JSON</a></p></html>
 "#,

@@ -44,7 +44,8 @@ struct State {
     health: Health,
     checked: Option<Instant>,
     version: Option<String>,
-    /// The program that said so, to ask another one again.
+    /// The program file that told `version`: device, inode and time of its last change. A different file is
+    /// asked again.
     version_of: Option<(u64, u64, i64)>,
     models: Vec<ModelOffer>,
     /// A request reported other models than these, so a probe is due.
@@ -185,8 +186,8 @@ impl Status {
         self.state().login_ends
     }
 
-    /// What an operator should see to before it bites. `notice` is how long before the end of the
-    /// login that is.
+    /// What an operator should know: that the login ends within `notice`, and that a limit of the account is
+    /// reached. `login` is the command that logs in.
     pub(crate) fn warnings(&self, notice: Duration, login: &str) -> Vec<String> {
         let state = self.state();
         let now = unix_now();
@@ -251,7 +252,8 @@ impl Status {
         self.set(Health::Ready);
     }
 
-    /// A request failed; a few kinds of failure tell of the backend rather than of the request.
+    /// Takes note that a request failed. Only a failed login says something about the backend and not just
+    /// about the request.
     pub(crate) fn failed(&self, kind: Kind) {
         if kind == Kind::Authentication {
             self.set(Health::LoggedOut);
@@ -309,7 +311,7 @@ fn rounded(tokens: u64) -> u64 {
 }
 
 impl Health {
-    /// A sentence for people on the command line that they call `product`.
+    /// A sentence for people. It is about the command line, which they know as `product`.
     fn message(&self, product: &str) -> String {
         match self {
             Health::Starting => "not looked at yet".into(),
@@ -334,8 +336,8 @@ impl Backend {
         self.status.not_started(error, &looked);
     }
 
-    /// Asks the backend whether it is logged in, and returns whether it can serve. A change for
-    /// the worse is logged once, with what mends it.
+    /// Asks the backend whether it is logged in, and returns whether it can serve. Each change of its state is
+    /// logged once; a change for the worse with the commands that mend it.
     pub(crate) async fn check(&self, processes: &Processes) -> bool {
         self.find_program();
         let profile = self.config.launch.profile;
@@ -392,7 +394,7 @@ impl Backend {
         state.version_of = program;
     }
 
-    /// Takes over when the login ends, and logs it once when that comes near.
+    /// Keeps the time at which the login ends, and logs a warning once when that time is near.
     fn note_login_end(&self, answer: &Value) {
         let end = answer["loginExpiresAt"].as_str().and_then(unix_time);
         let mut state = self.status.state();

@@ -104,8 +104,8 @@ fn last_text(blocks: &[Value]) -> Option<&str> {
         .find_map(|block| block.get("text")?.as_str())
 }
 
-/// Keeps a system prompt whole. The CLI leaves out a text that begins like its own first line,
-/// with all that follows in it; behind a newline it does not.
+/// Keeps a system prompt whole. The CLI leaves out a whole text if it begins like the first line of the CLI's
+/// own system prompt. It keeps the text if a newline stands before it.
 fn keep_system_prompt(fields: &mut Map<String, Value>) {
     const OWN: &str = "x-anthropic-billing-header";
     let prompts = fields
@@ -118,7 +118,8 @@ fn keep_system_prompt(fields: &mut Map<String, Value>) {
     }
 }
 
-/// What a message calls itself, if that is a word of the protocol: a guest's own words may be a prompt's.
+/// The type that a message gives itself. Words that are not of the protocol become `?`, because a guest may
+/// have taken them from a prompt.
 fn kind_of(message: &Value) -> String {
     const KNOWN: [&str; 14] = [
         "user",

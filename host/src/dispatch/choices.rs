@@ -1,8 +1,7 @@
 //! The answers to one request: one exchange for each choice, all at once.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream, SelectAll};
 use guests::completion::Usage;
 
 use crate::exchange::{Event, Exchange};
@@ -23,84 +22,105 @@ impl Source {
             Source::Apart(exchange) => exchange.next().await,
         }
     }
+
+    /// The exchange has finished: its process may serve the next turn. Those that run apart park it themselves.
+    fn park(self) {
+        if let Source::Here(exchange) = self {
+            exchange.park();
+        }
+    }
+
+    /// All events of choice `index`.
+    fn events(self, index: usize) -> BoxStream<'static, (usize, Event)> {
+        let events = stream::unfold(Some(self), move |source| async move {
+            let mut source = source?;
+            let event = source.next().await;
+            let next = match event {
+                Event::Delta(_) => Some(source),
+                Event::Finish(_) => {
+                    source.park();
+                    None
+                }
+                Event::Fail(_) => None,
+            };
+            Some(((index, event), next))
+        });
+        events.boxed()
+    }
 }
 
 /// Exchanges that answer one request, each under its index.
 pub(crate) struct Choices {
-    exchanges: Vec<Option<Source>>,
-    /// The one that is looked at first, so that none starves another.
-    turn: usize,
+    exchanges: Running,
+    /// Which choices are finished.
+    finished: Vec<bool>,
     usage: Option<Usage>,
 }
 
+/// The exchanges that are not finished.
+enum Running {
+    /// The usual case, which needs no stream.
+    One(Option<Source>),
+    /// Several, each of which has its turn.
+    Many(SelectAll<BoxStream<'static, (usize, Event)>>),
+}
+
 impl Choices {
-    pub(crate) fn new(exchanges: Vec<Source>) -> Self {
+    pub(crate) fn new(mut exchanges: Vec<Source>) -> Self {
+        let finished = vec![false; exchanges.len()];
+        let exchanges = match exchanges.len() {
+            0 | 1 => Running::One(exchanges.pop()),
+            _ => {
+                let each = exchanges.into_iter().enumerate();
+                let events = each.map(|(index, source)| source.events(index));
+                Running::Many(stream::select_all(events))
+            }
+        };
         Choices {
-            exchanges: exchanges.into_iter().map(Some).collect(),
-            turn: 0,
+            exchanges,
+            finished,
             usage: None,
         }
     }
 
     /// How many choices there are.
     pub(crate) fn len(&self) -> usize {
-        self.exchanges.len()
+        self.finished.len()
     }
 
     /// The first choice that is not finished.
     pub(crate) fn running(&self) -> usize {
-        self.exchanges.iter().position(Option::is_some).unwrap_or(0)
+        let mut finished = self.finished.iter();
+        finished.position(|finished| !finished).unwrap_or(0)
     }
 
-    /// What comes next, and from which choice. None when all are finished. A choice that failed
-    /// ends all of them: nothing is left to ask for then.
+    /// What comes next, and from which choice. None when all are finished. A choice that failed ends all of
+    /// them: nothing is left to ask for then.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
-        if let [Some(only)] = self.exchanges.as_mut_slice() {
-            let event = only.next().await;
-            self.note(0, &event);
-            return Some((0, event));
-        }
-        let count = self.exchanges.len();
-        let turn = self.turn;
-        let mut waiting: Vec<_> = self
-            .exchanges
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(i, exchange)| Some((i, Box::pin(exchange.as_mut()?.next()))))
-            .collect();
-        if waiting.is_empty() {
-            return None;
-        }
-        waiting.sort_by_key(|(i, _)| (i + count - turn) % count);
-        let first = poll_fn(|context| {
-            for (i, next) in &mut waiting {
-                if let Poll::Ready(event) = next.as_mut().poll(context) {
-                    return Poll::Ready((*i, event));
+        let (index, event) = match &mut self.exchanges {
+            Running::One(only) => {
+                let event = only.as_mut()?.next().await;
+                if let Event::Finish(_) = event
+                    && let Some(source) = only.take()
+                {
+                    source.park();
                 }
+                (0, event)
             }
-            Poll::Pending
-        });
-        let (i, event) = first.await;
-        drop(waiting);
-        self.turn = (i + 1) % count;
-        self.note(i, &event);
-        Some((i, event))
-    }
-
-    fn note(&mut self, i: usize, event: &Event) {
-        match event {
+            Running::Many(events) => events.next().await?,
+        };
+        match &event {
             Event::Delta(_) => {}
             Event::Finish(outcome) => {
-                if let Some(Source::Here(exchange)) = self.exchanges[i].take() {
-                    exchange.park();
-                }
+                self.finished[index] = true;
                 self.usage = match (self.usage, outcome.usage) {
                     (Some(sum), Some(more)) => Some(sum.plus(more)),
                     (sum, more) => sum.or(more),
                 };
             }
-            Event::Fail(_) => self.exchanges.fill_with(|| None),
+            Event::Fail(_) => self.exchanges = Running::One(None),
         }
+        Some((index, event))
     }
 
     /// What the finished choices took together.

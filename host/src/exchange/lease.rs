@@ -41,7 +41,8 @@ pub(super) enum Next {
 }
 
 impl Lease {
-    /// Acquires a process. Returns the adapter's memo if the process holds the conversation.
+    /// Acquires a process. If the process holds the conversation, also returns the memo: a note that the
+    /// adapter left when the process was parked.
     pub(super) async fn take(
         order: &Order,
         guest: &mut AdapterSession,
@@ -153,7 +154,8 @@ impl Lease {
             .unwrap_or_default()
     }
 
-    /// The first token has come: starting ahead may go on.
+    /// The first token has come, so processes may be started ahead again. If this backend was suspended, that
+    /// ends, too.
     pub(super) fn answers(&mut self) {
         if self.awaiting_first_token.take().is_some() && self.pool.is_current(&self.launch) {
             self.pool.resume(&self.launch.backend);
@@ -196,7 +198,8 @@ impl Lease {
         };
         if let Some((process, hold)) = self.tenure.release(Process::is_sound) {
             self.pool.park(self.launch.clone(), process, parked);
-            // After the process is parked, so that the next request finds it.
+            // `hold` is the request's permit. It is dropped only after the process is parked, so that the next
+            // request finds the process.
             drop(hold);
         }
     }

@@ -1,4 +1,4 @@
-//! The states of a lease, from a process that may be replaced to none.
+//! The states of a lease: whether it has a process, and whether that process may still be replaced.
 //!
 //! ```text
 //! Untried ──first word──► Tried ──► Over
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 /// What is asked of a process while it serves a request.
 pub(super) trait Serves {
-    /// Gives it what is held until nothing is left of it.
+    /// Gives the process something to hold, such as the request's permit. It is released when nothing is left
+    /// of the process.
     fn serve(&mut self, hold: Option<Hold>);
     /// Takes that back.
     fn rest(&mut self) -> Option<Hold>;

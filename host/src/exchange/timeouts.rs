@@ -38,8 +38,8 @@ impl Timeouts {
         }
     }
 
-    /// Somebody waits for the answer: time begins, if it has not. A request of several choices begins
-    /// them one by one, and waits for all together.
+    /// Starts the clock, unless it runs already: from now on somebody waits for the answer. A request of
+    /// several choices first begins all its exchanges, one by one; that time does not count.
     pub(super) fn run(&mut self) {
         if !self.runs {
             self.runs = true;

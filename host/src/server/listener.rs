@@ -46,9 +46,9 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Listens on all addresses, with the sockets that were given where there are any. One that this
-    /// machine does not have, such as the bridge of a container engine that starts later, is tried
-    /// again, if there is one that it has.
+    /// Listens on all addresses. For an address of an inherited socket, that socket is used. If this machine
+    /// does not have an address yet, such as the bridge of a container engine that starts later, it is tried
+    /// again later, provided that some other address can be listened on.
     ///
     /// # Errors
     ///
@@ -123,8 +123,8 @@ impl Listeners {
         }
         self.absent = missing;
         self.bind_absent().await;
-        // Those that are not wanted any more go last, so that no moment is without any; but they may
-        // have stood in the way of the new ones.
+        // Sockets that are no longer wanted are closed only now, so that the service listens at every moment.
+        // They may have blocked new addresses, so these are tried once more.
         self.bound
             .retain(|listener| addresses.contains(&listener.address));
         self.bind_absent().await;
@@ -133,13 +133,14 @@ impl Listeners {
         }
     }
 
-    /// Leaves those alone that were given: who connects to them now waits for the next service.
+    /// Closes this service's copies of the inherited sockets. A client that connects to them now waits for the
+    /// next service.
     pub(super) fn leave_inherited(&mut self) {
         self.bound.retain(|listener| !listener.is_inherited);
     }
 
-    /// The next connection to any of them that has room, with its listener's address; none ever, if there
-    /// is none to listen on.
+    /// Waits for the next connection to a listener that has room, and returns it with that listener's address.
+    /// Waits for ever if there is no listener.
     pub(super) async fn accept(&self, has_room: impl Fn(&Listen) -> bool) -> (Listen, Socket) {
         loop {
             let accepted = poll_fn(|context| {

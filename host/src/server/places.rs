@@ -120,8 +120,8 @@ impl Places {
         self.0.freed.notified().await;
     }
 
-    /// A place for a connection. Another one that is idle gives way if need be. None if this peer has as
-    /// many connections as it may, all of them busy.
+    /// Takes a place for a connection. If need be, an idle connection is closed for it. None if the listener's
+    /// share, or the peer's half of it, is taken by busy connections alone.
     pub(super) fn take(&self, at: &Listen, peer: Option<IpAddr>) -> Option<Place> {
         let mut state = self.state();
         let share = self.share_of(&state);

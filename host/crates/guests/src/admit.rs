@@ -27,9 +27,9 @@ const ALLOWED_IMPORTS: [&str; 2] = [
     "claude-harness:guest/types@0.1.0",
 ];
 
-/// What a guest may import beside, if `[guests.NAME] wasi` is set: what a language's runtime
-/// looks for at its start, all of it empty. The monotonic clock is not among it, because with it
-/// a guest could sleep, which nothing could stop; nor are sockets.
+/// What a guest may also import if `[guests.NAME] wasi` is set. The runtimes of some languages look for these
+/// when they start; all of them are empty. The list has no sockets. It has no monotonic clock either, because
+/// with it a guest could sleep, and nothing could stop that.
 const WASI_IMPORTS: [&str; 5] = [
     "wasi:cli/",
     "wasi:clocks/wall-clock@",
@@ -203,7 +203,8 @@ pub(crate) fn admit(
     };
     let description = describe(&guest)?;
     guest.honours = v0_1::honours(&description);
-    // Others see both; a guest may write there what it likes.
+    // People other than the operator see the version and the summary, and a guest may put any text there. So
+    // both are cleaned.
     guest.version = match is_word(&description.version) {
         true => description.version,
         false => "unknown".into(),
@@ -224,7 +225,8 @@ fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
     Ok(described)
 }
 
-/// A guest that can call nothing keeps a stronger promise than any policy.
+/// Refuses a component that imports more than it may. A guest cannot misuse what it cannot call: that is safer
+/// than any rule about calls.
 fn check_imports(engine: &Engine, component: &Component, wasi: bool) -> Result<(), Refused> {
     for (name, item) in component.component_type().imports(engine.wasmtime()) {
         let types_only = match &item.ty {

@@ -33,7 +33,7 @@ const DIGEST_LEN: usize = 32;
 pub(crate) enum Compile {
     /// By this thread: a guest that is built into this program.
     Here,
-    /// By a process with bounds: anybody's.
+    /// By a process with bounds: a guest from a file, which anybody may have written.
     InProcess,
 }
 

@@ -22,12 +22,13 @@ use crate::settings::{GuestConfig, GuestLimits, GuestLog};
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// After so many ticks without a call the clock stands still, and looks only so often whether there is
-/// still an engine.
+/// After `IDLE_TICKS` ticks without a call the clock stands still. From then on it only looks every
+/// `PARK_INTERVAL` whether there is still an engine.
 const IDLE_TICKS: u32 = 100;
 const PARK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many times as long as it may run a call may take, on a machine that has little time for it.
+/// A call on a busy machine may take longer than its limit by the clock. It is stopped at the latest when this
+/// many times its limit have passed since the first half was over.
 const DELAY_MOST: u32 = 4;
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
@@ -58,8 +59,8 @@ pub(crate) struct State {
     log_lines: u32,
     /// The highest level that its lines have.
     log_level: log::Level,
-    /// Set for guests that may use WASI: its calls may block, and so never run on a thread that
-    /// must not.
+    /// Set for guests that may use WASI. Calls of WASI may block, so a call of such a guest never runs on a
+    /// thread that must not block.
     wasi: Option<Wasi>,
 }
 
@@ -77,12 +78,13 @@ struct Memory {
     refused: bool,
 }
 
-/// Bounds the time of a call. The clock of guests goes on while the machine has no time for the
-/// call's thread, so what the clock says is only the first half: after that the thread's own time counts.
+/// Bounds the time of a call. The first half of its limit is measured by the guests' clock. That clock goes on
+/// even while a busy machine does not run the call's thread, so the second half is measured by the processor
+/// time that the thread uses.
 #[derive(Default)]
 struct Time {
     limit: Duration,
-    /// When the call must have returned, whatever its thread was given.
+    /// When the call must have returned, however little processor time its thread was given.
     last: Option<Instant>,
     /// What the thread had used when the first half was over.
     used_before: Option<Duration>,
@@ -180,7 +182,8 @@ impl Engine {
         store.data_mut().memory.refused = false;
         let _running = self.clock.run();
         let result = match (store.data().wasi.is_some(), large) {
-            // WASI itself waits for a runtime, which a thread of one may not.
+            // wasmtime's WASI blocks until a runtime has done its work, which is forbidden on a thread that
+            // runs a runtime's tasks.
             (true, _) => blocking::run_apart(|| call(store)),
             (false, true) => blocking::run(|| call(store)),
             (false, false) => call(store),
@@ -188,7 +191,8 @@ impl Engine {
         result.map_err(|error| self.name_error(store.data(), &error, time, output))
     }
 
-    /// Time, bytes to return, and whether a thread may be held up: by anything but a short line.
+    /// The time that a call may take, the bytes that it may return, and whether it may hold up its thread for
+    /// long: each call may, but one for a short line.
     fn bounds(&self, effort: Effort) -> (Duration, usize, bool) {
         let limits = &self.limits;
         let output = |input: usize| limits.output.saturating_add(input.saturating_mul(2));
@@ -280,8 +284,8 @@ fn ticks(time: Duration) -> u64 {
     time.as_millis().div_ceil(TICK_INTERVAL.as_millis()) as u64
 }
 
-/// The clock of guests. It is no task of the runtime, whose threads a guest may hold, and it stands still
-/// while no call runs, so that an idle service wakes nobody.
+/// The clock of guests. It has a thread of its own, because guests may hold up the threads of the runtime. It
+/// stands still while no call runs, so that an idle service does not wake the processor.
 struct Clock {
     /// Calls that run.
     running: AtomicUsize,
@@ -326,7 +330,8 @@ impl Clock {
             }
             drop(engine);
             clock.stands.store(true, Ordering::SeqCst);
-            // A call that began before that was said did not wake this thread.
+            // A call that began before `stands` was set has not woken this thread, so `running` is checked
+            // before the thread sleeps.
             while clock.running.load(Ordering::SeqCst) == 0 && Arc::strong_count(&clock) > 1 {
                 std::thread::park_timeout(PARK_INTERVAL);
             }
@@ -411,7 +416,8 @@ impl log::Host for State {
         };
         self.log_lines = left;
         let (guest, text) = (&self.name, plain::line(&message, LOG_LINE_MAX));
-        // It may have seen a prompt: unless the operator wants more, it speaks to who debugs it.
+        // The guest may have seen a prompt, so its lines have at most the level that its section allows
+        // (`debug`, unless the operator sets another one).
         let level = if (level as u8) < self.log_level as u8 {
             level
         } else {

@@ -1,7 +1,7 @@
 //! Keeps, for each name, the last guest from a file that was admitted.
-//!
-//! It serves after a restart that finds a bad file: a prompt format, or what takes secrets out of
-//! prompts, is never exchanged for the built-in guest without a word.
+//!If the service finds a bad file when it starts, the last good guest serves. The built-in guest must not
+//!replace it in silence, because a guest from a file may have its own prompt format, or may remove secrets from
+//!prompts.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::settings::GuestConfig;
 
-/// A folder with a file for each guest: the length of its settings, they as JSON, and the component.
-/// Without a folder, nothing is kept.
+/// A folder with one file for each guest. Such a file holds the length of the guest's settings, the settings as
+/// JSON, and the component. Without a folder, nothing is kept.
 pub(super) struct LastGood(Option<PathBuf>);
 
 /// What a guest was admitted with.
@@ -27,8 +27,9 @@ struct Settings {
 }
 
 impl LastGood {
-    /// Opens the folder below `base` for the guests of `guests_dir`, making it if need be: services with
-    /// other folders of guests have others. A folder that others can change is not used.
+    /// Opens the folder below `base` that belongs to `guests_dir`, and makes it if need be. Each `guests_dir`
+    /// has its own, so that services with different guests do not share one. A folder that others can change is
+    /// not used.
     pub(super) fn open(base: Option<&Path>, guests_dir: &Path) -> Self {
         let digest = Sha256::digest(guests_dir.as_os_str().as_encoded_bytes());
         let name: String = digest

@@ -56,8 +56,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Admits the built-in guests whose place no file takes, and begins with the files. `on_admitted` is to
-    /// hand what it is told to [`Loader::admitted`].
+    /// Admits the built-in guests, except those whose name a file has, and starts the admission of the files.
+    /// `on_admitted` must pass each result that it gets to [`Loader::admitted`].
     ///
     /// # Errors
     ///
@@ -98,7 +98,8 @@ impl Loader {
             ..GuestSet::default()
         };
         for (name, bytes) in EMBEDDED {
-            // Nobody knows what is in a folder that cannot be read: no built-in guest takes a place there.
+            // A folder that cannot be read may hold a file of this name. So the built-in guest does not serve
+            // in its place.
             if listed
                 .as_ref()
                 .map_or(true, |listed| listed.files.contains_key(name))
@@ -109,7 +110,7 @@ impl Loader {
             let candidate = Candidate::new(bytes, GuestSource::Embedded, &settings);
             match self.jobs.admit(&candidate) {
                 Ok(guest) => drop(set.serving.insert(name.to_owned(), Arc::new(guest))),
-                // Its settings may be meant for the file that takes its place.
+                // The settings may be meant for a file that will take the place of the built-in guest.
                 Err(refused @ Refused::Config { .. }) => {
                     tracing::warn!(guest = name, %refused, "a built-in guest was not loaded");
                     set.rejected.insert(name.to_owned(), refused.to_string());
@@ -180,7 +181,8 @@ impl Loader {
             }
         };
         for (name, bytes) in EMBEDDED {
-            // There is no file after all.
+            // No file takes the place of this built-in guest after all. At the start the folder could not be
+            // read, or the file was there but is gone now.
             let is_known = next.set.serving.contains_key(name)
                 || next.set.rejected.contains_key(name)
                 || self.jobs.contains(name);
@@ -295,8 +297,8 @@ impl Loader {
         self.swap(next);
     }
 
-    /// Nothing may serve under the name of a bad file but what was admitted before: in this life of the
-    /// service, or in an earlier one. Never the built-in guest.
+    /// Looks for a substitute if a file is bad or the folder cannot be read. A guest of this name that serves
+    /// already goes on. Otherwise the last good guest is tried, and never the built-in one.
     fn fall_back(&mut self, name: &str, next: &mut Successor) {
         let is_unreadable = next.set.folder_problem.is_some();
         let is_bad = self.handled.contains_key(name) || is_unreadable;

@@ -1,7 +1,6 @@
 //! The set of guests that serves, and how the next one is made of it.
-//!
-//! A set never changes. Its successor differs in some guests, and has the next number if it does; a file
-//! that is not admitted leaves the guest that serves where it is.
+//!A set never changes. If other guests are to serve, a new set is made, with the next generation. If a file is
+//!not admitted, the guest that serves stays in the set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -79,7 +78,10 @@ impl Successor {
     pub(super) fn reject_folder(&mut self, reason: String) {
         if self.set.folder_problem.as_ref() != Some(&reason) {
             let reason = plain::line(&reason, 500);
-            tracing::warn!(reason, "the guests' folder; what served before goes on");
+            tracing::warn!(
+                reason,
+                "there is a problem with the guests' folder; what served before goes on"
+            );
         }
         self.set.folder_problem = Some(reason);
     }

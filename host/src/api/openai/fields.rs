@@ -246,8 +246,8 @@ pub(super) fn read(
     Ok(read)
 }
 
-/// The request's text as every reader understands it, if it is not already: whole numbers without a
-/// point, and no field twice.
+/// Rewrites the request's text so that all JSON readers understand it alike: whole numbers have no decimal
+/// point, and no field comes twice. None if that is already so.
 pub(super) fn canonical(fields: &Fields<'_>, read: &Map<String, Value>) -> Option<String> {
     let wholes = FIELDS
         .iter()

@@ -98,7 +98,7 @@ struct Cost {
     patterns: usize,
 }
 
-/// Checks that a schema is one; its text, if it is `strict`.
+/// Checks that `schema` is a valid JSON Schema. Returns it, as text, if it is `strict`.
 fn checked(
     schema: &Value,
     strict: &Value,
@@ -145,7 +145,8 @@ fn checked(
 /// What a schema would take.
 struct SchemaSize<'a> {
     top: &'a Value,
-    /// Whether references are followed: only what is checked costs what they lead to.
+    /// Whether references are followed. That is so for `strict` schemas only: answers are checked by no others,
+    /// so what the references of others lead to costs nothing.
     follows: bool,
     parts: usize,
     patterns: usize,
@@ -199,7 +200,8 @@ impl<'a> SchemaSize<'a> {
         self.levels -= 1;
     }
 
-    /// What a schema itself asks for. Properties that are called like a keyword count as one, too.
+    /// Counts the patterns of one schema, and follows its reference. Any object below a keyword that is not
+    /// known here counts as a schema, too.
     fn note(&mut self, schema: &'a Map<String, Value>) {
         let by_name = schema.get("patternProperties").and_then(Value::as_object);
         self.patterns += usize::from(schema.contains_key("pattern")) + by_name.map_or(0, Map::len);
@@ -210,8 +212,8 @@ impl<'a> SchemaSize<'a> {
         }
     }
 
-    /// Follows a reference, unless it leads back: that goes on as long as an answer does, which is
-    /// not for ever.
+    /// Follows a reference, unless it is being followed already. A schema that refers to itself goes only as
+    /// deep as the answer that is checked, and an answer has an end.
     fn refer(&mut self, reference: &'a str) {
         let Some(pointer) = reference.strip_prefix('#') else {
             self.goes_outside = true;

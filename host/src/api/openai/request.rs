@@ -70,7 +70,8 @@ impl ChatRequest {
         })
     }
 
-    /// The request without its text, and another text if adapters would stumble over this one.
+    /// Returns the request with an empty `json`. Also returns a rewritten body if some JSON readers would
+    /// misread the client's.
     fn read(
         fields: &Fields<'_>,
         model: String,
@@ -102,7 +103,7 @@ impl ChatRequest {
     }
 }
 
-/// The model that a body names, if it is sound as far as that.
+/// The model that a body names. None if the body is not valid JSON or names no model.
 pub(super) fn model_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {
