@@ -22,10 +22,12 @@ use stdin_guard::Guard;
 /// A backend as it runs.
 pub(crate) struct Backend {
     pub(crate) config: config::BackendConfig,
-    /// The door outlives a change of the configuration, with those who are in and those who wait.
+    /// Limits how many requests it serves at once, and lets others wait. It is kept when the configuration
+    /// changes, together with the requests that run and those that wait.
     pub(crate) admission: Arc<Admission>,
     pub(crate) status: Arc<Status>,
-    /// Tells one way to start its processes from another; a later configuration may have it too.
+    /// A number for the way in which its processes are started. A later configuration that starts them in the
+    /// same way keeps the number.
     pub(crate) revision: u64,
     guard: Guard,
     /// The beginning of its command lines, with the program where it was found last.
@@ -34,8 +36,8 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// All configured backends. One that
-    /// there was `before`, under an earlier configuration, keeps what is known of it.
+    /// All configured backends. `before` are those of the configuration until now: a backend of the same name
+    /// keeps its queue, and what is known of it if its processes are still started in the same way.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ pub enum Kind {
     InvalidRequest,
     /// A field that would change the answer's meaning is not supported.
     UnsupportedParameter,
-    /// No such route or method.
+    /// There is no such path.
     NoSuchRoute,
     /// The route is there, but not with this method.
     NoSuchMethod,
@@ -142,8 +142,9 @@ impl Failure {
         self
     }
 
-    /// Its machine-readable code, for the log and the metrics. A guest's own counts only if the contract
-    /// knows it: others read both, and the guest has seen a request.
+    /// Its machine-readable code, for the log and the metrics. `code` is used only if it is in the list below,
+    /// else the kind's usual code: a guest that has seen a request may have chosen it, and other people read
+    /// the log and the metrics.
     pub fn log_code(&self) -> &str {
         const OF_GUESTS: [&str; 6] = [
             "invalid_json",

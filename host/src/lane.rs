@@ -73,8 +73,9 @@ impl Lane {
                     return;
                 }
                 if is_last {
-                    // The client has its answer, however long the guest thinks now. From here on there
-                    // is nothing to wait for, so nobody can end this task before it is done.
+                    // The client has its whole answer, so it does not matter how long the guest takes from here
+                    // on. Dropping the `Apart` ends this task only at an `await`, and none follows: parking is
+                    // always carried out.
                     return exchange.park();
                 }
             }

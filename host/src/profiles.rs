@@ -20,7 +20,7 @@ pub struct Profile {
     pub(crate) program: Program,
     /// Arguments of every launch that answers; the model's name follows them.
     pub(crate) args: &'static [&'static str],
-    /// Variables of every launch, above all configured ones.
+    /// Variables of every launch. They override the configured ones.
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// The variable that says how often the command line itself repeats a failed call.
     pub(crate) retries: &'static str,
@@ -38,8 +38,8 @@ pub struct Profile {
     pub(crate) install: &'static str,
     /// Names that clients use, and what the command line calls these models.
     pub(crate) models: &'static [(&'static str, &'static str)],
-    /// How names begin that clients still use for models that are gone, and what the command line calls
-    /// the model of that family there is now.
+    /// Models that are gone, but that clients still ask for: how their names begin, and what the command line
+    /// calls the present model of the same family.
     pub(crate) retired: &'static [(&'static str, &'static str)],
     /// How the name of a model begins that is passed on though nobody listed it.
     pub(crate) passed_on: Option<&'static str>,

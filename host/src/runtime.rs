@@ -164,6 +164,14 @@ impl RuntimeHandle {
         }
         self.current.store(next.clone());
         self.replaced.send_replace(());
+        for name in next.guests.changed_since(&before.guests) {
+            if let Some(guest) = next.guests.serving.get(&name) {
+                tracing::info!(
+                    guest = %guest.name, version = %guest.version, generation = guest.generation,
+                    digest = &guest.digest[..12], "a guest was loaded"
+                );
+            }
+        }
         if is_configured {
             tracing::info!("the configuration was read again");
             next.config.warn();

@@ -31,7 +31,7 @@ const MEMORY_MAX: u64 = 512 << 20;
 /// 128 levels that an answer may have. Only what is used of it takes memory.
 const STACK_SIZE: usize = 128 << 20;
 
-/// What each pattern may take in memory, in bytes, and in steps back.
+/// What each pattern may take: memory, in bytes, and steps of backtracking.
 const PATTERN_SIZE_MAX: usize = 256 << 10;
 const PATTERN_STEPS_MAX: usize = 100_000;
 
@@ -104,7 +104,8 @@ pub(crate) async fn check(
     }
 }
 
-/// None if the process ended without an answer, as it does when it takes too much.
+/// None if no place became free in time, or if the process ended without an answer, as it does when it takes
+/// too much memory or processor time.
 async fn ask(
     processes: &Processes,
     schemas: &[&str],
@@ -145,7 +146,8 @@ pub fn run() -> anyhow::Result<()> {
         maximum: Some(most),
     };
     setrlimit(Resource::Data, limit(MEMORY_MAX))?;
-    // If nobody ends it, because the service is gone.
+    // Bounds its processor time, too: the service ends a check that takes too long, but the service may be
+    // gone.
     setrlimit(Resource::Cpu, limit(CHECK_MOST.as_secs() + 5))?;
     let mut task = String::new();
     io::stdin().lock().read_to_string(&mut task)?;

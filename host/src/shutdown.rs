@@ -16,7 +16,7 @@ pub(crate) struct Signals {
 pub(crate) enum Intent {
     /// End: finish what is in flight the first time, at once the second.
     Stop,
-    /// Look for new guests.
+    /// Look at the configuration and the guests now.
     Reload,
 }
 

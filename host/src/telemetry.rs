@@ -52,8 +52,8 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Has the counters of these models exist from the start: what counts up from nothing at its first event
-/// hides that event from `rate()`.
+/// Makes the counters of these models exist from the start, at 0. A counter that only appears with its first
+/// event hides that event from Prometheus's `rate()`.
 pub(crate) fn begin_counting(models: &[String], backends: &[String]) {
     const CODES: [&str; 9] = [
         "invalid_request",

@@ -22,7 +22,7 @@ pub const STRUCTURED_OUTPUT: &str = "StructuredOutput";
 #[derive(Debug)]
 pub struct Answer {
     spec: OutputSpec,
-    /// The message that streams.
+    /// The id of the message that the CLI streams.
     streams: Option<String>,
     /// Messages that have begun, streamed or not.
     messages: u32,
@@ -127,8 +127,8 @@ impl Answer {
         }
     }
 
-    /// The answer's text, if it is one text in one message, whole, and all that the client was shown
-    /// beside thinking.
+    /// The answer's text, if a conversation can go on from it: the turn ended normally, in one message with one
+    /// block of text and nothing else but thinking, and the model was not asked again.
     pub fn plain(&self) -> Option<&str> {
         let said = &self.said;
         let alone = said.texts == 1 && said.others == 0 && self.messages == 1;
@@ -150,8 +150,8 @@ impl Answer {
         self.messages
     }
 
-    /// The CLI wants the result of a call. If the message was not streamed, all its calls are
-    /// known by now.
+    /// The CLI asks for the result of a call. If the message was not streamed, all its calls are known by now,
+    /// and the answer ends. A streamed message is ended by its own events.
     pub fn call_is_made(&self) -> Step {
         match (self.in_blocks, self.calls) {
             (true, 1..) => Step::Finish(FinishReason::ToolCalls),
@@ -287,7 +287,8 @@ impl Answer {
         Step::Continue
     }
 
-    /// A call without arguments has none streamed, and clients read them as JSON.
+    /// The end of a block. If no arguments were streamed for a call, or nothing for a structured answer, `{}`
+    /// is sent, because clients read them as JSON.
     fn block_stop(&mut self, out: &mut Vec<Delta>) {
         match self.block {
             Block::Call { empty: true } => self.arguments("{}", out),
@@ -297,7 +298,8 @@ impl Answer {
         self.block = Block::Unnamed;
     }
 
-    /// A piece of the structured answer. It is kept as long as it may turn out to be none.
+    /// A piece of the structured answer. It is kept back if the client reads the answer as a whole, since the
+    /// CLI may still refuse the piece, or if a call that must come is still missing.
     fn structure(&mut self, piece: &str, out: &mut Vec<Delta>) {
         if self.spec.whole || self.lacks_call() {
             self.structured.kept.push_str(piece);
@@ -376,7 +378,7 @@ impl Answer {
         }
     }
 
-    /// The calls go to the client, with what stood behind them.
+    /// Ends the answer, because its calls are complete. The text that the stop filter kept back is shown first.
     fn finish_with_calls(&mut self, out: &mut Vec<Delta>) -> Step {
         let rest = self.stop.rest();
         self.show(rest, out);

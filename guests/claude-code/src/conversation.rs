@@ -205,8 +205,9 @@ impl Reader {
         })
     }
 
-    /// An id as the API takes it, letters, digits, `_` and `-`, that no earlier call has: some
-    /// models count from 0 in each answer, or have names with colons.
+    /// The id of a call as it is sent to the API: letters, digits, `_` and `-`, and different from the ids of
+    /// all earlier calls. The client's id may not do: some models count from 0 in each answer, or write ids
+    /// with colons.
     fn api_id(&mut self, id: &str) -> String {
         /// The longest id that is passed on, in characters. Those of the API have 30.
         const ID_MAX: usize = 64;

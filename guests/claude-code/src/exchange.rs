@@ -35,7 +35,8 @@ pub struct Exchange {
     launch: Launch,
     answer: Answer,
     limit: Option<RateLimit>,
-    /// What a synthetic message called the error that the next `result` tells of.
+    /// The name of an error, from an `assistant` message that the CLI made up itself (model `<synthetic>`). The
+    /// next `result` tells of that error.
     named_error: Option<String>,
     /// Which message had a call that was refused, because none may be made.
     refused: Option<u32>,
@@ -347,7 +348,8 @@ impl Exchange {
             let step = self.answer.call_is_made();
             return self.take(step, Vec::new(), None, effects);
         }
-        // It may make several at once before it hears that it may not.
+        // The model may make several calls in one message, before it learns that it may make none. Calls in a
+        // later message fail the request.
         let now = self.answer.messages();
         if *self.refused.get_or_insert(now) != now {
             let error = not_honoured(

@@ -26,8 +26,8 @@ const FUNCTIONS_MAX: usize = 512;
 /// The longest name of a function, in characters. OpenAI's limit.
 const NAME_MAX: usize = 64;
 
-/// The longest description that stands where descriptions stand, in characters: 2.1.197 cuts what
-/// is longer than 2048. The schema's own description is not cut.
+/// The longest text that goes into a function's own description, in characters: 2.1.197 cuts it above 2048. The
+/// description inside the schema is not cut, so a longer text goes there.
 const DESCRIPTION_MAX: usize = 2000;
 
 /// The functions, and what is to be done with them.
@@ -169,8 +169,9 @@ impl Functions {
         Ok(())
     }
 
-    /// The API wants tools to be declared where a conversation has calls, even if none may be
-    /// called now.
+    /// Adjusts the declared functions to the calls in the conversation. If it has no calls and none may be
+    /// made, nothing is declared. If it has calls but the client declares nothing, the called functions are
+    /// declared, and none may be called: the API wants declarations wherever there are calls.
     fn settle<'a>(&mut self, called: impl Iterator<Item = &'a str>) {
         let mut called = called.peekable();
         if called.peek().is_none() {

@@ -33,9 +33,8 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
 
 /// A turn of the history: appended to the session without an answer. A user's is acknowledged
 /// by an empty `result`, an assistant's by nothing.
-///
-/// `number` makes an id of an assistant's: 2.1.197 takes messages without one for parts of the
-/// same message, and puts what stood on either side of a function's result together.
+///`number` becomes the id of an assistant's message. It needs one: 2.1.197 takes all messages without an id for
+///parts of one message, and so joins the texts before and after a function's result.
 pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
     match turn.speaker {
         Speaker::User => said("user", Some(false), None, &turn.blocks),
@@ -134,7 +133,7 @@ pub fn refusal(request_id: &str) -> Vec<u8> {
 }
 
 fn line(value: &impl Serialize) -> Vec<u8> {
-    // None of these has a map whose keys are no strings, which is all that could fail.
+    // This cannot fail: JSON needs strings as keys, and all maps here have them.
     let mut bytes = serde_json::to_vec(value).unwrap_or_default();
     bytes.push(b'\n');
     bytes

@@ -23,7 +23,7 @@ pub struct Line<'a> {
     /// `stream_event`: an event of Anthropic's streaming API.
     #[serde(borrow)]
     pub event: Option<Event<'a>>,
-    /// `assistant`: one finished content block.
+    /// `assistant`: finished content blocks; `user`: the results of calls.
     #[serde(borrow)]
     pub message: Option<Message<'a>>,
     /// Set when a message belongs to a sub-agent.
@@ -292,8 +292,8 @@ pub struct Model {
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line of output. None if it is no JSON object. Of a message with fields of unknown
-    /// shapes only the type is known, and that it is odd.
+    /// Reads a line of output. None if it is no JSON object. If some field has an unknown shape, only the
+    /// line's type is kept, and `is_odd` is set.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         if let Ok(line) = serde_json::from_slice::<Line>(bytes) {
             return Some(line);

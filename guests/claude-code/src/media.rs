@@ -92,8 +92,8 @@ pub(crate) fn file(file: Option<File>, param: &str, urls: bool) -> Result<Block,
     Ok(Block::Document { source, title })
 }
 
-/// A picture or document that the API is to fetch. Its servers reach public addresses only; what
-/// names none is refused here, so that the client hears why.
+/// A picture or document that the API is to fetch. Anthropic's servers reach public addresses only. Any URL but
+/// `https` with a public host name is refused here, so that the client learns the reason.
 fn remote(url: String, param: &str, urls: bool) -> Result<Source, ApiError> {
     let param = Some(param.to_owned());
     if !urls {
@@ -141,7 +141,7 @@ fn is_public_name(host: &str) -> bool {
         && !local.iter().any(|end| name.ends_with(end))
 }
 
-/// The base64 of a data URL. What it is, its first bytes say.
+/// The base64 part of a data URL. Its media type is not read: the first bytes of the data show what it is.
 fn data_url(url: &str, param: &str) -> Result<String, ApiError> {
     let parsed = url
         .strip_prefix("data:")

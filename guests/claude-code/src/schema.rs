@@ -1,10 +1,10 @@
-//! Makes a client's JSON Schema one that the CLI and the API both take, or says why it cannot be.
-//!
-//! A function's is passed on as it is. That of a structured answer the CLI compiles with a strict
-//! validator of draft 7, and where that fails it asks for no structured answer at all, in silence:
-//! `format` (2.1.197), `$schema` of another draft, `prefixItems` and unknown keywords are enough. So
-//! only what both know stays; what constrains a value goes into its description, for the model.
-//! Whether an answer fits the whole schema is the host's to check.
+//! Changes a client's JSON Schema into one that the CLI and the API both accept, or says why that is
+//! impossible.
+//!A function's schema is passed on as it is. The schema of a structured answer is compiled by the CLI, with a
+//!strict validator of draft 7. If that fails, the CLI asks for no structured answer at all, and does not say
+//!so. `format` (2.1.197), `$schema` of another draft, `prefixItems` or an unknown keyword are enough for that.
+//!So only keywords that both know are kept. Others that constrain a value are written into its description, for
+//!the model. The host checks whether an answer fits the whole schema.
 
 use serde_json::{Map, Value, json};
 
@@ -91,9 +91,8 @@ pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, 
 /// The schema of a function's arguments.
 ///
 /// # Errors
-///
-/// Names what the API refuses, or at what the CLI drops tools in silence: above all a schema that is
-/// not an object's.
+///Names what the API refuses, or what makes the CLI drop a tool without saying so: above all a schema that does
+///not describe an object.
 pub(crate) fn for_arguments(
     schema: Option<Value>,
     at: &str,
@@ -181,7 +180,7 @@ fn resolve_top(mut schema: Map<String, Value>) -> Map<String, Value> {
 fn loosened(schema: Map<String, Value>) -> Map<String, Value> {
     let mut kept = Map::new();
     let mut told = Vec::new();
-    // `items` is about the others then.
+    // With `prefixItems`, `items` describes only the items after those. Draft 7 would apply it to all of them.
     let is_tuple = schema.contains_key("prefixItems");
     for (key, value) in schema {
         let known = key.as_str();

@@ -1,4 +1,5 @@
-//! What a session of the CLI holds, to know whether a request goes on where it stands.
+//! Describes what a session of the CLI holds. If a request's earlier conversation has the same description, the
+//! request can go on in that session.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,8 @@ struct Said<'a> {
     blocks: &'a [Block],
 }
 
-/// A session in words: its system prompts, its functions, its turns, and the `answer` to the last
-/// of them. None if the answer is one that would not be replayed.
+/// The description of a session: its system prompts, its functions, its turns, and the `answer` to the last
+/// turn. None if the answer is blank, because a blank text is never sent back to the CLI.
 pub(crate) fn words(
     system: &[String],
     spec: &OutputSpec,
@@ -65,7 +66,7 @@ impl Spent {
         }
     }
 
-    /// For whoever goes on with the session.
+    /// The cost so far, for the next exchange in this session.
     pub(crate) fn memo(self) -> String {
         self.in_all.unwrap_or(self.before).to_string()
     }

@@ -29,9 +29,9 @@ pub struct Permissions {
     pub show_reasoning: bool,
 }
 
-/// Models that are told how much to think, and then want to see their own thinking before a call
-/// that has its result: nobody has kept it. How the ids of them begin; later ones think as they
-/// find right.
+/// How the ids of models begin that must be told how much to think; later models decide that themselves. While
+/// such a model thinks, the API wants the model's earlier thinking before a call that already has its result.
+/// Nobody has kept that thinking, so these models do not think when a conversation ends with results.
 const THINKS_TO_ORDER: [&str; 9] = [
     "claude-3-7-",
     "claude-haiku-4-5",

@@ -1,11 +1,12 @@
 //! What of an answer's text goes to the client.
 
-/// Lets text through up to the stop word of the client's that is complete first; it may come in
-/// pieces.
+/// Lets text through up to the first of the client's stop words (of several, the one that is complete first). A
+/// stop word may arrive in pieces.
 #[derive(Debug, Default)]
 pub struct StopFilter {
     words: Vec<String>,
-    /// The end of the text so far, as far as it may be the beginning of a stop word.
+    /// The end of the text so far, if it may be the beginning of a stop word. It is kept back until that is
+    /// known.
     kept: String,
 }
 

@@ -13,7 +13,7 @@ pub struct Tokens {
     earlier_turns: Usage,
     /// Of earlier messages in this turn.
     earlier_messages: Usage,
-    /// Of this message, and after the turn's result of all of them.
+    /// Of the current message. After the turn's `result`: of all messages of the turn.
     now: Usage,
     /// Of thinking in earlier messages and in this one, as the CLI estimates them.
     earlier_thinking: u64,
@@ -71,8 +71,8 @@ impl Tokens {
         self.now = Usage::default();
     }
 
-    /// The sum in OpenAI's terms: all input is prompt tokens there; Anthropic counts what a cache
-    /// knew apart.
+    /// The sum in OpenAI's terms. OpenAI's prompt tokens are all of the input. Anthropic counts three parts of
+    /// the input separately: read from a cache, written to it, and the rest.
     pub fn usage(&self, cost_usd: Option<f64>) -> types::Usage {
         let mut sum = self.earlier_turns.clone();
         sum.add(&self.earlier_messages);

@@ -15,7 +15,8 @@ use crate::failure::{Failure, Kind};
 /// The memory of a body grows by steps of this size, in bytes.
 const RESERVE_STEP: usize = 1 << 20;
 
-/// How slowly a body may come after the first `client_timeout`, in bytes a second, all in all.
+/// The lowest rate of a body, in bytes a second. At any moment, a body may have taken `client_timeout`, plus
+/// the time that the bytes so far take at this rate.
 const RATE_LEAST: u64 = 16 << 10;
 
 /// A body that was read.

@@ -17,7 +17,7 @@ struct Second {
     left_out: u64,
 }
 
-/// Counts such a request, and logs it. Neither says anything in the client's words.
+/// Counts such a request, and logs it. Neither the counter nor the line contains any words of the client's.
 pub(super) fn note(id: &str, status: StatusCode, code: &str) {
     let labels = [
         ("status", status.as_str().to_owned()),

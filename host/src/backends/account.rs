@@ -84,7 +84,7 @@ const LOGIN_MOST: u64 = 400 * 24 * 3600;
 
 const MINUTE: u64 = 60;
 
-/// When a login ends, to the minute, if it may be true.
+/// When a login ends, to the minute. None if that is too far ahead to be true.
 pub(super) fn login_end(end: u64, now: u64) -> Option<u64> {
     (end <= now.saturating_add(LOGIN_MOST)).then_some(end / MINUTE * MINUTE)
 }

@@ -28,8 +28,9 @@ pub(crate) fn exchange(
     for (name, value) in placeholders {
         let known = profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
-            // In the host's own words: a guest has seen a prompt.
-            let name = known.map_or("of another name", |option| option.name);
+            // The guest's name for it is not repeated: a guest has seen a prompt, and might put words of it
+            // there.
+            let name = known.map_or("(not in the profile)", |option| option.name);
             return Err(BadPlaceholder { name });
         };
         match optional.place {

@@ -234,7 +234,8 @@ impl<'p> Section<'p> {
     }
 }
 
-/// A value as it may be shown: a text may be a key, and so may be what holds texts.
+/// What a message says of a wrong value. Strings are not shown, because one may be an API key; nor are arrays
+/// and tables, because they may contain such a string.
 fn for_display(value: &Value) -> String {
     match value {
         Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => format!("`{value}`"),

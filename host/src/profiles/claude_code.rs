@@ -44,7 +44,8 @@ pub(super) const ENV: [(&str, &str); 10] = [
     ("DISABLE_TELEMETRY", "1"),
 ];
 
-/// Where the login and the network are. No key is among them, lest the subscription's door be bypassed.
+/// They say where the login and the network are. No API key is among them: the command line might use it
+/// instead of the subscription's login.
 pub(super) const PASS_ENV: [&str; 14] = [
     "CLAUDE_CODE_OAUTH_TOKEN",
     "CLAUDE_CONFIG_DIR",

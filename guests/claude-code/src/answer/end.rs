@@ -47,7 +47,7 @@ impl Answer {
             self.show(kept, out);
             return Step::Finish(FinishReason::Stop);
         }
-        // It may have written it down instead of calling the tool for it.
+        // The model may have written the object as text, instead of calling the tool for structured answers.
         let mut finder = ObjectFinder::default();
         let object = finder.push(&self.held).to_owned();
         if !finder.is_complete() {

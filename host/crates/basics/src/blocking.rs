@@ -8,7 +8,7 @@ thread_local! {
     static ALLOWED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// From now on this thread may be held up: it has no tasks that could not wait.
+/// Allows work that blocks on this thread from now on: it runs no tasks that must not wait.
 pub fn allow_here() {
     ALLOWED.set(true);
 }
@@ -18,7 +18,8 @@ pub fn is_allowed_here() -> bool {
     ALLOWED.get()
 }
 
-/// What takes longer than this many bytes of JSON is worth the move: about a millisecond.
+/// Work on more than this many bytes of JSON takes about a millisecond or longer. Only then is it worth moving
+/// the thread's other tasks elsewhere.
 pub const LARGE: usize = 64 << 10;
 
 /// Runs `work` so that the other tasks of this thread go on elsewhere.
@@ -30,7 +31,8 @@ pub fn run<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The same for work that must not count as a part of the runtime, even on a thread that may be held up.
+/// Like [`run`], but moves the thread's other tasks even if the thread may be held up. For work that waits for
+/// a runtime itself: that is forbidden on a thread that runs a runtime's tasks.
 pub fn run_apart<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

@@ -96,8 +96,9 @@ fn check_from(path: &Path, links: u32) -> Result<(), NotOurs> {
     Ok(())
 }
 
-/// Whether somebody else may write. A group of root's files is root's word; a group of our own ones
-/// is a slip of the umask, unless it is this user's private group.
+/// Whether somebody else may write. Permission for all others always counts. Permission for a group counts on
+/// this user's own files, where it is probably an accident of the umask, unless the group is this user's
+/// private one or this user is root. On root's files it is taken for root's decision.
 fn others_write(metadata: &Metadata) -> bool {
     let us = geteuid().as_raw();
     let by_group = metadata.mode() & 0o020 != 0
@@ -133,10 +134,9 @@ fn is_trusted(owner: u32) -> bool {
     owner == geteuid().as_raw() || owner == 0 || is_named()
 }
 
-/// Whether root's files seem to belong to this user. In a user namespace without root (systemd's
-/// `PrivateUsers`) the files of all others seem to belong to `nobody`. So this user's home is known by what
-/// is below it, and what stands above it is taken for root's; what is not in a folder of this user's is
-/// not trusted there.
+/// Whether files of this `owner` may be root's. In a user namespace without root (systemd's `PrivateUsers`) the
+/// files of all other users, root among them, seem to belong to `nobody`. The caller therefore trusts such an
+/// owner only for folders above something that belongs to this user, such as the folders above its home.
 fn is_unmapped_root(owner: u32) -> bool {
     /// The kernel's number for users that a namespace does not know.
     const OVERFLOW: u32 = 65534;
@@ -155,7 +155,8 @@ fn is_unmapped_root(owner: u32) -> bool {
 ///
 /// Names the first place that somebody else can change.
 pub fn check_shared(folder: &Path) -> Result<(), NotOurs> {
-    // What lies in it is what matters, and need not be there.
+    // `check` accepts a folder like /tmp only above the path that it is given. Here such a folder is that path
+    // itself, because the files in it need not be there yet.
     match check(folder) {
         Err(NotOurs::Writable { path, mode }) if path == folder && mode & 0o1000 != 0 => Ok(()),
         result => result,

@@ -70,7 +70,7 @@ pub(super) fn in_process(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, C
         // Its standard input stays open to its end: when this service is gone, it goes too.
         if let Some(input) = &mut input {
             let size = (component.len() as u64).to_le_bytes();
-            // A compiler that ended early says why by its end.
+            // Writing fails if the compiler ended early. Its exit status and its standard error then say why.
             let _ = input
                 .write_all(&size)
                 .and_then(|()| input.write_all(component));

@@ -53,10 +53,6 @@ impl Successor {
     /// Adds a guest that was admitted, in place of the last one of its name.
     pub(super) fn take(&mut self, mut guest: Guest) {
         guest.generation = self.set.generation + 1;
-        tracing::info!(
-            guest = %guest.name, version = %guest.version, generation = guest.generation,
-            digest = &guest.digest[..12], "a guest was loaded"
-        );
         self.changed = true;
         if guest.origin != GuestSource::LastGood {
             self.set.rejected.remove(&guest.name);

@@ -32,7 +32,7 @@ pub struct GuestLimits {
     pub call: Duration,
     /// Linear memory of one instance, in bytes.
     pub memory: usize,
-    /// What one call may return, in bytes, beside twice what it was given.
+    /// What one call may return, in bytes: this much, and twice the size of its input.
     pub output: usize,
     /// How long compiling one may take.
     pub compile: Duration,

@@ -95,8 +95,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 impl<R: AsFd> FrameReader<R> {
-    /// Drops all that there is to be read at this moment. False if that does not end, ended within a
-    /// line, or was the last.
+    /// Drops all output that can be read at this moment. False if the process cannot be used again: there was
+    /// too much to be leftovers, the output stops within a line, or it was closed.
     pub(super) fn skip(&mut self) -> bool {
         /// More than that are no leftovers, in bytes.
         const MOST: usize = 1 << 20;

@@ -118,9 +118,9 @@ pub(super) struct Adopted {
 const SEEN_TWICE: Duration = Duration::from_millis(200);
 
 impl Adopted {
-    /// Has the kernel give processes to this one whose parents ended before them: even those without a
-    /// mark are found then. The first process of a container is given them anyway, and they may be
-    /// anybody's: there nothing is ended that has no mark.
+    /// Asks the kernel to make this process the parent of its descendants whose own parents have ended. So they
+    /// are found even without a mark. The first process of a container becomes their parent anyway, even of
+    /// processes that somebody else started: there, none without a mark is ended.
     pub(super) fn begin() -> Self {
         let this = rustix::process::getpid();
         if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {
@@ -155,7 +155,8 @@ impl Adopted {
     }
 
     fn strays(&self, own: impl Fn() -> BTreeSet<i32>) -> BTreeSet<(i32, u64)> {
-        // Looked at first: one that is started later is no child yet, or known by then.
+        // The children are listed before `own` and the helpers are read. A process that is started after that
+        // is not in the list; one that was started just before has had time to become known.
         let children: Vec<_> = children().collect();
         let (own, helpers) = (own(), helpers(|helpers| helpers.clone()));
         let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
@@ -241,8 +242,9 @@ fn end(unwanted: impl Fn(&Found) -> bool) {
     }
 }
 
-/// All processes of this user that bear a mark. Those of a container name their service by a number
-/// that means another process here, so they are left to it.
+/// All processes of this user that bear a mark, in this process's PID namespace. A mark names its service by a
+/// process id. In another namespace, such as a container's, that id means another process, so the processes
+/// there are left alone.
 fn marked() -> Vec<Found> {
     let Ok(all) = fs::read_dir("/proc") else {
         return Vec::new();

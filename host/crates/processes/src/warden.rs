@@ -99,8 +99,8 @@ impl Registration {
 }
 
 impl Connection {
-    /// Tells the warden; if it is gone or does not listen, a new one takes over everything. The pipe never
-    /// waits: whoever stopped the warden must not stop the service.
+    /// Tells the warden something. If the warden is gone or does not read, a new one is started and told
+    /// everything. Writing never blocks: a warden that somebody stopped must not stop the service.
     fn send(&mut self, line: &str) {
         let told = self.pipe.write_all(format!("{line}\n").as_bytes());
         if told.is_ok() {

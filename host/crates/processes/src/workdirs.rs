@@ -18,7 +18,8 @@ use basics::ownership;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::geteuid;
 
-/// The most services of one machine that have folders.
+/// How many usual names there are: `harness-0` and so on. A service that finds them all taken gets a folder
+/// with a random name.
 const FOLDERS_MAX: u32 = 1000;
 
 /// How long the lock of a service that has ended may be there, and how often it is tried.
@@ -84,8 +85,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // As long as it is locked, nobody takes it for a folder to be had. What cannot be removed,
-        // the next service does.
+        // It is removed while it is still locked, so that no other service takes it meanwhile. If something
+        // cannot be removed, the next service that takes the folder removes it.
         if self.is_there() {
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -11,7 +11,8 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Seq
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-/// How many more parts may be read: values, those in arrays and objects included.
+/// A bound on the parts that are still to be read. Each value is a part, also within arrays and objects.
+/// Reading fails at the part that brings `left` to 0.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: Cell<usize>,

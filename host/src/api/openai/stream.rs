@@ -166,8 +166,8 @@ impl Events {
         self.log.finished(usage);
     }
 
-    /// The status line is gone, so the failure is an event, and nothing follows it: an end that
-    /// looked complete would be taken for success.
+    /// The status line was sent already, so the failure becomes an event of the stream. Nothing follows it, not
+    /// even `[DONE]`: clients would take that for success.
     fn fail(&mut self, failure: &Failure) {
         self.choices = None;
         self.frames.push_back(frame(&error::body(failure)));
