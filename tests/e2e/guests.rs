@@ -33,9 +33,9 @@ fn variant(number: u8) -> Vec<u8> {
     bytes
 }
 
-/// How long a change may take to be taken up, on a machine that has little time for it: half a second is
-/// usual, and one that is missed is never taken up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a change may take to be taken up: as long as compiling may take, which gives way to all else. Half a
+/// second is usual, and a change that is missed is never taken up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A service with a folder of guests, whose backend plays `script`.
 struct Swapped {
