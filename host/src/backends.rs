@@ -133,7 +133,9 @@ impl Backend {
         model: &str,
         options: &[(String, String)],
     ) -> Result<Arc<Launch>, BadPlaceholder> {
-        if matches!(self.status.health(), Health::Missing(_)) {
+        // A bare name was found nowhere when it was last looked for.
+        let folder = |base: &CommandLine| base.program.parent().map(|p| p.as_os_str().is_empty());
+        if folder(&self.base.load()) == Some(true) {
             self.find_program();
         }
         let profile = self.config.launch.profile;

@@ -33,8 +33,9 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
 
 /// A turn of the history: appended to the session without an answer. A user's is acknowledged
 /// by an empty `result`, an assistant's by nothing.
-///`number` becomes the id of an assistant's message. It needs one: 2.1.197 takes all messages without an id for
-///parts of one message, and so joins the texts before and after a function's result.
+///
+/// `number` becomes the id of an assistant's message. It needs one: 2.1.197 takes all messages without an id for
+/// parts of one message, and so joins the texts before and after a function's result.
 pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
     match turn.speaker {
         Speaker::User => said("user", Some(false), None, &turn.blocks),

@@ -1,10 +1,11 @@
 //! Changes a client's JSON Schema into one that the CLI and the API both accept, or says why that is
 //! impossible.
-//!A function's schema is passed on as it is. The schema of a structured answer is compiled by the CLI, with a
-//!strict validator of draft 7. If that fails, the CLI asks for no structured answer at all, and does not say
-//!so. `format` (2.1.197), `$schema` of another draft, `prefixItems` or an unknown keyword are enough for that.
-//!So only keywords that both know are kept. Others that constrain a value are written into its description, for
-//!the model. The host checks whether an answer fits the whole schema.
+//!
+//! A function's schema is passed on as it is. The schema of a structured answer is compiled by the CLI, with a
+//! strict validator of draft 7. If that fails, the CLI asks for no structured answer at all, and does not say
+//! so. `format` (2.1.197), `$schema` of another draft, `prefixItems` or an unknown keyword are enough for that.
+//! So only keywords that both know are kept. Others that constrain a value are written into its description, for
+//! the model. The host checks whether an answer fits the whole schema.
 
 use serde_json::{Map, Value, json};
 
@@ -91,8 +92,9 @@ pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, 
 /// The schema of a function's arguments.
 ///
 /// # Errors
-///Names what the API refuses, or what makes the CLI drop a tool without saying so: above all a schema that does
-///not describe an object.
+///
+/// Names what the API refuses, or what makes the CLI drop a tool without saying so: above all a schema that does
+/// not describe an object.
 pub(crate) fn for_arguments(
     schema: Option<Value>,
     at: &str,

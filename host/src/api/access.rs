@@ -1,7 +1,8 @@
 //! Who may call.
-//!Without keys, every program that can reach the service may call, but no web page may. Otherwise a page in a
-//!browser could spend the subscription, by a plain request or by DNS rebinding: its own host name is made to
-//!resolve to this machine.
+//!
+//! Without keys, every program that can reach the service may call, but no web page may. Otherwise a page in a
+//! browser could spend the subscription, by a plain request or by DNS rebinding: its own host name is made to
+//! resolve to this machine.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,8 @@
 //! Keeps, for each name, the last guest from a file that was admitted.
-//!If the service finds a bad file when it starts, the last good guest serves. The built-in guest must not
-//!replace it in silence, because a guest from a file may have its own prompt format, or may remove secrets from
-//!prompts.
+//!
+//! If the service finds a bad file when it starts, the last good guest serves. The built-in guest must not
+//! replace it in silence, because a guest from a file may have its own prompt format, or may remove secrets from
+//! prompts.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,6 +1,7 @@
 //! The set of guests that serves, and how the next one is made of it.
-//!A set never changes. If other guests are to serve, a new set is made, with the next generation. If a file is
-//!not admitted, the guest that serves stays in the set.
+//!
+//! A set never changes. If other guests are to serve, a new set is made, with the next generation. If a file is
+//! not admitted, the guest that serves stays in the set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
