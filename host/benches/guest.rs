@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use guest_claude_code::exchange::Exchange;
-use guest_claude_code::task::{Permissions, Task};
+use guest_claude_code::request::{ChatRequest, Permissions};
 use wasmtime::component::{Component, HasSelf, Linker, ResourceAny};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
@@ -129,9 +129,9 @@ fn native() -> Result<Exchange> {
         fetch_urls: false,
         show_reasoning: true,
     };
-    let task = Task::from_request(REQUEST, "sonnet", permissions);
-    let task = task.map_err(|error| anyhow::Error::msg(error.message))?;
-    let mut exchange = Exchange::new(task);
+    let request = ChatRequest::from_request(REQUEST, "sonnet", permissions);
+    let request = request.map_err(|error| anyhow::Error::msg(error.message))?;
+    let mut exchange = Exchange::new(request);
     black_box(exchange.placeholders());
     black_box(exchange.start());
     Ok(exchange)

@@ -1,4 +1,4 @@
-//! HTTP: the only place that knows it, and the wire types of the APIs that are spoken, a folder each.
+//! HTTP and the wire types of the APIs. No other module knows them. Each API has a folder.
 
 mod access;
 mod admin;
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::service::Service;
 use access::Area;
 
-/// The id that every response carries, and every line of the log about it.
+/// The header with the id of a request. Every log line about the request has the same id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a request reached this service, known from the socket it came through.
@@ -41,7 +41,7 @@ pub(crate) struct Peer {
     pub(crate) address: Option<IpAddr>,
 }
 
-/// Says of a failure's response that the request was counted and logged.
+/// Marks the response of a failure whose request was already counted and logged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recorded;
 
@@ -74,7 +74,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-/// How an API tells of a failure. The number is the status for a usage limit.
+/// Makes an API's response for a failure. The number is the status for a usage limit.
 type Render = fn(&Failure, u16) -> Response;
 
 /// Gives each request an id.
@@ -88,8 +88,8 @@ async fn identify(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets a request into an area, and gives each failure its response: in the form of the API that was called,
-/// and counted unless that was done.
+/// Lets a request into an area. Turns each failure into a response in the form of the API that was called, and
+/// counts and logs it, unless it is [`Recorded`].
 async fn guard(
     State((service, area, render)): State<(Arc<Service>, Area, Render)>,
     Extension(RequestId(id)): Extension<RequestId>,
@@ -111,11 +111,11 @@ async fn guard(
     response
 }
 
-/// A handler's failure rides in the response's extensions up to `guard`, which
-/// knows the API that was called.
+/// Puts a handler's failure into the response's extensions. `guard` takes it from there, because it knows the
+/// API that was called.
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        // Whatever forgets to render it, it is no success.
+        // If nothing replaces this response, the client must not take it for a success.
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(self);
         response

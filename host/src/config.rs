@@ -44,7 +44,7 @@ pub struct Config {
     pub warm_memory: u64,
     /// The command lines that answer.
     pub backends: Vec<BackendConfig>,
-    /// Whether the usual names are served, and names of Anthropic's models that nobody listed.
+    /// Whether the built-in names of models are served, and other names that begin with `claude-`.
     pub builtin_models: bool,
     /// The models by the names that clients use.
     pub models: Vec<ModelConfig>,
@@ -95,7 +95,7 @@ pub struct Key {
     pub admin: bool,
 }
 
-/// The SHA-256 digest of a key: keys are compared by it, in a time that tells nothing.
+/// The SHA-256 digest of a key. Only digests are compared, so the time that this takes reveals nothing of a key.
 pub type KeyDigest = [u8; 32];
 
 /// How answers look on the wire.
@@ -111,7 +111,7 @@ pub struct HttpConfig {
     pub keep_alive: Duration,
     /// How long a client may take to send the next piece of a body, or to take what is sent.
     pub client_timeout: Duration,
-    /// What is sent to keep it alive.
+    /// What is sent to keep a silent stream alive.
     pub keep_alive_form: KeepAliveForm,
     /// The most answers to one request.
     pub max_choices: u32,
@@ -147,7 +147,7 @@ pub struct BackendConfig {
     pub timeouts: TimeoutConfig,
     /// How long before the end of its login it is warned of.
     pub login_warning: Duration,
-    /// Clients may name pictures and files by their URL, for the API to fetch.
+    /// Whether clients may name pictures and files by their URL, for the API to fetch.
     pub fetch_urls: bool,
 }
 
@@ -270,7 +270,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Has callers send this key, or one of the file's.
+    /// Adds a key that callers may send, beside those of the file. An empty one adds nothing.
     pub fn with_api_key(self, key: Option<&str>) -> Self {
         let key = key.map(str::trim).filter(|key| !key.is_empty());
         Overrides {
@@ -392,7 +392,7 @@ impl std::str::FromStr for Listen {
     }
 }
 
-/// `IP:PORT`, or one of the two beside the default of the other.
+/// `IP:PORT`, or only one of the two. The default takes the place of the other.
 fn tcp_address(text: &str) -> Option<SocketAddr> {
     const PORT: u16 = 8013;
     let whole = || text.parse().ok();
@@ -415,8 +415,8 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with a file's syntax, and where. Of the line nothing is shown behind its `=`: it may be
-/// a key.
+/// What is wrong with a file's syntax, and where. The value after the `=` is not shown, because it may be an API
+/// key.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let mut at = error.span().map_or(0, |span| span.start).min(text.len());
     while !text.is_char_boundary(at) {

@@ -1,6 +1,6 @@
-//! What happens to a request, in order: one list for every API, streaming or not.
+//! What happens to a request, in order: the same steps for every API, streaming or not.
 //!
-//! An API reads a request in its own words and renders what comes of it; everything between is here.
+//! The module of an API parses the request and writes the response. Everything between these two is here.
 
 pub(crate) mod answer;
 pub(crate) mod choices;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::admission::{Caller, Permit, Shed};
 use crate::backends::Backend;
 use crate::config::{Config, KeyDigest};
-use crate::exchange::{Exchange, Order, no_process, not_opened};
+use crate::exchange::{Exchange, ExchangeRequest, no_process, not_opened};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::models::Route;
 use crate::pool::Pool;
@@ -28,15 +28,15 @@ use choices::{Choices, Source};
 use output_schema::OutputSchema;
 use request_log::RequestLog;
 
-/// A chat completion request of a sound shape.
+/// A chat completion request that was parsed, and whose fields were checked.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// The name that the client uses.
     pub(crate) model: String,
     pub(crate) stream: bool,
-    /// How many answers.
+    /// How many answers the client wants (`n`).
     pub(crate) choices: u32,
-    /// What is checked before an answer is called done.
+    /// What an answer is checked against at its end.
     pub(crate) output: OutputSchema,
     /// Fields that are not honoured, sorted.
     pub(crate) ignored: Vec<String>,
@@ -49,13 +49,13 @@ pub(crate) struct Request {
 pub(crate) struct Calling {
     /// The name of its key, if it has one.
     pub(crate) key: Option<Arc<str>>,
-    /// Whose conversations may go on.
+    /// Who calls. Only the same caller may go on with a conversation.
     pub(crate) caller: Caller,
-    /// In whose queue the request waits.
+    /// The queue that the request waits in. Each caller has its own.
     pub(crate) queue: KeyDigest,
 }
 
-/// What answers a request: exchanges that run.
+/// The running exchanges that answer a request.
 pub(crate) struct Answers {
     pub(crate) head: Head,
     pub(crate) choices: Choices,
@@ -69,11 +69,11 @@ pub(crate) struct Head {
     pub(crate) created: u64,
     /// The name that the client uses.
     pub(crate) model: String,
-    /// Which adapter answered, as OpenAI names the configuration that its models run with.
+    /// The `system_fingerprint` of the answer. It is made from the adapter's digest, and changes with it.
     pub(crate) fingerprint: String,
 }
 
-/// Turns a request away that comes while the service is being shut down.
+/// Refuses new requests while the service is being shut down.
 ///
 /// # Errors
 ///
@@ -86,8 +86,8 @@ pub(crate) fn check(service: &Service) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The snapshot that answers a request to `model`. While the model's adapter is being compiled, it is waited
-/// for, and the snapshot that has it is taken.
+/// The snapshot that answers a request to `model`. If the model's adapter is still being compiled, this waits
+/// for it, and then returns the snapshot that has it.
 pub(crate) async fn settled(
     service: &Service,
     snapshot: Arc<Snapshot>,
@@ -104,7 +104,7 @@ pub(crate) async fn settled(
     service.snapshot()
 }
 
-/// Answers one request: from its words to exchanges that run, in the order of what each step costs.
+/// Takes one request from its parsed form to running exchanges. Cheap steps come first.
 ///
 /// # Errors
 ///
@@ -231,8 +231,8 @@ struct Start {
     pool: Arc<Pool>,
     guest: Arc<Guest>,
     context: Context,
-    request: String,
-    order: Order,
+    body: String,
+    request: ExchangeRequest,
     permits: Permit,
     count: usize,
 }
@@ -249,14 +249,14 @@ impl Start {
         route: Route,
         guest: Arc<Guest>,
         permits: Permit,
-        request: String,
+        body: String,
         count: usize,
     ) -> Self {
         let patience = route.backend.config.admission.queue_timeout;
-        let order = Order {
+        let request = ExchangeRequest {
             backend: route.backend,
             model: route.model,
-            size: request.len(),
+            size: body.len(),
             caller: calling.caller,
             deadline: Instant::now() + patience,
             is_probe: false,
@@ -264,46 +264,46 @@ impl Start {
         Start {
             pool: service.pool.clone(),
             guest,
-            context: context(head, &order),
+            context: context(head, &request),
+            body,
             request,
-            order,
             permits,
             count,
         }
     }
 
-    /// Opens the exchanges, and takes a process for each.
+    /// Opens the exchanges, and gets a process for each.
     async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
-        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.request);
+        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.body);
         let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
-        let order = self.order;
-        let opened = opened.map_err(|why| not_opened(&order.backend.config.adapter, why))?;
+        let request = self.request;
+        let opened = opened.map_err(|why| not_opened(&request.backend.config.adapter, why))?;
         // Each session has its own copy of the request, and will make more.
-        drop(self.request);
-        let busy = |error| no_process(&order.backend, error);
+        drop(self.body);
+        let busy = |error| no_process(&request.backend, error);
         let _turn = match opened.len() {
             1 => None,
-            _ => Some(self.pool.turn(order.deadline).await.map_err(busy)?),
+            _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
         };
         let mut exchanges = Vec::with_capacity(opened.len());
         for (guest, permit) in opened
             .into_iter()
             .zip(std::iter::from_fn(|| self.permits.split()))
         {
-            exchanges.push(Exchange::begin(order.clone(), guest, &self.pool, permit).await?);
+            exchanges.push(Exchange::begin(request.clone(), guest, &self.pool, permit).await?);
         }
         Ok(exchanges)
     }
 }
 
 /// What an adapter is told of a request beside its body.
-fn context(head: &Head, order: &Order) -> Context {
-    let offer = order.backend.status.offer(&order.model);
+fn context(head: &Head, request: &ExchangeRequest) -> Context {
+    let offer = request.backend.status.offer(&request.model);
     Context {
         id: head.id.clone(),
         created: head.created,
-        model: order.model.clone(),
+        model: request.model.clone(),
         resolved_model: offer.and_then(|offer| offer.resolved),
-        fetch_urls: order.backend.config.fetch_urls,
+        fetch_urls: request.backend.config.fetch_urls,
     }
 }

@@ -39,20 +39,20 @@ use timeouts::Timeouts;
 /// escape.
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
-/// A step that takes longer than this lets the other tasks of its thread go first.
+/// After a step that takes longer than this, the exchange lets the other tasks of its thread run.
 const SLOW_STEP: Duration = Duration::from_millis(1);
 
-/// What a request is about, beside its words.
+/// What an exchange needs to know of its request, other than the text.
 #[derive(Clone)]
-pub(crate) struct Order {
+pub(crate) struct ExchangeRequest {
     pub(crate) backend: Arc<Backend>,
     /// What the backend calls the model.
     pub(crate) model: String,
     /// Bytes of the request.
     pub(crate) size: usize,
-    /// Who may go on with the conversation.
+    /// Who calls. Only the same caller may go on with the conversation.
     pub(crate) caller: Caller,
-    /// How long it may wait for a process.
+    /// When it stops waiting for a process.
     pub(crate) deadline: Instant,
     /// Whether this is a probe, which only asks what the backend offers. A probe does not wait for a slot (room
     /// for one more process), and its process is not parked.
@@ -61,7 +61,7 @@ pub(crate) struct Order {
 
 /// A request being answered.
 pub(crate) struct Exchange {
-    order: Order,
+    request: ExchangeRequest,
     guest: AdapterSession,
     lease: Lease,
     timeouts: Timeouts,
@@ -89,18 +89,18 @@ pub(crate) enum Event {
 }
 
 impl Exchange {
-    /// Takes a process for an exchange that the adapter opened, and says the first words.
+    /// Gets a process for an exchange that the adapter opened, and writes the adapter's first lines to it.
     pub(crate) async fn begin(
-        order: Order,
+        request: ExchangeRequest,
         mut guest: AdapterSession,
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<Self, Failure> {
-        let (lease, memo) = Lease::take(&order, &mut guest, pool, permit).await?;
+        let (lease, memo) = Lease::take(&request, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
-            timeouts: Timeouts::new(order.backend.config.timeouts),
-            write_budget: write_budget(order.size),
-            order,
+            timeouts: Timeouts::new(request.backend.config.timeouts),
+            write_budget: write_budget(request.size),
+            request,
             guest,
             lease,
             events: VecDeque::new(),
@@ -110,7 +110,7 @@ impl Exchange {
             over: false,
             may_go_on: false,
         };
-        let size = exchange.order.size;
+        let size = exchange.request.size;
         let effects = match memo {
             Some(memo) => exchange.guest.resume(&memo, size),
             None => exchange.guest.start(size),
@@ -163,9 +163,9 @@ impl Exchange {
 
     /// Another process took the place of one that ended before it said anything.
     fn start_again(&mut self) {
-        self.write_budget = write_budget(self.order.size);
+        self.write_budget = write_budget(self.request.size);
         self.timeouts.restart();
-        let effects = self.guest.start(self.order.size);
+        let effects = self.guest.start(self.request.size);
         self.apply(effects);
     }
 
@@ -175,11 +175,11 @@ impl Exchange {
                 self.timeouts.heard();
                 // Until the answer begins, a line may make the guest write the whole conversation, so the call
                 // has bounds for that. Afterwards nothing of the conversation is left to write.
-                let to_write = if self.answering { 0 } else { self.order.size };
+                let to_write = if self.answering { 0 } else { self.request.size };
                 self.guest.output(piece, to_write)
             }
             Output::TooLong => {
-                let limit = self.order.backend.config.launch.max_line;
+                let limit = self.request.backend.config.launch.max_line;
                 let message =
                     format!("the backend printed a line of more than {limit} bytes (`max_line`)");
                 return self.fail(Failure::new(Kind::Backend, message).logged());
@@ -212,7 +212,7 @@ impl Exchange {
         if self.over {
             return Err(GuestError::Contract("an effect came after the end".into()));
         }
-        let backend = &self.order.backend;
+        let backend = &self.request.backend;
         match effect {
             Effect::Write(bytes) => {
                 let left = self.write_budget.checked_sub(bytes.len());
@@ -234,8 +234,8 @@ impl Exchange {
                 self.events.push_back(Event::Delta(delta));
             }
             Effect::Report(report) => {
-                let model = &*self.order.model;
-                let reporter = match self.order.is_probe {
+                let model = &*self.request.model;
+                let reporter = match self.request.is_probe {
                     true => Reporter::Probe,
                     false => Reporter::Request { model },
                 };
@@ -261,7 +261,7 @@ impl Exchange {
 
     fn finish(&mut self, outcome: Outcome) {
         self.over = true;
-        self.order.backend.status.answered();
+        self.request.backend.status.answered();
         match outcome.finish_reason {
             FinishReason::Length | FinishReason::ContentFilter => self.lease.end_at_once(),
             FinishReason::Stop => self.may_go_on = true,
@@ -274,8 +274,8 @@ impl Exchange {
     /// is asked what the process holds, so this may take as long as a call of the guest.
     pub(crate) fn park(mut self) {
         if self.may_go_on {
-            let size = self.order.size.saturating_add(self.answered);
-            self.lease.park(&mut self.guest, size, self.order.caller);
+            let size = self.request.size.saturating_add(self.answered);
+            self.lease.park(&mut self.guest, size, self.request.caller);
         }
     }
 
@@ -307,7 +307,7 @@ impl Exchange {
     fn fail(&mut self, failure: Failure) {
         self.over = true;
         self.lease.failed(failure.kind);
-        self.order.backend.status.failed(failure.kind);
+        self.request.backend.status.failed(failure.kind);
         self.events.retain(|event| matches!(event, Event::Delta(_)));
         self.events.push_back(Event::Fail(failure));
     }

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
 use crate::backends::status::Health;
-use crate::exchange::{Event, Exchange, Order};
+use crate::exchange::{Event, Exchange, ExchangeRequest};
 use crate::failure::{Failure, unix_now};
 use crate::lane::Lane;
 use crate::pool::Pool;
@@ -159,7 +159,7 @@ impl Rounds {
             resolved_model: None,
             fetch_urls: false,
         };
-        let order = Order {
+        let request = ExchangeRequest {
             backend: backend.clone(),
             model: model.into(),
             size: 0,
@@ -170,10 +170,10 @@ impl Rounds {
         let (is_own, pool) = (guest.is_own(), self.pool.clone());
         let probed = async move {
             let opened = AdapterSession::probe(guest, &context);
-            let name = &order.backend.config.adapter;
+            let name = &request.backend.config.adapter;
             let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
             let Some(opened) = opened else { return Ok(()) };
-            let mut exchange = Exchange::begin(order, opened, &pool, permit).await?;
+            let mut exchange = Exchange::begin(request, opened, &pool, permit).await?;
             loop {
                 match exchange.next().await {
                     Event::Delta(_) => {}

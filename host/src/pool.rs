@@ -71,7 +71,7 @@ pub(crate) enum ProcessOrigin {
     New,
     /// Started ahead.
     Warm,
-    /// It holds the conversation.
+    /// It was parked after an earlier turn, and holds the conversation.
     Kept,
 }
 
@@ -154,8 +154,8 @@ impl Pool {
         }
     }
 
-    /// Waits for the turn to take several processes. Two requests that each had some of theirs would wait
-    /// for one another for ever.
+    /// Waits for the turn to take several processes. Only one request at a time has it: two requests that each
+    /// had some of the processes they need would wait for each other for ever.
     pub(crate) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, NoProcess> {
         let turn = tokio::time::timeout_at(deadline, self.turn.lock());
         turn.await.map_err(|_| NoProcess::Full)
@@ -217,7 +217,7 @@ impl Pool {
         }
     }
 
-    /// Ends the idle process that was of least recent use.
+    /// Ends one idle process: the one that was parked longest ago, or else a warm one (see [`IdleSet::evict`]).
     fn evict(&self) {
         self.with(IdleSet::evict).end();
     }
@@ -260,8 +260,8 @@ impl Pool {
         self.with(|idle| idle.demand().record_success(launch));
     }
 
-    /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]: it is not logged in
-    /// or not there, and its processes would not notice when that is mended.
+    /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]. For a backend whose
+    /// program is missing or not logged in: processes that run already would not notice a new login.
     pub(crate) fn suspend(&self, backend: &str) {
         self.with(|idle| idle.suspend(backend)).end();
     }
@@ -343,7 +343,7 @@ fn counted(launch: &Launch, started: Result<Process, SpawnError>) -> Result<Proc
     Ok(started?)
 }
 
-/// Counts something as long as it is there.
+/// Adds one to a counter until this is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {

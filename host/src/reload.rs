@@ -7,7 +7,7 @@
 //!            admissions ▲ on threads of their own
 //! ```
 //!
-//! One thread does it all, so that a snapshot has one writer. It waits for nothing that takes long.
+//! One thread does all of this, so only one thread writes snapshots. It never waits for anything slow.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub(crate) struct Reloader {
     commands: Sender<Command>,
 }
 
-/// The result of a look at the files.
+/// What came of looking at the files.
 pub(crate) struct Reloaded {
     /// What serves now.
     pub(crate) snapshot: Arc<Snapshot>,
@@ -57,7 +57,7 @@ pub(crate) struct Reloaded {
 enum Command {
     /// Look at the files now, and send back the result.
     Reload(oneshot::Sender<Reloaded>),
-    /// A guest was admitted, or was not.
+    /// The admission of a guest is over: it was admitted or refused.
     Admitted(Box<Admitted>),
 }
 
@@ -116,7 +116,7 @@ struct Watcher {
     waiting: Vec<Waiting>,
 }
 
-/// Somebody who waits for what comes of a reload.
+/// A caller of [`Reloader::reload`] who waits for the result.
 struct Waiting {
     reply: oneshot::Sender<Reloaded>,
     before: Arc<Snapshot>,
@@ -197,7 +197,7 @@ impl Watcher {
                 continue;
             }
             let snapshot = self.runtime.current();
-            // The caller may have left; the visit was made all the same.
+            // This fails if the caller has left. The files were looked at all the same.
             let _ = waiting.reply.send(Reloaded {
                 changed: snapshot.guests.changed_since(&waiting.before.guests),
                 snapshot,

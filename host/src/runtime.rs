@@ -18,15 +18,15 @@ use crate::models::Models;
 use crate::pool::Pool;
 use crate::telemetry;
 
-/// One configuration and what is built of it. Its parts are shared with the snapshots before and after
-/// that do not differ in them.
+/// One configuration and what is built of it. Parts that do not change are shared with the snapshots before and
+/// after this one.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) config: Arc<Config>,
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) models: Arc<Models>,
     pub(crate) guests: Arc<GuestSet>,
-    /// Why the configuration's file, as it is now, was not taken up.
+    /// Why the current `harness.toml` is not in use. `None` if it is in use.
     pub(crate) config_problem: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The fields of a request that the adapter of a model honours, if it says.
+    /// The fields of a request that the adapter of a model honours. `None` if the adapter does not say.
     pub(crate) fn honours(&self, model: &str) -> Option<Arc<[String]>> {
         let backend = self.models.backend(model)?;
         let guest = self.guests.serving.get(&backend.config.adapter)?;

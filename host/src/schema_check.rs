@@ -40,7 +40,7 @@ static PLACES: Semaphore = Semaphore::const_new(4);
 
 /// What is to be done: compile all schemas, and check a text against one of them.
 #[derive(Deserialize, Serialize)]
-struct Task<'a> {
+struct Check<'a> {
     #[serde(borrow)]
     schemas: Vec<&'a RawValue>,
     /// The text of an answer.
@@ -126,16 +126,16 @@ async fn ask(
     let schemas = schemas
         .iter()
         .filter_map(|text| serde_json::from_str(text).ok());
-    let task = Task {
+    let check = Check {
         schemas: schemas.collect(),
         answer: answer.map(Cow::Borrowed),
     };
-    let input = serde_json::to_vec(&task).unwrap_or_default();
+    let input = serde_json::to_vec(&check).unwrap_or_default();
     let (said, _) = processes.ask(&line, input, limit).await?;
     Ok(serde_json::from_slice(&said).ok())
 }
 
-/// The check's own life: reads a task, and prints what came of it.
+/// The check's own life: reads a check, and prints what came of it.
 ///
 /// # Errors
 ///
@@ -149,25 +149,25 @@ pub fn run() -> anyhow::Result<()> {
     // Bounds its processor time, too: the service ends a check that takes too long, but the service may be
     // gone.
     setrlimit(Resource::Cpu, limit(CHECK_MOST.as_secs() + 5))?;
-    let mut task = String::new();
-    io::stdin().lock().read_to_string(&mut task)?;
+    let mut check = String::new();
+    io::stdin().lock().read_to_string(&mut check)?;
     let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
-    let outcome = thread.spawn(move || carry_out(&task))?.join();
+    let outcome = thread.spawn(move || carry_out(&check))?.join();
     let outcome = outcome.map_err(|_| anyhow::anyhow!("the check failed"))??;
     serde_json::to_writer(io::stdout().lock(), &outcome)?;
     Ok(())
 }
 
-fn carry_out(task: &str) -> anyhow::Result<Outcome> {
-    let task: Task<'_> = serde_json::from_str(task)?;
+fn carry_out(check: &str) -> anyhow::Result<Outcome> {
+    let check: Check<'_> = serde_json::from_str(check)?;
     let mut first = None;
-    for (at, schema) in task.schemas.iter().enumerate() {
+    for (at, schema) in check.schemas.iter().enumerate() {
         match validator(serde_json::from_str(schema.get())?) {
             Ok(validator) => drop(first.get_or_insert(validator)),
             Err(what) => return Ok(Outcome::Invalid(at, what)),
         }
     }
-    let Some(answer) = task.answer else {
+    let Some(answer) = check.answer else {
         return Ok(Outcome::Sound);
     };
     let value = serde_json::from_str::<Value>(&answer);
@@ -201,9 +201,9 @@ mod tests {
 
     fn outcome(schemas: &str, answer: &str) -> Outcome {
         let answer = Value::from(answer);
-        let task = format!(r#"{{"schemas":{schemas},"answer":{answer}}}"#);
+        let check = format!(r#"{{"schemas":{schemas},"answer":{answer}}}"#);
         let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
-        let thread = thread.spawn(move || carry_out(&task).unwrap()).unwrap();
+        let thread = thread.spawn(move || carry_out(&check).unwrap()).unwrap();
         thread.join().unwrap()
     }
 

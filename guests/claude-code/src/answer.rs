@@ -11,7 +11,7 @@ use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, ToolCallD
 use crate::failure::{failure, no_structure};
 use crate::functions::{Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
-use crate::task::{Format, OutputSpec};
+use crate::request::{Format, OutputSpec};
 use crate::text::{ObjectFinder, StopFilter};
 use crate::tokens::Tokens;
 
@@ -46,12 +46,12 @@ pub struct Answer {
     /// The model was asked again, because its answer was not what was asked for.
     asked_again: bool,
     /// The model's text, for a conversation that goes on.
-    said: Said,
+    repeatable: Repeatable,
 }
 
 /// What of an answer a client can send back word for word.
 #[derive(Debug, Default)]
-struct Said {
+struct Repeatable {
     /// All text.
     text: String,
     /// Blocks of text.
@@ -123,16 +123,16 @@ impl Answer {
             object: ObjectFinder::default(),
             structured: Structured::default(),
             asked_again: false,
-            said: Said::default(),
+            repeatable: Repeatable::default(),
         }
     }
 
     /// The answer's text, if a conversation can go on from it: the turn ended normally, in one message with one
     /// block of text and nothing else but thinking, and the model was not asked again.
     pub fn plain(&self) -> Option<&str> {
-        let said = &self.said;
-        let alone = said.texts == 1 && said.others == 0 && self.messages == 1;
-        (alone && said.done && !self.asked_again).then_some(&*said.text)
+        let answer = &self.repeatable;
+        let alone = answer.texts == 1 && answer.others == 0 && self.messages == 1;
+        (alone && answer.done && !self.asked_again).then_some(&*answer.text)
     }
 
     /// What the answer shall be like, but for its stop words.
@@ -218,9 +218,9 @@ impl Answer {
 
     fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
         match &*start.r#type {
-            "text" => self.said.texts += 1,
+            "text" => self.repeatable.texts += 1,
             "thinking" => {}
-            _ => self.said.others += 1,
+            _ => self.repeatable.others += 1,
         }
         match &*start.r#type {
             "text" => Block::Text,
@@ -328,7 +328,7 @@ impl Answer {
             self.show(part, out);
             return Step::Continue;
         }
-        self.said.text.push_str(piece);
+        self.repeatable.text.push_str(piece);
         let (text, stopped) = self.stop.push(piece);
         self.show(text, out);
         if !stopped {

@@ -10,7 +10,7 @@ use crate::contract::adapter::{
 use crate::contract::types::{ApiError, Context};
 use crate::exchange;
 use crate::failure::invalid_request;
-use crate::task::{Permissions, Task};
+use crate::request::{ChatRequest, Permissions};
 
 struct ClaudeCode;
 
@@ -40,7 +40,7 @@ struct Extra {
     resolved_model: Option<String>,
 }
 
-/// The fields of a request that [`Task`] reads, beside those that the host honours itself.
+/// The fields of a request that [`ChatRequest`] reads, beside those that the host honours itself.
 const HONOURS: [&str; 8] = [
     "tools",
     "tool_choice",
@@ -88,8 +88,8 @@ impl GuestExchange for Dialogue {
             show_reasoning: SETTINGS.get().reasoning,
         };
         let model = extra.resolved_model.unwrap_or(context.model);
-        let task = Task::from_request(&request, &model, permissions)?;
-        let exchange = exchange::Exchange::new(task);
+        let request = ChatRequest::from_request(&request, &model, permissions)?;
+        let exchange = exchange::Exchange::new(request);
         Ok(Exchange::new(Dialogue(RefCell::new(exchange))))
     }
 

@@ -7,7 +7,7 @@ use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
 use crate::functions;
 use crate::media;
-use crate::request::{Content, Message, Part, ToolCall};
+use crate::wire::{Content, Message, Part, ToolCall};
 
 /// A request's messages: the system prompts first, then turns whose roles alternate as sent.
 #[derive(Debug, Default, PartialEq)]

@@ -18,8 +18,8 @@ use crate::failure::{self, failure, invalid_request, not_honoured};
 use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
+use crate::request::{ChatRequest, Format, Launch, OutputSpec};
 use crate::session::{self, Spent};
-use crate::task::{Format, Launch, OutputSpec, Task};
 
 /// A line whose type is known, but not its shape.
 const NOT_UNDERSTOOD: &str =
@@ -58,12 +58,12 @@ enum Stage {
 
 impl Exchange {
     /// A dialogue about what the client asks for.
-    pub fn new(task: Task) -> Self {
+    pub fn new(request: ChatRequest) -> Self {
         Exchange {
             stage: Stage::Replaying,
-            conversation: task.conversation,
-            launch: task.launch,
-            ..Self::about(task.spec)
+            conversation: request.conversation,
+            launch: request.launch,
+            ..Self::about(request.spec)
         }
     }
 

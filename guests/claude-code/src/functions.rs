@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
-use crate::request::{FunctionDefinition, Tool};
 use crate::schema;
+use crate::wire::{FunctionDefinition, Tool};
 
 /// The MCP server's name.
 pub const SERVER: &str = "client";

@@ -10,7 +10,7 @@ use crate::block::Block;
 use crate::conversation::{Speaker, Turn};
 use crate::functions::{Functions, SERVER};
 use crate::line::McpMessage;
-use crate::task::{Format, OutputSpec};
+use crate::request::{Format, OutputSpec};
 
 /// The id of the `initialize` request, to know its answer by.
 pub const INITIALIZE: &str = "initialize";
@@ -38,8 +38,8 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
 /// parts of one message, and so joins the texts before and after a function's result.
 pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
     match turn.speaker {
-        Speaker::User => said("user", Some(false), None, &turn.blocks),
-        Speaker::Assistant => said(
+        Speaker::User => message_line("user", Some(false), None, &turn.blocks),
+        Speaker::Assistant => message_line(
             "assistant",
             None,
             Some(format!("msg_{number}")),
@@ -50,12 +50,12 @@ pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
 
 /// The turn that is to be answered.
 pub fn question(blocks: &[Block]) -> Vec<u8> {
-    said("user", None, None, blocks)
+    message_line("user", None, None, blocks)
 }
 
 /// A line with a message of the conversation, in the shape in which it is written.
 #[derive(Serialize)]
-struct Said<'a> {
+struct MessageLine<'a> {
     r#type: &'static str,
     #[serde(rename = "shouldQuery", skip_serializing_if = "Option::is_none")]
     should_query: Option<bool>,
@@ -70,13 +70,13 @@ struct Message<'a> {
     content: &'a [Block],
 }
 
-fn said(
+fn message_line(
     role: &'static str,
     should_query: Option<bool>,
     id: Option<String>,
     content: &[Block],
 ) -> Vec<u8> {
-    line(&Said {
+    line(&MessageLine {
         r#type: role,
         should_query,
         message: Message { id, role, content },

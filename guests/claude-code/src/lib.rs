@@ -1,7 +1,7 @@
 //! The adapter guest for the Claude Code command line.
 //!
 //! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
-//! in one direction: [`task`] reads the client's request, with [`conversation`], [`functions`],
+//! in one direction: [`request`] reads the client's request (`wire` has its shape), with [`conversation`], [`functions`],
 //! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI,
 //! and `session` what is left of it for the next one;
 //! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, [`text`] sifts them
@@ -22,12 +22,12 @@ pub mod functions;
 pub mod input;
 pub mod line;
 mod media;
-mod request;
+pub mod request;
 mod schema;
 mod session;
-pub mod task;
 pub mod text;
 pub mod tokens;
+mod wire;
 
 /// The contract's types, generated from `wit/`.
 #[allow(

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use crate::block::{Block, Source};
 use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
-use crate::request::{File, ImageUrl};
+use crate::wire::{File, ImageUrl};
 
 /// The largest picture, in bytes. The CLI scales what is above the API's own limit of 5 MB down;
 /// 20 MiB is OpenAI's limit.

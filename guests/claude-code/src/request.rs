@@ -1,117 +1,337 @@
-//! The client's request, as far as this adapter reads it. The host has checked the shapes.
+//! What the client asks for, read from its request.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// A chat completion request.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Request {
-    pub(crate) messages: Vec<Message>,
-    pub(crate) stream: Option<bool>,
-    pub(crate) reasoning_effort: Option<String>,
-    pub(crate) max_tokens: Option<u64>,
-    pub(crate) max_completion_tokens: Option<u64>,
-    pub(crate) stop: Option<Stop>,
-    pub(crate) tools: Option<Vec<Tool>>,
-    pub(crate) tool_choice: Option<Value>,
-    pub(crate) parallel_tool_calls: Option<bool>,
-    pub(crate) response_format: Option<ResponseFormat>,
+use crate::contract::types::ApiError;
+use crate::conversation::Conversation;
+use crate::failure::{invalid_request, unsupported};
+use crate::functions::Functions;
+use crate::schema;
+use crate::wire::{Request, ResponseFormat, Stop};
+
+/// The most stop words, and the longest, in bytes. OpenAI takes four.
+const STOPS_MAX: usize = 16;
+const STOP_LENGTH_MAX: usize = 256;
+
+/// Below this limit on its tokens, an answer is not worth thinking about first: older models
+/// are told to think with at least 1024 tokens, or the API refuses.
+const THINKING_MIN: u64 = 2048;
+
+/// The most tokens that can be asked for; the CLI lowers it to what the model can.
+const TOKENS_MAX: u64 = 1_000_000;
+
+/// What the operator lets this adapter do.
+#[derive(Clone, Copy, Debug)]
+pub struct Permissions {
+    /// The API may be asked to fetch pictures and files by their URL.
+    pub fetch_urls: bool,
+    /// The model's thinking is shown to the client.
+    pub show_reasoning: bool,
 }
 
-/// Words that end an answer.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Stop {
-    One(String),
-    Several(Vec<String>),
+/// How the ids of models begin that must be told how much to think; later models decide that themselves. While
+/// such a model thinks, the API wants the model's earlier thinking before a call that already has its result.
+/// Nobody has kept that thinking, so these models do not think when a conversation ends with results.
+const THINKS_TO_ORDER: [&str; 9] = [
+    "claude-3-7-",
+    "claude-haiku-4-5",
+    "claude-opus-4-0",
+    "claude-opus-4-1",
+    "claude-opus-4-2025",
+    "claude-opus-4-5",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2025",
+    "claude-sonnet-4-5",
+];
+
+/// A request as this adapter understands it.
+#[derive(Debug)]
+pub struct ChatRequest {
+    /// What was said so far.
+    pub conversation: Conversation,
+    /// How the process is launched.
+    pub launch: Launch,
+    /// What the answer must be like.
+    pub spec: OutputSpec,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Tool {
-    #[serde(default)]
-    pub(crate) r#type: String,
-    pub(crate) function: Option<FunctionDefinition>,
+/// What of a request stands on the command line or in the environment, through placeholders.
+#[derive(Debug, Default, PartialEq)]
+pub struct Launch {
+    /// `--effort`
+    pub effort: Option<&'static str>,
+    /// No thinking at all, as far as the model can be told so.
+    pub no_thinking: bool,
+    /// The most tokens of the answer, thinking included.
+    pub max_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct FunctionDefinition {
-    #[serde(default)]
-    pub(crate) name: String,
-    pub(crate) description: Option<String>,
-    pub(crate) parameters: Option<Value>,
+/// What an answer must be like.
+#[derive(Debug, Default)]
+pub struct OutputSpec {
+    /// What the model may or must call.
+    pub functions: Functions,
+    /// Of what form its text is.
+    pub format: Format,
+    /// Words that end it.
+    pub stop: Vec<String>,
+    /// The client reads the answer as a whole, so nothing needs to be shown before it is certain.
+    pub whole: bool,
+    /// The client sees the model's thinking.
+    pub show_reasoning: bool,
 }
 
-#[derive(Deserialize)]
-pub(crate) struct ResponseFormat {
-    #[serde(default)]
-    pub(crate) r#type: String,
-    pub(crate) json_schema: Option<JsonSchema>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct JsonSchema {
-    pub(crate) description: Option<String>,
-    pub(crate) schema: Option<Map<String, Value>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Message {
-    pub(crate) role: String,
-    pub(crate) content: Content,
-    pub(crate) tool_calls: Option<Vec<ToolCall>>,
-    pub(crate) function_call: Option<Value>,
-    pub(crate) tool_call_id: Option<String>,
-}
-
-/// A function call of an earlier answer.
-#[derive(Deserialize)]
-pub(crate) struct ToolCall {
-    #[serde(default)]
-    pub(crate) id: String,
-    pub(crate) function: Option<FunctionCall>,
-}
-
-#[derive(Deserialize)]
-pub(crate) struct FunctionCall {
-    #[serde(default)]
-    pub(crate) name: String,
-    pub(crate) arguments: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Content {
-    Text(String),
-    Parts(Vec<Part>),
+/// The form of an answer's text.
+#[derive(Debug, Default, PartialEq)]
+pub enum Format {
+    /// Any text.
     #[default]
-    Null,
+    Text,
+    /// A JSON object.
+    Object,
+    /// JSON of this schema.
+    Schema(Value),
 }
 
-/// One part of a message's content.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Part {
-    pub(crate) r#type: String,
-    pub(crate) text: Option<String>,
-    pub(crate) refusal: Option<String>,
-    pub(crate) image_url: Option<ImageUrl>,
-    pub(crate) file: Option<File>,
+impl ChatRequest {
+    /// Reads a chat completion request.
+    ///
+    /// # Errors
+    ///
+    /// Names the field that cannot be served.
+    pub fn from_request(
+        json: &str,
+        model: &str,
+        permissions: Permissions,
+    ) -> Result<Self, ApiError> {
+        let request = read(json)?;
+        let mut launch = launch(&request)?;
+        let mut conversation = Conversation::read(request.messages, permissions.fetch_urls)?;
+        let functions = Functions::read(
+            request.tools.unwrap_or_default(),
+            request.tool_choice,
+            request.parallel_tool_calls,
+            conversation.called(),
+        )?;
+        let format = format(request.response_format)?;
+        launch.no_thinking |= conversation.ends_with_results()
+            && THINKS_TO_ORDER.iter().any(|begin| model.starts_with(begin));
+        conversation.system.extend(functions.instruction());
+        if format == Format::Object {
+            conversation.system.push(
+                "Answer with one valid JSON object and nothing else: no words around it, no code fence."
+                    .into(),
+            );
+        }
+        let spec = OutputSpec {
+            functions,
+            format,
+            stop: stop(request.stop)?,
+            whole: request.stream != Some(true),
+            show_reasoning: permissions.show_reasoning,
+        };
+        Ok(ChatRequest {
+            conversation,
+            launch,
+            spec,
+        })
+    }
 }
 
-/// `{"url": …}`, or just the URL, as some clients send it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum ImageUrl {
-    Object { url: String },
-    Url(String),
+/// Reads the JSON, and names the place that is of a wrong shape.
+fn read(json: &str) -> Result<Request, ApiError> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let at = error.path().to_string();
+        let message = format!("`{at}` is not understood: {}", error.inner());
+        invalid_request(message, Some(at))
+    })
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct File {
-    pub(crate) filename: Option<String>,
-    pub(crate) file_data: Option<String>,
-    pub(crate) file_id: Option<String>,
+/// OpenAI's levels of effort as those of `--effort`. The CLI has none below `low`.
+fn launch(request: &Request) -> Result<Launch, ApiError> {
+    let effort = match request.reasoning_effort.as_deref() {
+        None => None,
+        Some("none" | "minimal" | "low") => Some("low"),
+        Some("medium") => Some("medium"),
+        Some("high") => Some("high"),
+        Some("xhigh") => Some("xhigh"),
+        Some("max") => Some("max"),
+        Some(_) => {
+            return Err(invalid_request(
+                "`reasoning_effort` must be none, minimal, low, medium, high, xhigh or max",
+                Some("reasoning_effort".into()),
+            ));
+        }
+    };
+    let (name, max_tokens) = match (request.max_completion_tokens, request.max_tokens) {
+        (None, max) => ("max_tokens", max),
+        (max, _) => ("max_completion_tokens", max),
+    };
+    if max_tokens == Some(0) {
+        let message = format!("`{name}` must be at least 1");
+        return Err(invalid_request(message, Some(name.into())));
+    }
+    Ok(Launch {
+        effort,
+        no_thinking: request.reasoning_effort.as_deref() == Some("none")
+            || max_tokens.is_some_and(|max| max < THINKING_MIN),
+        max_tokens: max_tokens.map(|max| max.min(TOKENS_MAX)),
+    })
+}
+
+fn format(format: Option<ResponseFormat>) -> Result<Format, ApiError> {
+    let Some(format) = format else {
+        return Ok(Format::Text);
+    };
+    match format.r#type.as_str() {
+        "text" => Ok(Format::Text),
+        "json_object" => Ok(Format::Object),
+        "json_schema" => {
+            let at = "response_format.json_schema.schema";
+            let Some(json_schema) = format.json_schema else {
+                let at = "response_format.json_schema";
+                return Err(invalid_request(
+                    format!("`{at}` is missing"),
+                    Some(at.into()),
+                ));
+            };
+            let mut schema = json_schema.schema.unwrap_or_default();
+            if let Some(description) = json_schema.description {
+                schema
+                    .entry("description")
+                    .or_insert_with(|| description.into());
+            }
+            schema::for_answer(schema, at).map(Format::Schema)
+        }
+        _ => Err(unsupported(
+            "this format of answers: use text, json_object or json_schema",
+            "response_format.type".into(),
+        )),
+    }
+}
+
+fn stop(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
+    let mut words = match stop {
+        None => Vec::new(),
+        Some(Stop::One(word)) => vec![word],
+        Some(Stop::Several(words)) => words,
+    };
+    words.retain(|word| !word.is_empty());
+    if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
+        let message = format!(
+            "`stop` may have at most {STOPS_MAX} strings of at most {STOP_LENGTH_MAX} bytes"
+        );
+        return Err(invalid_request(message, Some("stop".into())));
+    }
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Permissions = Permissions {
+        fetch_urls: true,
+        show_reasoning: true,
+    };
+
+    fn read(field: &str) -> Result<ChatRequest, ApiError> {
+        let json = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],{field}}}"#);
+        ChatRequest::from_request(&json, "m", ALL)
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_by_the_name_of_its_field() {
+        for (field, param) in [
+            (r#""reasoning_effort":"huge""#, "reasoning_effort"),
+            (r#""max_tokens":0"#, "max_tokens"),
+            (
+                r#""max_tokens":5,"max_completion_tokens":0"#,
+                "max_completion_tokens",
+            ),
+            (
+                r#""response_format":{"type":"grammar"}"#,
+                "response_format.type",
+            ),
+            (
+                r#""response_format":{"type":"json_schema"}"#,
+                "response_format.json_schema",
+            ),
+            (
+                r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array"}}}"#,
+                "response_format.json_schema.schema",
+            ),
+            (&format!(r#""stop":"{}""#, "x".repeat(300)), "stop"),
+        ] {
+            assert_eq!(
+                read(field).unwrap_err().param.as_deref(),
+                Some(param),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_lists_and_plain_text_formats_are_no_feature() {
+        let request = read(
+            r#""tools":[],"stop":[""],"response_format":{"type":"text"},"tool_choice":"auto""#,
+        )
+        .unwrap();
+        assert_eq!(request.launch, Launch::default());
+        assert!(request.spec.stop.is_empty() && request.conversation.system.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_shape_is_named_by_its_place() {
+        for (field, param) in [
+            (
+                r#""tool_choice":"auto","tools":[{"type":"function","function":{"name":5}}]"#,
+                "tools[0].function.name",
+            ),
+            (
+                r#""response_format":{"type":"json_schema","json_schema":{"schema":true}}"#,
+                "response_format.json_schema.schema",
+            ),
+        ] {
+            assert_eq!(
+                read(field).unwrap_err().param.as_deref(),
+                Some(param),
+                "{field}"
+            );
+        }
+        let call = r#"{"messages":[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":{}}}]}]}"#;
+        let error = ChatRequest::from_request(call, "m", ALL).unwrap_err();
+        assert_eq!(
+            error.param.as_deref(),
+            Some("messages[0].tool_calls[0].function.arguments")
+        );
+    }
+
+    #[test]
+    fn older_models_do_not_think_after_a_call_whose_thinking_is_gone() {
+        let json = r#"{"messages":[{"role":"user","content":"q"},
+            {"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f"}}]},
+            {"role":"tool","tool_call_id":"a","content":"r"}]}"#;
+        let thinks = |model| {
+            !ChatRequest::from_request(json, model, ALL)
+                .unwrap()
+                .launch
+                .no_thinking
+        };
+        assert!(!thinks("claude-haiku-4-5-20251001") && !thinks("claude-sonnet-4-20250514"));
+        assert!(thinks("claude-opus-4-8") && thinks("claude-haiku-5-5"));
+    }
+
+    #[test]
+    fn short_answers_and_no_effort_are_given_without_thinking() {
+        let launch = |field| read(field).unwrap().launch;
+        assert!(launch(r#""max_tokens":100"#).no_thinking);
+        assert!(launch(r#""reasoning_effort":"none""#).no_thinking);
+        let long = launch(r#""max_completion_tokens":9000000000,"max_tokens":1"#);
+        assert_eq!(
+            (long.max_tokens, long.no_thinking),
+            (Some(TOKENS_MAX), false)
+        );
+    }
 }

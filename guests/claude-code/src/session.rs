@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 use crate::block::Block;
 use crate::conversation::{Speaker, Turn};
 use crate::functions::Function;
-use crate::task::OutputSpec;
+use crate::request::OutputSpec;
 
 /// Everything that a session was told and has said. Two that are equal hold the same.
 #[derive(Serialize)]
 struct Session<'a> {
     system: &'a [String],
     functions: &'a [Function],
-    turns: Vec<Said<'a>>,
+    turns: Vec<SessionTurn<'a>>,
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct SessionTurn<'a> {
     by_model: bool,
     blocks: &'a [Block],
 }
@@ -34,11 +34,11 @@ pub(crate) fn words(
         Some(text) => Some([Block::text(text.to_owned())?]),
         None => None,
     };
-    let asked = turns.iter().map(|turn| Said {
+    let asked = turns.iter().map(|turn| SessionTurn {
         by_model: turn.speaker == Speaker::Assistant,
         blocks: &turn.blocks,
     });
-    let answered = answer.iter().map(|blocks| Said {
+    let answered = answer.iter().map(|blocks| SessionTurn {
         by_model: true,
         blocks,
     });

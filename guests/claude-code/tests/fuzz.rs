@@ -9,7 +9,7 @@
 use guest_claude_code::contract::adapter::Effect;
 use guest_claude_code::contract::types::Delta;
 use guest_claude_code::exchange::Exchange;
-use guest_claude_code::task::{Permissions, Task};
+use guest_claude_code::request::{ChatRequest, Permissions};
 use guest_claude_code::text::StopFilter;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -171,7 +171,7 @@ fn line() -> impl Strategy<Value = Value> {
     prop_oneof![4 => event, 3 => other, 1 => any_json()]
 }
 
-fn tasks() -> Vec<Task> {
+fn requests() -> Vec<ChatRequest> {
     let tools =
         json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
     let schema = json!({"type": "json_schema", "json_schema": {"schema": {"type": "object"}}});
@@ -190,12 +190,12 @@ fn tasks() -> Vec<Task> {
         .collect()
 }
 
-fn read(request: &Value) -> Option<Task> {
+fn read(request: &Value) -> Option<ChatRequest> {
     let permissions = Permissions {
         fetch_urls: true,
         show_reasoning: true,
     };
-    Task::from_request(&request.to_string(), "sonnet", permissions).ok()
+    ChatRequest::from_request(&request.to_string(), "sonnet", permissions).ok()
 }
 
 /// Nothing comes after an end, and calls are numbered without gaps.
@@ -223,8 +223,8 @@ proptest! {
 
     #[test]
     fn any_request_is_read_or_refused(request in request()) {
-        if let Some(task) = read(&request) {
-            let mut exchange = Exchange::new(task);
+        if let Some(request) = read(&request) {
+            let mut exchange = Exchange::new(request);
             let mut effects = exchange.start();
             effects.extend(exchange.output(b"{\"type\":\"result\"}"));
             check(&effects);
@@ -232,8 +232,8 @@ proptest! {
     }
 
     #[test]
-    fn any_output_is_taken(lines in prop::collection::vec(line(), 0..12), task in 0..6_usize) {
-        let mut exchange = Exchange::new(tasks().swap_remove(task));
+    fn any_output_is_taken(lines in prop::collection::vec(line(), 0..12), request in 0..6_usize) {
+        let mut exchange = Exchange::new(requests().swap_remove(request));
         let mut effects = exchange.start();
         for line in &lines {
             effects.extend(exchange.output(line.to_string().as_bytes()));
@@ -246,7 +246,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut exchange = Exchange::new(tasks().swap_remove(0));
+        let mut exchange = Exchange::new(requests().swap_remove(0));
         check(&exchange.output(&bytes));
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use guest_claude_code::contract::adapter::Effect;
 use guest_claude_code::contract::types::{ApiError, Delta, Outcome};
 use guest_claude_code::exchange::Exchange;
-use guest_claude_code::task::{Permissions, Task};
+use guest_claude_code::request::{ChatRequest, Permissions};
 use serde_json::{Value, json};
 
 #[test]
@@ -35,7 +35,8 @@ fn check(case: &Path) {
         fetch_urls: false,
         show_reasoning: true,
     };
-    let mut exchange = Exchange::new(Task::from_request(&request, "sonnet", permissions).unwrap());
+    let mut exchange =
+        Exchange::new(ChatRequest::from_request(&request, "sonnet", permissions).unwrap());
     let mut effects = exchange.start();
     let mut written = 0;
     for line in script.lines() {

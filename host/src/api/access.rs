@@ -36,7 +36,7 @@ pub(super) enum Area {
     Public,
     /// The models: one of the keys, if there are any. No web page may call it.
     Inference,
-    /// What operators see and do: a key with `admin = true`, if there are keys. This service's own pages may
+    /// The metrics and `/admin`: a key with `admin = true`, if there are keys. This service's own pages may
     /// call it.
     Admin,
 }
@@ -332,7 +332,7 @@ mod tests {
             let judged = judged(Area::Admin, &post(other));
             assert_eq!(judged, Err(Kind::AccessDenied), "{other}");
         }
-        // A name that a page had made to resolve to this machine.
+        // DNS rebinding: the page's own host name resolves to this machine.
         let rebound = [
             ("host", "evil.example:8013"),
             ("origin", "http://evil.example:8013"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::runtime::Snapshot;
 
-/// Adds to a state why the configuration's file or the guests' folder, as it is now, was not taken up.
+/// If the current `harness.toml` or guests' folder is not in use, adds the reason to a state.
 fn add_problems(state: &mut Value, snapshot: &Snapshot) {
     for (name, problem) in [
         ("configuration", &snapshot.config_problem),

@@ -15,8 +15,8 @@ use crate::failure::{Failure, Kind};
 /// The memory of a body grows by steps of this size, in bytes.
 const RESERVE_STEP: usize = 1 << 20;
 
-/// The lowest rate of a body, in bytes a second. At any moment, a body may have taken `client_timeout`, plus
-/// the time that the bytes so far take at this rate.
+/// The lowest rate of a body, in bytes a second. The bytes that have come so far may have taken the time that
+/// they take at this rate, plus `client_timeout`.
 const RATE_LEAST: u64 = 16 << 10;
 
 /// A body that was read.
@@ -25,8 +25,8 @@ pub(super) struct Read {
     pub(super) share: Share,
 }
 
-/// Reads a body of at most `max_body` bytes. What goes beyond is read on for a while and dropped,
-/// because most clients only look for an answer after they have sent everything.
+/// Reads a body of at most `max_body` bytes. A larger body is read and dropped, up to four times `max_body`,
+/// because most clients look for an answer only after they have sent everything.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub(super) async fn read(
 ) -> Result<Read, Failure> {
     let limit = http.max_body;
     let (mut read, mut share, mut size) = (BytesMut::new(), Share::default(), 0_usize);
-    // What the client announces costs nothing before it has come.
+    // Reserving the announced size costs no memory until the bytes come.
     let announced = body
         .size_hint()
         .exact()
@@ -63,7 +63,8 @@ pub(super) async fn read(
             continue;
         }
         if size > SMALL_BODY {
-            // By steps, each of which may have to wait. That is no fault of the client's.
+            // The memory grows in steps, and each step may have to wait. That time is not counted against the
+            // client.
             let came = Instant::now();
             let wanted = size
                 .next_multiple_of(RESERVE_STEP)
@@ -85,7 +86,8 @@ pub(super) async fn read(
     })
 }
 
-/// How long the next piece may take: the client's pause, and its whole time at the lowest rate.
+/// How long the next piece may take: at most `client_timeout`, and at most what the lowest rate leaves of the
+/// whole time.
 fn patience(begun: Instant, size: usize, http: &HttpConfig) -> Duration {
     let whole = http.client_timeout + Duration::from_secs(size as u64 / RATE_LEAST);
     whole

@@ -46,7 +46,7 @@ const OTHER_APIS: [(&str, &str); 9] = [
     ),
 ];
 
-/// No such path.
+/// The failure for a path that does not exist.
 pub(super) async fn no_such_route(method: Method, uri: Uri) -> Failure {
     let path = plain::line(uri.path(), 100);
     let hint = hint(uri.path()).map_or(String::new(), |hint| format!(": {hint}"));
@@ -71,7 +71,7 @@ fn hint(path: &str) -> Option<String> {
     other.map(|(_, what)| (*what).to_owned())
 }
 
-/// The path is there, but not with this method.
+/// The failure for a path that exists, but not with this method.
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let path = plain::line(uri.path(), 100);
     let takes = match uri.path() {
@@ -136,7 +136,7 @@ pub(super) async fn home(State(service): State<Arc<Service>>) -> Response {
     (StatusCode::OK, headers, Html(page)).into_response()
 }
 
-/// Text between tags.
+/// Escapes a text for HTML.
 fn escaped(text: &str) -> String {
     let text = plain::line(text, 500);
     text.replace('&', "&amp;")

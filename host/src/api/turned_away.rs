@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::telemetry::names;
 
-/// Lines of the log a second: more would tell nothing new, and fill the disk of whoever is flooded.
+/// The most log lines in one second. More would say nothing new, and a flood of requests could fill the disk.
 const LINES_PER_SECOND: u32 = 10;
 
 /// What was logged in the current second.
@@ -17,7 +17,7 @@ struct Second {
     left_out: u64,
 }
 
-/// Counts such a request, and logs it. Neither the counter nor the line contains any words of the client's.
+/// Counts and logs a request that was turned away. Neither the counter nor the line quotes the client.
 pub(super) fn note(id: &str, status: StatusCode, code: &str) {
     let labels = [
         ("status", status.as_str().to_owned()),
@@ -37,7 +37,8 @@ pub(super) fn note(id: &str, status: StatusCode, code: &str) {
     }
 }
 
-/// Whether another line may be logged; how many were left out since the last one.
+/// Returns `None` if no more lines may be logged in this second. Otherwise returns how many lines were left out
+/// since the last one.
 fn may_log() -> Option<u64> {
     static SECOND: Mutex<Option<Second>> = Mutex::new(None);
     let mut second = SECOND.lock();

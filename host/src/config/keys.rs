@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::reader::Section;
 use super::{Access, Key, KeyDigest, Overrides};
 
-/// A shorter key causes a warning, in characters: 16 hexadecimal digits are 64 random bits.
+/// A key with fewer characters causes a warning. 16 hexadecimal digits are 64 random bits.
 const KEY_LEAST: usize = 16;
 
 /// The prefix of a digest that is written in place of a key.
@@ -22,7 +22,7 @@ pub(super) fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -
     keys.extend(unnamed(root, folder));
     for (name, mut section) in root.sections("keys").unwrap_or_default() {
         if let Some(key) = named(&name, &mut section, folder, &keys) {
-            // Under its name it may do more than without one.
+            // The same key may also be in `api_keys`. The named one counts, because it may have `admin = true`.
             keys.retain(|other| other.digest != key.digest);
             keys.push(key);
         }

@@ -86,7 +86,7 @@ impl<'p> Section<'p> {
         self.read_or(key, wanted, |_| None, read)
     }
 
-    /// The same, with what to write instead of a value that is nearly right.
+    /// Like `read`. For a value that is nearly right, `nearest` returns what to write instead.
     fn read_or<T>(
         &mut self,
         key: &'static str,
@@ -143,7 +143,7 @@ impl<'p> Section<'p> {
         self.read_or(key, wanted, seconds, |v| parse_duration(v.as_str()?))
     }
 
-    /// A time within which something must happen, so not none.
+    /// A time within which something must happen, so it must not be zero.
     pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
         let time = self.duration(key)?;
         if time.is_zero() {
@@ -274,7 +274,7 @@ fn parse_size(text: &str) -> Option<usize> {
     number.checked_mul(unit)
 }
 
-/// The size that a number, or one with another unit, was probably meant to be.
+/// The correct spelling of a size that was written without a unit, or with a wrong one.
 fn nearest_size(value: &Value) -> Option<String> {
     let text = match value {
         Value::Integer(number) => return Some(format!("\"{number}B\"")).filter(|_| *number >= 0),

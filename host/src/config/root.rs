@@ -10,19 +10,19 @@ use super::reader::Section;
 use super::serving;
 use super::{Access, BackendConfig, Config, HttpConfig, KeepAliveForm, Listen, Overrides};
 
-/// The most memory that processes may hold while they wait, in bytes: more is a slip of the pen.
+/// The largest value of `warm_memory` and `max_body_memory`, in bytes. A larger one is taken for a typing error.
 const MEMORY_MOST: usize = 1 << 40;
 
 /// Where the service listens by default.
 const LISTEN: &str = "127.0.0.1:8013";
 
-/// Reads the whole file. A default takes the place of what is wrong.
+/// Reads the whole file. Where a value is wrong, reading goes on with its default, to find all mistakes.
 pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Overrides) -> Config {
     let folder = source
         .as_deref()
         .and_then(Path::parent)
         .unwrap_or(Path::new(""));
-    // Messages name the whole path. A working directory that is gone has none.
+    // The path is made absolute, so that messages show all of it. That fails if the working directory is gone.
     let folder = std::path::absolute(folder.join(".")).unwrap_or_else(|_| folder.to_owned());
     let listen = listen(root, overrides);
     let access = keys::access(root, &folder, overrides);
@@ -50,7 +50,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     }
 }
 
-/// What listens already, and what the command line or else the file names.
+/// The sockets that were handed to this program, and the addresses of the command line, or else of the file.
 fn listen(root: &mut Section, overrides: &Overrides) -> Vec<Listen> {
     let configured = root.texts("listen");
     let mut listen = addresses(root, "LISTEN_FDS", &overrides.inherited);
@@ -83,10 +83,10 @@ fn addresses(root: &Section, key: &str, list: &[String]) -> Vec<Listen> {
     found
 }
 
-/// Anybody who reaches the service can spend the subscription, so an address that other
-/// machines reach needs a key, or the operator's word that it needs none.
+/// Anybody who reaches the service can spend the subscription. So an address that other machines
+/// reach needs a key, unless the operator lists it in `open_addresses`.
 fn check_reach(root: &Section, listen: &[Listen], access: &Access, overrides: &Overrides) {
-    // Named as the person named it.
+    // The message names the setting that the operator used.
     let key = match overrides.listen[..] {
         [] => "listen",
         _ => "--listen",
@@ -131,7 +131,7 @@ fn http(root: &mut Section) -> HttpConfig {
 }
 
 fn keep_alive(root: &mut Section) -> Duration {
-    /// Below this, keeping alive would be all that a stream does.
+    /// With a shorter interval, a stream would send little but keep-alive messages.
     const LEAST: Duration = Duration::from_millis(50);
     let time = root
         .duration("keep_alive")
@@ -168,10 +168,11 @@ fn guest_limits(root: &mut Section) -> GuestLimits {
     }
 }
 
-/// Exchanges at once that there is always room for: later configurations may have more than this one.
+/// There is always room for this many exchanges at once. The room is fixed at the start, and a later
+/// configuration may allow more exchanges than the first one.
 const EXCHANGES_LEAST: usize = 128;
 
-/// Instances beside those of exchanges, of guests that are being admitted.
+/// Room for instances that do not belong to an exchange: those of guests that are being admitted.
 const MORE_INSTANCES: u32 = 32;
 
 fn guests(root: &mut Section, folder: &Path, backends: &[BackendConfig]) -> Settings {
@@ -214,7 +215,8 @@ fn named_guests(root: &mut Section) -> Vec<GuestConfig> {
     guests
 }
 
-/// Nowhere, if the user has no folder of his own: what lies in `/tmp` is not to be run.
+/// The default folder, or `None` if the user has no home folder. `/tmp` is no substitute, because others can
+/// write there, and what lies in this folder is run.
 fn default_dir(variable: &str, below_home: &str) -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(below_home));
     let base = std::env::var_os(variable)

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::profiles::{PROFILES, Program, is_model_name};
 
-/// The backends that there are where none is configured, each with its profile.
+/// The backends that exist if none is configured, each with its profile.
 const BUILT_IN: [(&str, &str); 2] = [("claude", "claude-code"), ("demo", "demo")];
 
 /// The configured backends, or the built-in ones.
@@ -115,7 +115,7 @@ fn environment(section: &mut Section, profile: &Profile) -> Vec<(String, Secret)
 }
 
 fn warm_max_age(section: &mut Section) -> Duration {
-    /// Below this, starting processes would be all that a service does.
+    /// With a shorter time, the service would do little but start processes.
     const LEAST: Duration = Duration::from_secs(1);
     let age = section.duration("warm_max_age");
     let age = age.unwrap_or(Duration::from_secs(1800));
@@ -208,7 +208,7 @@ fn quoted(backends: &[BackendConfig]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Each backend's usual names; the first backend of a kind has them.
+/// The built-in names of models. If several backends have the same profile, the first one by name serves them.
 fn default_models(backends: &[BackendConfig]) -> Vec<ModelConfig> {
     let mut models = Vec::new();
     for profile in PROFILES {

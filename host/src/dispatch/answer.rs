@@ -1,4 +1,5 @@
-//! An answer that is put together of deltas: unary requests take the same path as streams.
+//! An answer that is put together from deltas. Answers in one piece (unary) are made from the same deltas as
+//! streams.
 
 use guests::completion::{Delta, ToolCallDelta};
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ pub(crate) struct Answer {
     pub(crate) reasoning: Option<String>,
     pub(crate) refusal: Option<String>,
     pub(crate) tool_calls: Vec<ToolCall>,
-    /// Fields of a guest's own.
+    /// Fields that the guest added to the answer.
     pub(crate) extra: Map<String, Value>,
     size: usize,
 }
@@ -42,7 +43,7 @@ impl Answer {
         }
     }
 
-    /// The host has checked that indexes are without gaps.
+    /// Adds a piece of a function call. The exchange has checked that the indexes have no gaps.
     fn push_call(&mut self, delta: ToolCallDelta) {
         let index = delta.index as usize;
         if index == self.tool_calls.len() {

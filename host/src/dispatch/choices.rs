@@ -9,9 +9,9 @@ use crate::lane::Apart;
 
 /// An exchange, wherever it runs.
 pub(crate) enum Source {
-    /// In the task of the request, whose guest is built in.
+    /// In the request's own task, because its guest is built in.
     Here(Box<Exchange>),
-    /// Where guests of others run.
+    /// In the lane, because its guest is from a file.
     Apart(Apart),
 }
 
@@ -23,7 +23,8 @@ impl Source {
         }
     }
 
-    /// The exchange has finished: its process may serve the next turn. Those that run apart park it themselves.
+    /// Parks the process of a finished exchange, so that it may serve the next turn. Exchanges in the lane park
+    /// theirs by themselves.
     fn park(self) {
         if let Source::Here(exchange) = self {
             exchange.park();
@@ -61,7 +62,7 @@ pub(crate) struct Choices {
 enum Running {
     /// The usual case, which needs no stream.
     One(Option<Source>),
-    /// Several, each of which has its turn.
+    /// Several, which are polled in turn.
     Many(SelectAll<BoxStream<'static, (usize, Event)>>),
 }
 
@@ -94,8 +95,8 @@ impl Choices {
         finished.position(|finished| !finished).unwrap_or(0)
     }
 
-    /// What comes next, and from which choice. None when all are finished. A choice that failed ends all of
-    /// them: nothing is left to ask for then.
+    /// What comes next, and from which choice. None when all are finished. If one choice fails, all of
+    /// them end, and this returns None from then on.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
         let (index, event) = match &mut self.exchanges {
             Running::One(only) => {

@@ -15,17 +15,17 @@ use crate::schema_check::{self, Unsound, Verdict};
 /// How long all checks of an answer may take together, whatever `request_timeout` says.
 const CHECK_MOST: Duration = Duration::from_secs(10);
 
-/// What an answer is checked against: schemas as text. They are compiled after the request was let
-/// in, by a process of its own.
+/// What an answer is checked against: schemas as text. A separate process compiles them after the request has
+/// got its place.
 #[derive(Debug, Default)]
 pub(crate) struct OutputSchema {
     /// The schema of its text.
     pub(crate) content: Option<Schema>,
-    /// Its text is some JSON object.
+    /// Whether the text must be a JSON object.
     pub(crate) is_object: bool,
     /// The schemas of calls' arguments, by the function's name.
     pub(crate) arguments: HashMap<String, Schema>,
-    /// How long a check may take, if `request_timeout` says so.
+    /// `request_timeout`, which also limits the time of a check.
     limit: Duration,
 }
 
@@ -47,7 +47,7 @@ impl OutputSchema {
     ///
     /// # Errors
     ///
-    /// Names the schema that cannot.
+    /// Names the schema that cannot be compiled.
     pub(crate) async fn prepare(
         &mut self,
         processes: &Processes,
@@ -77,7 +77,7 @@ impl OutputSchema {
             })
     }
 
-    /// Checks an answer. One that was cut short, or withheld, is what it is.
+    /// Checks an answer. An answer that was cut short or withheld is not checked.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl OutputSchema {
         answer: &Answer,
         reason: FinishReason,
     ) -> Result<(), Failure> {
-        // All calls of an answer share one time.
+        // The checks of all calls of an answer share one deadline.
         let deadline = Instant::now() + self.limit.min(CHECK_MOST);
         match reason {
             FinishReason::Length | FinishReason::ContentFilter => Ok(()),

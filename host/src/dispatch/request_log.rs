@@ -12,13 +12,13 @@ use crate::failure::Failure;
 use crate::models::Route;
 use crate::telemetry::names;
 
-/// How much of a backend's last words is logged, in characters.
+/// How much of the end of a backend's standard error is logged, in characters.
 const STDERR_MAX: usize = 4000;
 
 /// The status of an answer.
 const OK: u16 = 200;
 
-/// The status for a client that left before it was answered, as nginx has it.
+/// The status in the log for a client that left before it was answered. nginx uses the same number.
 const CLIENT_LEFT: u16 = 499;
 
 /// Collects what is known of a request. When this is dropped, it is logged and counted.
@@ -62,22 +62,22 @@ impl RequestLog {
         }
     }
 
-    /// Its body takes this of the memory for bodies, to its end.
+    /// Keeps the body's share of the memory for bodies until the request ends.
     pub(crate) fn hold(&mut self, share: Share) {
         self.share = share;
     }
 
-    /// The request was refused, but its model is known.
+    /// Notes the model of a request that was refused.
     pub(crate) fn named(&mut self, model: String) {
         self.model = model;
     }
 
-    /// Where the process that answers it came from.
+    /// Notes where the process that answers it came from.
     pub(crate) fn started(&mut self, origin: &'static str) {
         self.origin = origin;
     }
 
-    /// The request is understood, and it is known which backend serves it.
+    /// Notes the model and the backend that serve it.
     pub(crate) fn routed(&mut self, route: &Route, request: &Request) {
         self.model.clone_from(&route.label);
         self.backend.clone_from(&route.backend.config.name);
@@ -85,7 +85,7 @@ impl RequestLog {
         self.ignored = request.ignored.len();
     }
 
-    /// Which guest set serves it.
+    /// Notes the generation of the guest that serves it.
     pub(crate) fn pinned(&mut self, generation: u64) {
         self.generation = generation;
     }
@@ -192,7 +192,8 @@ impl Drop for RequestLog {
     }
 }
 
-/// Failures of the client are in the line above; those of this side want more words.
+/// Logs what is known of a failure beyond its code, which is in the request's line: the end of standard error,
+/// and the detail for the operator.
 fn log_failure(id: &str, failure: &Failure) {
     tracing::trace!(target: "request", id = id, message = ?failure.message, "told to the client");
     if let Some(stderr) = &failure.stderr {

@@ -1,4 +1,4 @@
-//! What went wrong on the other side, as a request's failure.
+//! Turns errors of guests, and the lack of a process, into failures of the request.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
     Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
 }
 
-/// The longest wait that a client is told, in seconds: limits of a month have the latest reset.
+/// The longest wait that a client is told, in seconds. No limit of an account lasts longer than a month.
 const RETRY_MOST: u64 = 31 * 24 * 3600;
 
 pub(super) fn api_failure(error: ApiError) -> Failure {

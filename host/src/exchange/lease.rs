@@ -11,7 +11,7 @@ use processes::{Output, Process};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::Order;
+use super::ExchangeRequest;
 use super::failures::{guest_failure, no_process};
 use super::tenure::{Heard, Tenure};
 use crate::admission::{Caller, Permit};
@@ -44,25 +44,25 @@ impl Lease {
     /// Acquires a process. If the process holds the conversation, also returns the memo: a note that the
     /// adapter left when the process was parked.
     pub(super) async fn take(
-        order: &Order,
+        request: &ExchangeRequest,
         guest: &mut AdapterSession,
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<(Self, Option<String>), Failure> {
         let broken = |guest: &AdapterSession, error| guest_failure(&guest.guest().name, &error);
-        let launch = launch(order, guest).map_err(|error| broken(guest, error))?;
-        let config = &order.backend.config;
-        let conversation = match !order.is_probe && pool.parks(&launch) {
+        let launch = launch(request, guest).map_err(|error| broken(guest, error))?;
+        let config = &request.backend.config;
+        let conversation = match !request.is_probe && pool.parks(&launch) {
             true => {
-                let history = guest.history(order.size);
+                let history = guest.history(request.size);
                 let history = history.map_err(|error| broken(guest, error))?;
-                history.map(|history| name(guest, &order.caller, &history))
+                history.map(|history| conversation_key(guest, &request.caller, &history))
             }
             false => None,
         };
         let awaiting_first_token = pool.awaiting_first_token();
-        let (conversation, deadline) = (conversation.as_ref(), order.deadline);
-        let claimed = match order.is_probe {
+        let (conversation, deadline) = (conversation.as_ref(), request.deadline);
+        let claimed = match request.is_probe {
             true => pool.try_start(&launch).map(Acquired::new),
             false => pool.acquire(&launch, conversation, deadline).await,
         };
@@ -70,15 +70,15 @@ impl Lease {
             mut process,
             origin,
             memo,
-        } = claimed.map_err(|error| no_process(&order.backend, error))?;
+        } = claimed.map_err(|error| no_process(&request.backend, error))?;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
         process.serve(Some(Box::new(permit)));
         let lease = Lease {
-            backend: order.backend.clone(),
+            backend: request.backend.clone(),
             pool: pool.clone(),
             launch,
-            is_probe: order.is_probe,
+            is_probe: request.is_probe,
             patience: config.admission.queue_timeout,
             origin,
             tenure: match origin {
@@ -95,7 +95,7 @@ impl Lease {
         self.origin.name()
     }
 
-    /// What comes next; cancelling it loses nothing.
+    /// The next output of the process. If this future is dropped, no output is lost.
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {
             let output = match &mut self.tenure {
@@ -154,8 +154,8 @@ impl Lease {
             .unwrap_or_default()
     }
 
-    /// The first token has come, so processes may be started ahead again. If this backend was suspended, that
-    /// ends, too.
+    /// Takes note that the first token has come: processes may be started ahead again. If this backend was
+    /// suspended, the suspension ends.
     pub(super) fn answers(&mut self) {
         if self.awaiting_first_token.take().is_some() && self.pool.is_current(&self.launch) {
             self.pool.resume(&self.launch.backend);
@@ -169,7 +169,7 @@ impl Lease {
         }
     }
 
-    /// The request failed. If the login is the reason, the backend's idle processes end.
+    /// Takes note that the request failed. If the login is the reason, the backend's idle processes end.
     pub(super) fn failed(&mut self, kind: Kind) {
         self.awaiting_first_token = None;
         if kind == Kind::Authentication && self.pool.is_current(&self.launch) {
@@ -193,7 +193,7 @@ impl Lease {
             }
         };
         let parked = Parked {
-            conversation: name(guest, &caller, &holding.history),
+            conversation: conversation_key(guest, &caller, &holding.history),
             memo: holding.memo,
         };
         if let Some((process, hold)) = self.tenure.release(Process::is_sound) {
@@ -206,14 +206,17 @@ impl Lease {
 }
 
 /// How the process for this request is started.
-fn launch(order: &Order, guest: &mut AdapterSession) -> Result<Arc<Launch>, GuestError> {
+fn launch(
+    request: &ExchangeRequest,
+    guest: &mut AdapterSession,
+) -> Result<Arc<Launch>, GuestError> {
     let options = guest.placeholders()?;
-    let launch = order.backend.launch(&order.model, &options);
+    let launch = request.backend.launch(&request.model, &options);
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
 /// The key of a conversation: its history, the caller, and the guest with its configuration.
-fn name(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> ConversationKey {
+fn conversation_key(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> ConversationKey {
     let guest = guest.guest();
     let mut digest = Sha256::new();
     for part in [guest.digest.as_bytes(), guest.config.as_bytes()] {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use processes::{Hold, Process};
 use tokio::time::Instant;
 
-/// What is asked of a process while it serves a request.
+/// What a lease needs of a process. A trait, so that tests can use a fake.
 pub(super) trait Serves {
     /// Gives the process something to hold, such as the request's permit. It is released when nothing is left
     /// of the process.
     fn serve(&mut self, hold: Option<Hold>);
-    /// Takes that back.
+    /// Takes back what the process holds.
     fn rest(&mut self) -> Option<Hold>;
 }
 
@@ -53,7 +53,7 @@ pub(super) enum Heard {
     EndBeforeFirstWord,
     /// A process that had been idle answers.
     FirstWord,
-    /// Nothing new.
+    /// Anything else. The state stays as it is.
     More,
 }
 
@@ -72,7 +72,7 @@ impl<P: Serves> Tenure<P> {
         match std::mem::replace(self, Tenure::Over) {
             Tenure::Untried(mut process) if has_ended => {
                 let hold = process.rest();
-                // Its slot is the one that its replacement takes.
+                // Dropping it frees its slot, which the replacement can take.
                 drop(process);
                 let deadline = Instant::now() + patience;
                 *self = Tenure::Ended { hold, deadline };

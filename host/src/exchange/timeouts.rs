@@ -1,4 +1,4 @@
-//! How long a backend may take for what.
+//! The time limits of an exchange.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::config::TimeoutConfig;
 use crate::failure::{Failure, Kind};
 
-/// The time that an exchange takes.
+/// Measures the time that an exchange takes.
 pub(super) struct Timeouts {
     runs: bool,
     begun: Instant,
@@ -48,7 +48,7 @@ impl Timeouts {
         }
     }
 
-    /// Another process begins.
+    /// Another process took the place of the first: `start_timeout` and `first_output_timeout` begin again.
     pub(super) fn restart(&mut self) {
         self.started = Instant::now();
     }
@@ -58,7 +58,7 @@ impl Timeouts {
         self.heard = Some(Instant::now());
     }
 
-    /// The first of the limits that hold now. `answering` is whether a piece of the answer is there.
+    /// The limit that will be reached first. `answering` is whether a piece of the answer has come.
     pub(super) fn next(&self, answering: bool) -> Limit {
         let limit = |from: Instant, value, setting, what| Limit {
             at: from + value,

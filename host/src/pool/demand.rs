@@ -63,7 +63,7 @@ impl Demand {
         (policy.revision == launch.revision).then_some(policy)
     }
 
-    /// The memory that an idle process is assumed to have while none was measured, in bytes.
+    /// The assumed memory of an idle process of which none was measured yet, in bytes.
     pub(super) fn idle_memory(&self, launch: &Launch) -> u64 {
         self.policy
             .get(&launch.backend)
@@ -181,7 +181,8 @@ impl Demand {
         self.all = all;
     }
 
-    /// The launches that lack a warm process, the most recently used first. `warm` counts those of a launch.
+    /// The launches that lack a warm process, the most recently used first. `warm` says how many
+    /// warm processes a launch has.
     pub(super) fn lacking(
         &self,
         now: Instant,
@@ -287,7 +288,7 @@ pub(super) mod tests {
         };
         demand.configure(&[], BTreeMap::from([("b".to_owned(), other)]));
         assert_eq!(lacking(&demand), 0);
-        // A request that came before the change.
+        // A request that began before the change uses the old launch again.
         demand.used(&before);
         assert_eq!((lacking(&demand), demand.warm(&before)), (0, 0));
     }

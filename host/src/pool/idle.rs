@@ -19,11 +19,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// When a new process is first measured. By then its memory has grown to its idle size.
 const START_DURATION: Duration = Duration::from_secs(3);
 
-/// What is asked of a process while it is idle.
+/// What the set needs of a process. A trait, so that tests can use a fake.
 pub(super) trait Idles {
     /// Its process id.
     fn id(&self) -> i32;
-    /// Whether it runs and reads its input.
+    /// Whether it runs, is not stopped, and has read everything that was written to it.
     fn is_sound(&self) -> bool;
     /// Memory that it holds, in bytes.
     fn resident(&self) -> Option<u64>;
@@ -169,7 +169,7 @@ impl<P: Idles> IdleSet<P> {
             since: now,
             until: now + policy.max_age,
             size: entry.size.unwrap_or(policy.idle_memory),
-            // While it starts, it has less memory than it will have.
+            // While a process starts, its memory still grows, so it is measured later.
             measure_at: now + START_DURATION,
         });
         Evicted::none()
@@ -230,7 +230,7 @@ impl<P: Idles> IdleSet<P> {
         Evicted(process.into_iter().collect())
     }
 
-    /// The process of least recent use.
+    /// The process that was unused the longest.
     fn least_used(&self) -> Option<usize> {
         let all = self.processes.iter().enumerate();
         let oldest = all.min_by_key(|(_, idle)| self.last_used(idle))?;

@@ -17,12 +17,12 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// pauses would prevent all warm starts, which would be slower.
 const START_DELAY_MAX: Duration = Duration::from_millis(1500);
 
-/// A new process computes for 0.4 to 0.9 s. The next one is started when it has been at rest for this long,
-/// or after `START_DURATION_MAX`.
+/// A new process is busy for 0.4 to 0.9 s. The next one is started when the new one has used no processor time
+/// for this long, or after `START_DURATION_MAX`.
 const REST_DURATION: Duration = Duration::from_millis(150);
 const START_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How often that is checked.
+/// How often a wait looks again: whether a process is at rest, and whether requests wait for their first token.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 impl Pool {
@@ -61,7 +61,7 @@ impl Pool {
         }
     }
 
-    /// Waits until the last warm process has finished its start, or is taken.
+    /// Waits until the youngest warm process with this launch has finished its start, or is taken.
     async fn at_rest(&self, launch: &Launch) {
         let Some(pid) = self.with(|idle| idle.youngest(launch)) else {
             return;

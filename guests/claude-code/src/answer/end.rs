@@ -5,7 +5,7 @@ use crate::contract::types::{ApiError, Delta, FinishReason};
 use crate::failure::{no_structure, not_honoured};
 use crate::functions::{Choice, full_name};
 use crate::line::Line;
-use crate::task::Format;
+use crate::request::Format;
 use crate::text::ObjectFinder;
 
 impl Answer {
@@ -35,7 +35,7 @@ impl Answer {
                 if !self.shown && self.messages == 0 {
                     self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);
                 }
-                self.said.done = line.stop_reason.as_deref() == Some("end_turn");
+                self.repeatable.done = line.stop_reason.as_deref() == Some("end_turn");
                 Step::Finish(finish_reason(line.stop_reason.as_deref()))
             }
         }

@@ -12,7 +12,7 @@ use super::contract::v0_1::adapter::{Effect, GuestExchange as SessionCalls};
 use super::contract::v0_1::{self, AdapterGuest, Effects};
 use super::engine::{Effort, State};
 
-/// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
+/// One request's instance of an adapter. It uses the same guest until its end, even if another one is loaded
 /// meanwhile.
 pub struct AdapterSession {
     guest: Arc<Guest>,
@@ -36,7 +36,7 @@ impl From<GuestError> for NotOpened {
     }
 }
 
-/// A fresh instance that took its configuration; the inner error is the guest's own.
+/// Makes a fresh instance and configures it. The inner error is what the guest says of its configuration.
 pub(crate) fn instantiate(
     guest: &Guest,
 ) -> Result<Result<(Store<State>, AdapterGuest), String>, GuestError> {
@@ -112,7 +112,8 @@ impl AdapterSession {
         })
     }
 
-    /// The process is there. `request_size` is how many bytes there may be to write.
+    /// Tells the guest that its process is there, and holds nothing. The guest may have `request_size` bytes to
+    /// write.
     pub fn start(&mut self, request_size: usize) -> Result<Effects, GuestError> {
         let effort = Effort::Request(request_size);
         self.effects(effort, |adapter, store, exchange| {
@@ -120,7 +121,7 @@ impl AdapterSession {
         })
     }
 
-    /// The process is there, and holds the history. `memo` is from the exchange before.
+    /// Tells the guest that its process is there, and holds the history. `memo` is from the exchange before.
     pub fn resume(&mut self, memo: &str, request_size: usize) -> Result<Effects, GuestError> {
         let effort = Effort::Request(request_size);
         self.effects(effort, |adapter, store, exchange| {
@@ -128,8 +129,8 @@ impl AdapterSession {
         })
     }
 
-    /// A piece of output. While the conversation is still being written, a short line may set
-    /// off a long turn: `request_size` bytes may be returned beside what a line may cause.
+    /// Gives the guest a piece of output. While the conversation is still being written, a short line may make
+    /// the guest write a long turn. So the call has the bounds of a line that is `request_size` bytes longer.
     pub fn output(&mut self, piece: &[u8], request_size: usize) -> Result<Effects, GuestError> {
         let effort = Effort::Line(piece.len().saturating_add(request_size));
         self.effects(effort, |adapter, store, exchange| {
@@ -137,7 +138,7 @@ impl AdapterSession {
         })
     }
 
-    /// The process ended.
+    /// Tells the guest that the process ended.
     pub fn exit(&mut self, status: Option<i32>, stderr: &str) -> Result<Effects, GuestError> {
         let effort = Effort::Request(stderr.len());
         self.effects(effort, |adapter, store, exchange| {
@@ -145,7 +146,7 @@ impl AdapterSession {
         })
     }
 
-    /// What the process holds now. `size` is how many bytes were asked and answered.
+    /// What the process holds now. `size` is the number of bytes of the request and the answer.
     pub fn holding(&mut self, size: usize) -> Result<Option<Holding>, GuestError> {
         let holding = self.call(Effort::Request(size), |adapter, store, exchange| {
             adapter.call_holding(store, exchange)

@@ -48,7 +48,7 @@ pub struct Guest {
     pub name: String,
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
-    /// The number of the guest set that first held it as it is.
+    /// The generation of the first set that held this guest.
     pub generation: u64,
     /// Where it comes from.
     pub origin: GuestSource,
@@ -77,7 +77,7 @@ pub enum GuestSource {
 }
 
 impl Guest {
-    /// Whether it is built into this program, so that its calls hold no thread for long.
+    /// Whether it is built into this program. Calls of such a guest are known to be short.
     pub fn is_own(&self) -> bool {
         self.origin == GuestSource::Embedded
     }
@@ -104,7 +104,7 @@ pub enum Refused {
     /// It was not compiled.
     #[error("it was not compiled: {0}")]
     NotCompiled(CompileError),
-    /// It imports what no guest may.
+    /// It imports something that no guest may import.
     #[error(
         "it imports `{0}`, and a guest may import nothing but the contract's `log` (`[guests.NAME] wasi = true` allows an empty WASI, without clocks to sleep by and sockets)"
     )]
@@ -152,15 +152,15 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Whether it is what already serves.
+    /// Whether `guest` was made from the same component, of the same origin and with the same settings.
     pub(crate) fn is(&self, guest: &Guest) -> bool {
         let same = guest.digest == self.digest && guest.origin == self.origin;
         same && guest.settings == *self.settings
     }
 }
 
-/// Admits a component, or says why not. May take as long as `guest_compile_timeout`, and what its calls
-/// may take.
+/// Admits a component, or says why not. This may take as long as `guest_compile_timeout` and the limits of a few
+/// calls together.
 pub(crate) fn admit(
     engine: &Engine,
     cache: &Cache,

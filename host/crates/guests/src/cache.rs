@@ -22,7 +22,7 @@ use super::engine::Engine;
 /// Files that were not written for this long are removed.
 const RETENTION: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// What the files may have together, in bytes: one of a Python guest has some 60 MB.
+/// The most bytes of all files together. The file of a guest made of Python has some 60 MB.
 const SIZE_MAX: u64 = 512 << 20;
 
 /// The length of the digest at the head of a file, in bytes.
@@ -122,7 +122,7 @@ fn prepare(folder: &Path) -> std::io::Result<()> {
         .mode(0o700)
         .create(folder)?;
     ownership::check(folder).map_err(std::io::Error::other)?;
-    // Its files are run: not even a group of this user's may write here.
+    // The files here are run as code, so not even a group of this user may write here.
     if fs::metadata(folder)?.mode() & 0o022 != 0 {
         let what = format!("others can write to {}", folder.display());
         return Err(std::io::Error::other(what));

@@ -1,4 +1,4 @@
-//! Compiles a guest of somebody else's in a process of its own.
+//! Compiles a guest from a file in a separate process.
 //!
 //! A compiler cannot be interrupted, and a component of 12 KB can keep it busy for minutes and have it
 //! take gigabytes. A process can be ended, and the kernel bounds its memory.
@@ -18,14 +18,14 @@ use super::engine::{Engine, code_settings};
 /// The hidden subcommand that compiles.
 pub const SUBCOMMAND: &str = "compile-guest";
 
-/// What a compiler may hold, in bytes. One of the largest guests, made of Python (18 MB), takes some
+/// The memory that a compiler may use, in bytes. One of the largest guests, made of Python (18 MB), takes some
 /// 1.2 GB.
 const MEMORY_MAX: u64 = 2 << 30;
 
-/// How much less of the processor than a request a compiler gets (as by `nice`).
+/// The compiler's `nice` value. With it, the compiler gets less of the processor than requests do.
 const NICE: i32 = 10;
 
-/// How often is looked whether it has ended.
+/// How often the service checks whether the compiler has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A guest that was not compiled.
@@ -67,7 +67,8 @@ pub(super) fn in_process(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, C
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let output = scope.spawn(|| read(output));
         let errors = scope.spawn(|| read(errors));
-        // Its standard input stays open to its end: when this service is gone, it goes too.
+        // Its standard input stays open until it ends. If the service is gone, that input closes, and the
+        // compiler ends.
         if let Some(input) = &mut input {
             let size = (component.len() as u64).to_le_bytes();
             // Writing fails if the compiler ended early. Its exit status and its standard error then say why.
@@ -105,17 +106,17 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<bool>> {
 fn read(from: Option<impl Read>) -> Vec<u8> {
     let mut all = Vec::new();
     if let Some(mut from) = from {
-        // What came before it broke off is judged by how the process ended.
+        // An error here does not matter: the exit status of the process says whether the output is good.
         let _ = from.read_to_end(&mut all);
     }
     all
 }
 
-/// The compiler's own life: reads a component, and prints its code.
+/// What the compiler's process does: it reads a component, and prints the compiled code.
 ///
 /// # Errors
 ///
-/// Fails if the component is none.
+/// Fails if the input is not a component.
 pub fn run() -> wasmtime::Result<()> {
     let limit = Some(MEMORY_MAX);
     setrlimit(
@@ -133,7 +134,7 @@ pub fn run() -> wasmtime::Result<()> {
     input.read_exact(&mut component)?;
     drop(input);
     thread::spawn(|| {
-        // The end of the service.
+        // The input closes when the service ends.
         let _ = io::stdin().lock().read(&mut [0]);
         std::process::exit(1);
     });

@@ -1,5 +1,5 @@
-//! An answer in the program's own words. Adapters of every version of the contract are translated
-//! into them, and every API is rendered from them.
+//! The host's own types for an answer. What adapters of every version of the contract say is translated into
+//! these types, and every API renders its responses from them.
 
 use serde_json::{Map, Value};
 
@@ -144,7 +144,7 @@ pub enum ErrorKind {
 /// What a process holds after an answer.
 #[derive(Debug)]
 pub struct Holding {
-    /// The conversation with its answer, in the adapter's own words.
+    /// The conversation with its answer, in the adapter's own encoding.
     pub history: Vec<u8>,
     /// The adapter's note for the next turn.
     pub memo: String,

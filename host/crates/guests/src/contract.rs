@@ -1,4 +1,4 @@
-//! The contract of `wit/`: a module for each version that is served, each with its generated types and
-//! the only place where they are translated.
+//! The contract of `wit/`. Each version that is served has a module here, with its generated types. Only that
+//! module translates them.
 
 pub(super) mod v0_1;

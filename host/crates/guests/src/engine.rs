@@ -27,8 +27,8 @@ const TICK_INTERVAL: Duration = Duration::from_millis(10);
 const IDLE_TICKS: u32 = 100;
 const PARK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A call on a busy machine may take longer than its limit by the clock. It is stopped at the latest when this
-/// many times its limit have passed since the first half was over.
+/// On a busy machine, a call may take longer than its limit by the clock. But when the first half of the limit
+/// is over, the call may go on for this many times its limit at most.
 const DELAY_MOST: u32 = 4;
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
@@ -45,7 +45,7 @@ const LOG_LINE_MAX: usize = 2 << 10;
 pub(crate) struct Engine {
     wasmtime: Wasmtime,
     linker: Linker<State>,
-    /// The same with WASI, for guests that an operator allows it.
+    /// The same with WASI, for guests that have `wasi = true`.
     wasi_linker: Linker<State>,
     limits: GuestLimits,
     clock: Arc<Clock>,
@@ -64,14 +64,14 @@ pub(crate) struct State {
     wasi: Option<Wasi>,
 }
 
-/// A world without files, environment, arguments and network.
+/// An empty WASI: no files, environment, arguments or network.
 struct Wasi {
     context: WasiCtx,
     table: ResourceTable,
 }
 
-/// Bounds the memory of all of an instance's parts together, and remembers a refusal: the guest
-/// only sees it fail.
+/// Bounds the memory of all parts of an instance together. Remembers whether memory was refused, because the
+/// error of the guest's call does not tell.
 struct Memory {
     limit: usize,
     used: usize,
@@ -86,7 +86,7 @@ struct Time {
     limit: Duration,
     /// When the call must have returned, however little processor time its thread was given.
     last: Option<Instant>,
-    /// What the thread had used when the first half was over.
+    /// The processor time that the thread had used when the first half was over.
     used_before: Option<Duration>,
 }
 
@@ -121,7 +121,7 @@ impl Engine {
         })
     }
 
-    /// What a call may use, and compiling.
+    /// What a call may use, and how long compiling may take.
     pub(super) fn limits(&self) -> &GuestLimits {
         &self.limits
     }
@@ -164,7 +164,7 @@ impl Engine {
         store
     }
 
-    /// Runs one call under the bounds for its effort. After an error the store is of no use.
+    /// Runs one call under the bounds for its effort. After an error the store must not be used again.
     pub(crate) fn call<T: Send>(
         &self,
         store: &mut Store<State>,
@@ -192,7 +192,7 @@ impl Engine {
     }
 
     /// The time that a call may take, the bytes that it may return, and whether it may hold up its thread for
-    /// long: each call may, but one for a short line.
+    /// long. Only a call for a short line may not.
     fn bounds(&self, effort: Effort) -> (Duration, usize, bool) {
         let limits = &self.limits;
         let output = |input: usize| limits.output.saturating_add(input.saturating_mul(2));
@@ -231,14 +231,14 @@ impl Engine {
     }
 }
 
-/// What code is compiled for: the same here and in the process that compiles.
+/// The settings that code is compiled with. They must be the same here and in the process that compiles.
 pub(super) fn code_settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true).concurrency_support(false);
     config
 }
 
-/// Places for `instances` at once.
+/// The memory pool for this many instances at once.
 fn places(limits: &GuestLimits, instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::default();
     // A guest made of many modules (Python has 38) takes as many places.
@@ -250,8 +250,8 @@ fn places(limits: &GuestLimits, instances: u32) -> PoolingAllocationConfig {
         .max_memories_per_component(4)
         .max_tables_per_component(64)
         .max_memory_size(limits.memory)
-        // An instance's memory is written back to what it was, page by page as the kernel knows
-        // them to be dirty: a third faster than to unmap it.
+        // When an instance is gone, the kernel lists the pages that it changed (`pagemap_scan`), and only these
+        // are restored. That is a third faster than unmapping the memory.
         .linear_memory_keep_resident(2 << 20)
         .table_keep_resident(64 << 10)
         .pagemap_scan(Enabled::Auto)

@@ -1,8 +1,9 @@
 //! Finds components in the guests' folder.
 //!
-//! The folder is listed at each visit. That needs no support of the file system, sees renames, writes in
-//! place, swapped links and a folder that comes and goes alike. A file is read once its stamp has not
-//! changed between two visits, so that one that is still being written is left alone.
+//! The folder is listed at each visit. That needs no support of the file system, and it sees every kind of
+//! change: renames, writes in place, links that are swapped, and a folder that is made or removed. A file is
+//! read once its stamp has not changed between two visits, so that one that is still being written is left
+//! alone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use basics::ownership;
 
 use super::admit::COMPONENT_MAX;
 
-/// Keeps the opening of what is no regular file from waiting.
+/// With this flag, opening something that is not a regular file (a pipe, say) does not wait.
 const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// A component on disk.
@@ -33,11 +34,11 @@ pub(crate) struct Listing {
     pub(crate) odd_names: usize,
 }
 
-/// Lists a folder. One that is not there has nothing.
+/// Lists a folder. A missing folder counts as empty.
 ///
 /// # Errors
 ///
-/// Fails if the folder cannot be read, which says nothing of what is in it, or if others can write it.
+/// Fails if the folder cannot be read, so that it is not known what is in it, or if others can write it.
 pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let entries = match fs::read_dir(folder) {
@@ -73,8 +74,8 @@ fn is_guest_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// Reads a component, unless it is too large to be one, or no longer the regular file that was
-/// seen: reading something else could take for ever.
+/// Reads a component. Fails if the file is too large, or if it is no longer the regular file that was listed:
+/// reading something else, such as a pipe, could take for ever.
 pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
     ownership::check(&file.path).map_err(io::Error::other)?;
     let open = fs::OpenOptions::new()

@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::engine::Engine;
 use crate::settings::GuestConfig;
 
-/// Guests that are admitted at once.
+/// How many admissions run at once.
 const JOBS_AT_ONCE: usize = 2;
 
 /// Called with the result of each admission, on its thread.
@@ -111,7 +111,7 @@ impl Jobs {
         counts
     }
 
-    /// Starts as many as may run.
+    /// Starts as many queued admissions as may run at once.
     pub(super) fn start(&mut self) {
         while self.running < JOBS_AT_ONCE
             && let Some(job) = self.queue.pop_front()

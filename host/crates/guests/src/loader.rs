@@ -27,10 +27,10 @@ const EMBEDDED: [(&str, &[u8]); 1] = [(
     include_bytes!("../../../../guests/dist/claude-code.wasm"),
 )];
 
-/// A start without which nothing can be served.
+/// Why the loader could not start. Without it, the service cannot start either.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no engine.
+    /// The WebAssembly engine could not be started.
     #[error("cannot start the guests' engine: {0:#}")]
     Engine(wasmtime::Error),
     /// A built-in guest is bad.
@@ -61,7 +61,7 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// Fails if there is no engine, or if a built-in guest is bad.
+    /// Fails if the WebAssembly engine cannot be started, or if a built-in guest is bad.
     pub fn start(settings: Settings, on_admitted: OnAdmitted) -> Result<Self, StartError> {
         let engine =
             Engine::new(settings.limits.clone(), settings.instances).map_err(StartError::Engine)?;
@@ -160,7 +160,8 @@ impl Loader {
             {
                 continue;
             }
-            // A file is read again with the others of the next visit.
+            // If the guest is from a file, the next visit reads the file again. If not, the built-in guest is
+            // admitted again here.
             if self.handled.remove(&name).is_none() && next.set.folder_problem.is_none() {
                 self.return_to_embedded(&name, &mut next);
             }
@@ -234,7 +235,7 @@ impl Loader {
 
     fn read_file(&mut self, name: &str, file: &File, next: &mut Successor) {
         let read = folder::read(file);
-        // It is being written: the next visit reads what it is then.
+        // The file changed while it was read, so it is still being written. The next visit looks at it again.
         if FileStamp::of(&file.path) != Some(file.stamp) {
             return;
         }
@@ -285,7 +286,7 @@ impl Loader {
                 }
                 next.take(guest);
             }
-            // It was good once, and is not any more: with another version of this program, say.
+            // It was good once, and is refused now, for instance by another version of this program.
             Err(refused) if done.origin == GuestSource::LastGood => {
                 tracing::warn!(guest = %done.name, %refused, "nor can the last good one be loaded");
             }

@@ -20,7 +20,7 @@ pub struct Settings {
     pub named: Vec<GuestConfig>,
     /// The guests that backends need.
     pub adapters: Vec<String>,
-    /// Instances that there is room for at once; changes with the next start.
+    /// How many instances there is room for at once. A change takes effect at the next start.
     pub instances: u32,
 }
 
@@ -65,18 +65,18 @@ pub struct GuestConfig {
 /// The highest level that a guest's lines in the log have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestLog {
-    /// What it says is for those who debug it.
+    /// As far as `debug`.
     Debug,
     /// As far as `info`.
     Info,
     /// As far as `warn`.
     Warn,
-    /// As it is.
+    /// Each line keeps its level.
     Error,
 }
 
 impl Settings {
-    /// What is configured of a guest; of one that is not mentioned, nothing.
+    /// The configuration of a guest. A guest without a section has the defaults.
     pub fn guest(&self, name: &str) -> GuestConfig {
         let found = self.named.iter().find(|guest| guest.name == name);
         found.cloned().unwrap_or_else(|| GuestConfig::unset(name))

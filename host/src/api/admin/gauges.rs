@@ -1,5 +1,5 @@
-//! What is read when somebody asks for the metrics: the state of the service, of its backends and of
-//! its process.
+//! Gauges that are set only when somebody asks for the metrics: the state of the service, of its backends and
+//! of its process.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::failure::unix_now;
 use crate::service::Service;
 use crate::telemetry::names;
 
-/// Sets all gauges to what holds now.
+/// Sets all of these gauges to their current values.
 pub(super) fn renew(service: &Service) {
     metrics::gauge!(names::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1);
     let snapshot = service.snapshot();
@@ -57,7 +57,7 @@ fn backends(service: &Service) {
     }
 }
 
-/// What Prometheus' own clients say of a process, under their names.
+/// The usual metrics of a process, under the names that Prometheus's own client libraries use.
 fn process(started_at: u64) {
     metrics::gauge!("process_start_time_seconds").set(started_at as f64);
     let page = rustix::param::page_size() as f64;

@@ -70,7 +70,7 @@ fn warnings(backend: &Backend) -> Vec<String> {
         .warnings(backend.config.login_warning, &backend.login_line())
 }
 
-/// A backend's health; without its adapter it can serve nothing.
+/// A backend's health. If its adapter does not serve, the backend cannot be ready.
 fn health_of(backend: &Backend, set: &GuestSet) -> Health {
     let adapter = &backend.config.adapter;
     if set.serving.contains_key(adapter) {
@@ -121,7 +121,8 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     state
 }
 
-/// What serves, with what was not admitted beside it; a name may have both.
+/// The guests that serve, and those that were not admitted. A name may be both: then an
+/// earlier guest of that name serves.
 fn guests_state(set: &GuestSet) -> Value {
     let mut guests = Map::new();
     for (name, guest) in &set.serving {

@@ -1,8 +1,8 @@
 //! JSON values with a bounded number of parts.
 //!
 //! A value as a tree takes up to 150 times the memory of its text: `[[[0]]]` is a vector in a vector in a
-//! vector. So a request is not read into a tree as a whole; what must be looked into is, piece by piece,
-//! and with a bound on the number of parts.
+//! vector. So a request is never read into one tree. Only the pieces that must be checked are, one after the
+//! other, and with a bound on the number of parts.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -126,7 +126,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 }
 
-/// The fields of an object, each as its text. A field that comes twice counts as its last.
+/// The fields of an object, each as its text. If a field comes twice, the last one counts.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     list: Vec<(String, &'a RawValue)>,
@@ -186,11 +186,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 }
 
 /// Hands each item of an array's text to `take`, one after the other, and returns how many there were.
-/// They are not collected: `[0,0,0]` is two bytes an item.
+/// The items are not collected, because a list of them would be much larger than the text: an item of `[0,0,0]`
+/// has two bytes.
 ///
 /// # Errors
 ///
-/// Fails with the first error of `take`, or with `other` if the text is that of something else.
+/// Fails with the first error of `take`, or with `other` if the text is not an array.
 pub(super) fn each_item<E>(
     list: &RawValue,
     other: impl FnOnce() -> E,

@@ -32,8 +32,7 @@ use crate::service::Service;
 
 const IGNORED_PARAMS: HeaderName = HeaderName::from_static("x-ignored-params");
 
-/// The longest answer that is put together for a unary request, in bytes: a model's longest are
-/// below one MiB.
+/// The longest answer in one piece, in bytes. The longest answers of a model are below one MiB.
 const ANSWER_MAX: usize = 64 << 20;
 
 /// Answers a chat completion request, streaming or not.
@@ -82,7 +81,7 @@ async fn read(
     let Read { bytes, share } = body::read(body, &snapshot.config.http, &service.bodies).await?;
     log.hold(share);
     let mut snapshot = snapshot.clone();
-    // What becomes of a field is known when the adapter is loaded.
+    // Only a loaded adapter says which fields it honours.
     if !snapshot.guests.pending.is_empty()
         && let Some(model) = model_of(&bytes)
     {
@@ -145,7 +144,7 @@ async fn whole(
     }
 }
 
-/// Names in a row, as many as fit into a header that every client can read.
+/// Joins names with commas, as many as fit into a header that every client can read.
 fn listed(names: &[String]) -> String {
     /// The longest value of the header, in bytes.
     const LIST_MAX: usize = 1024;
@@ -162,7 +161,7 @@ fn listed(names: &[String]) -> String {
     list
 }
 
-/// Holds the status line back until the first content or error, within bounds, so that a
+/// Holds the status line back until the first content or error, for at most `hold`, so that a
 /// failure has its true status.
 async fn first_event(
     http: &HttpConfig,

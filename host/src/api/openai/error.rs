@@ -12,7 +12,7 @@ use crate::failure::{Failure, Kind};
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// Waits beyond this are for people, not for a client's own retries (OpenAI's SDKs give up
+/// After a longer wait than this, a client should not retry by itself (OpenAI's SDKs give up
 /// above 120 s).
 const LONG_WAIT: Duration = Duration::from_secs(60);
 
@@ -88,7 +88,7 @@ pub(in crate::api) fn response(failure: &Failure, rate_limit_status: u16) -> Res
     response
 }
 
-/// How long to wait where nobody said it.
+/// How long to wait if the failure does not say it.
 fn usual_wait(kind: Kind) -> Option<Duration> {
     match kind {
         Kind::RateLimit => Some(Duration::from_secs(30)),

@@ -19,7 +19,7 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     shape: Shape,
     pub(super) class: Class,
-    /// For the reference.
+    /// The note in the table of docs/reference/fields.md.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "a test compares the reference with it")
@@ -27,14 +27,14 @@ pub(super) struct Field {
     note: &'static str,
 }
 
-/// What a field is to the answer. It decides what becomes of it where the adapter does not honour it.
+/// What a field means for the answer. This decides what happens to a field that the adapter does not honour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// The host itself honours it, whatever the adapter does.
     Host,
     /// It only tunes the answer: ignored, and named in `x-ignored-params`.
     Tunes,
-    /// The answer would mean something else without it: refused, unless it asks for nothing.
+    /// Without it, the answer would mean something else: refused, unless its value asks for nothing.
     Means,
 }
 
@@ -46,12 +46,12 @@ enum Fate {
     Refused,
 }
 
-/// Which fields the adapter of a request honours: those that it names when it describes itself, else
-/// [`USUAL`].
+/// Which fields the adapter of a request honours: those that it names in its description, or [`USUAL`] if it
+/// names none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Honours(pub(super) Option<Arc<[String]>>);
 
-/// What an adapter honours that does not say.
+/// The fields that are taken to be honoured if the adapter does not say.
 const USUAL: [&str; 8] = [
     "tools",
     "tool_choice",
@@ -127,13 +127,13 @@ pub(super) const FIELDS: [Field; 36] = [
         "tools",
         Shape::List,
         Means,
-        "functions only; their names and schemas are checked before anything runs, `strict` ones also against what the model sends",
+        "functions only; names and schemas are checked before anything runs; with `strict`, the arguments that the model sends are validated, too",
     ),
     field(
         "tool_choice",
         Shape::TextOrObject,
         Means,
-        "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer checked; asked once more, then 502 `tool_choice_not_honoured`",
+        "`none`, `auto`, `required`, a function, `allowed_tools`: the model is told, and its answer is checked; if it does not comply, it is asked once more, and then the request fails with 502 `tool_choice_not_honoured`",
     ),
     field(
         "parallel_tool_calls",
@@ -206,10 +206,10 @@ pub(super) const FIELDS: [Field; 36] = [
     ),
 ];
 
-/// Fields that are read one item after the other, elsewhere.
+/// Fields whose items are read one by one, in other modules (`request` and `output`).
 const READ_ELSEWHERE: [&str; 2] = ["messages", "tools"];
 
-/// Reads all fields of the table, checks their shapes, and that nothing is asked for that is refused.
+/// Reads all fields of the table, and checks their shapes. Refuses what is not supported.
 ///
 /// # Errors
 ///
@@ -276,8 +276,8 @@ pub(super) fn canonical(fields: &Fields<'_>, read: &Map<String, Value>) -> Optio
     Some(text)
 }
 
-/// The names of fields that are ignored, sorted: those of the table, and those that neither it nor the
-/// adapter knows.
+/// The names of the fields that are ignored, sorted. Fields that are neither in the table nor honoured by the
+/// adapter are ignored, too.
 pub(super) fn ignored(fields: &Fields<'_>, honours: &Honours) -> Vec<String> {
     let is_ignored = |name: &str| {
         let known = FIELDS.iter().find(|field| field.name == name);

@@ -12,11 +12,13 @@ use super::shapes;
 use crate::dispatch::output_schema::{OutputSchema, Schema};
 use crate::failure::Failure;
 
-/// The largest size of all `strict` schemas of a request together, in their parts with each reference
-/// followed: a validator may look at each of them. OpenAI allows 5,000 properties.
+/// The most parts (JSON values) of all `strict` schemas of a request together. Each reference is followed, and
+/// counts as the parts that it leads to, because a validator may look at all of them. OpenAI allows 5,000
+/// properties.
 const PARTS_MAX: usize = 50_000;
 
-/// Keywords that refer in ways which are not counted here.
+/// Keywords for other kinds of reference than `$ref`. A `strict` schema may not use them, because this module
+/// does not count what they lead to.
 const UNCOUNTED: [&str; 5] = [
     "$anchor",
     "$dynamicAnchor",
@@ -25,7 +27,7 @@ const UNCOUNTED: [&str; 5] = [
     "$recursiveRef",
 ];
 
-/// Keywords with schemas by name, whatever the names are.
+/// Keywords whose value maps names to schemas. The names themselves are no keywords.
 const NAMED: [&str; 5] = [
     "$defs",
     "definitions",
@@ -37,19 +39,19 @@ const NAMED: [&str; 5] = [
 /// Keywords whose values are no schemas.
 const DATA: [&str; 4] = ["const", "default", "enum", "examples"];
 
-/// The most references in a row, and levels with each of them followed: both walks, this one and the
-/// validator's, are recursive.
+/// The most references that lead one to the next, and the most levels when they are followed. Both this module
+/// and the validator walk a schema recursively, so the depth must be bounded.
 const REFERENCES_MAX: usize = 100;
 const LEVELS_MAX: usize = 500;
 
 /// The most patterns in all `strict` schemas of a request together.
 const PATTERNS_MAX: usize = 100;
 
-/// Reads `response_format` and `tools`, whose text is `tools`.
+/// Reads `response_format` from `fields`, and the tools from their JSON text `tools`.
 ///
 /// # Errors
 ///
-/// Names a schema that is none, whether it is `strict` or not, or that is too large.
+/// Names a schema that is not valid, `strict` or not, or a `strict` one that is too large.
 pub(super) fn read(
     fields: &Map<String, Value>,
     tools: Option<&RawValue>,
@@ -109,7 +111,7 @@ fn checked(
         let what: String = what.chars().take(200).collect();
         Failure::invalid(at, format!("`{at}` is not a valid JSON Schema: {what}"))
     };
-    // The API takes schemas of this draft, whatever they call themselves.
+    // The API reads every schema as this draft, whatever its `$schema` says.
     if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
         return Err(wrong(&error.to_string()));
     }
@@ -142,11 +144,11 @@ fn checked(
     }))
 }
 
-/// What a schema would take.
+/// The size of a schema.
 struct SchemaSize<'a> {
     top: &'a Value,
-    /// Whether references are followed. That is so for `strict` schemas only: answers are checked by no others,
-    /// so what the references of others lead to costs nothing.
+    /// Whether references are followed. They are followed in `strict` schemas only. Answers are not checked
+    /// against other schemas, so references in those cost nothing.
     follows: bool,
     parts: usize,
     patterns: usize,
@@ -212,8 +214,8 @@ impl<'a> SchemaSize<'a> {
         }
     }
 
-    /// Follows a reference, unless it is being followed already. A schema that refers to itself goes only as
-    /// deep as the answer that is checked, and an answer has an end.
+    /// Follows a reference, unless it is being followed already. A schema that refers to itself needs no other
+    /// bound: the validator follows it only as deep as the answer goes.
     fn refer(&mut self, reference: &'a str) {
         let Some(pointer) = reference.strip_prefix('#') else {
             self.goes_outside = true;

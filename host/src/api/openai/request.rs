@@ -20,24 +20,24 @@ const ROLES: [&str; 6] = [
     "function",
 ];
 
-/// The most parts of everything in a request but its messages together: values, those in arrays and
-/// objects included. A hundred functions with schemas of a thousand parts each.
+/// The most parts of a request without its messages. Each JSON value is a part, also within arrays and objects.
+/// This is enough for a hundred functions with schemas of a thousand parts each.
 pub(super) const PARTS_MAX: usize = 100_000;
 
 /// The most parts of one message. The longest real ones have some hundred pictures.
 const MESSAGE_PARTS_MAX: usize = 20_000;
 
-/// A request, with what only this API's answers are rendered by.
+/// A request, with what only this API needs for the answer.
 #[derive(Debug)]
 pub(super) struct ChatRequest {
     pub(super) request: Request,
-    /// A stream's last chunk tells the usage.
+    /// Whether the last chunk of a stream has the usage.
     pub(super) include_usage: bool,
 }
 
 impl ChatRequest {
-    /// Reads a body. Nothing of it is kept as a tree, and what is looked into has a bound on its parts,
-    /// so that reading takes little more memory than the body itself.
+    /// Reads a body. The body is kept as text and not as a tree, and the number of parts that are checked is
+    /// bounded. So reading takes little more memory than the body itself.
     ///
     /// `honours` says what the adapter of a model honours.
     ///
@@ -279,7 +279,7 @@ pub(super) fn for_display(name: &str) -> String {
         .collect()
 }
 
-/// A value of another type than is wanted; `found` is its text.
+/// The failure for a value of the wrong type. `found` is the text of the value.
 pub(super) fn wrong_type(param: &str, wanted: &str, found: &RawValue) -> Failure {
     let found = match found.get().as_bytes().first() {
         Some(b'n') => "null",
@@ -292,7 +292,7 @@ pub(super) fn wrong_type(param: &str, wanted: &str, found: &RawValue) -> Failure
     wrong(param, wanted, found)
 }
 
-/// The same for a value that was read.
+/// Like [`wrong_type`], for a value that was already read.
 fn wrong_value(param: &str, wanted: &str, found: &Value) -> Failure {
     let found = match found {
         Value::Null => "null",
@@ -409,7 +409,7 @@ mod tests {
     fn what_is_not_looked_into_is_passed_on_as_it_came() {
         let body = with(r#""x":[[[0]]],"n":1,"y":{"a":1,"a":2}"#);
         assert_eq!(parse(body.clone().into()).unwrap().request.json, body);
-        // What some readers stumble over is written otherwise.
+        // What some JSON readers would misread is rewritten.
         let body = with(r#""n":1.0,"x":1,"x":2"#);
         let json: Value = serde_json::from_str(&parse(body.into()).unwrap().request.json).unwrap();
         assert_eq!((&json["n"], &json["x"]), (&1.into(), &2.into()));

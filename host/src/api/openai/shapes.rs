@@ -1,4 +1,4 @@
-//! The shapes of what is nested in a request, as a JSON Schema says them.
+//! Checks the shapes of nested values of a request against a JSON Schema.
 
 use std::sync::LazyLock;
 

@@ -33,7 +33,7 @@ const NO_BUFFERING: (HeaderName, HeaderValue) = (
     HeaderValue::from_static("no"),
 );
 
-/// How one stream looks.
+/// How one stream is written.
 pub(super) struct Settings {
     keep_alive: Duration,
     form: KeepAliveForm,

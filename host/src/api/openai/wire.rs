@@ -102,8 +102,8 @@ pub(super) fn finish_name(reason: FinishReason) -> &'static str {
     }
 }
 
-/// OpenAI's usage object. Without a count it is all zeros, because clients read the numbers
-/// unasked.
+/// OpenAI's usage object. Without a count it is all zeros, because some clients read the numbers without
+/// checking that they are there.
 pub(super) fn usage_value(usage: Option<&Usage>) -> Value {
     let usage = usage.copied().unwrap_or_default();
     json!({

@@ -45,10 +45,10 @@ pub(crate) fn context(context: &Context) -> types::Context {
     }
 }
 
-/// The fields of a request that an adapter honours, if it says: names beyond a request's possible ones are
-/// left out.
+/// The fields of a request that an adapter honours, or `None` if it does not say. Names that no field can have,
+/// and names beyond `NAMES_MAX`, are left out.
 pub(crate) fn honours(description: &adapter::Description) -> Option<Arc<[String]>> {
-    /// More fields than a request may have.
+    /// As many fields as a request may have.
     const NAMES_MAX: usize = 512;
     #[derive(Deserialize)]
     struct Extra {
@@ -59,7 +59,8 @@ pub(crate) fn honours(description: &adapter::Description) -> Option<Arc<[String]
     Some(names.filter(|name| is_word(name)).take(NAMES_MAX).collect())
 }
 
-/// What an adapter wants done, in its order. An item fails if it is an `extra` delta that is no JSON object.
+/// What an adapter wants the host to do, in order. An item is an error if it is an `extra` delta that is not a
+/// JSON object.
 #[derive(Default)]
 pub struct Effects(std::vec::IntoIter<adapter::Effect>);
 
