@@ -5,123 +5,75 @@
 //! callgrind, which counts instructions, so that two runs of different length tell what one costs.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
-use wasmtime::component::{Component, HasSelf, Linker, ResourceAny};
-use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
-};
+use guests::adapter::{AdapterSession, NotOpened};
+use guests::admit::Guest;
+use guests::completion::Context;
+use guests::loader::Loader;
+use guests::request::{Content, Message, Request, Role};
+use guests::settings::{GuestLimits, Settings};
+use harness_guest::testing;
 
-#[allow(missing_docs, clippy::all, reason = "generated code")]
-mod contract {
-    wasmtime::component::bindgen!({ path: "../wit", world: "adapter-guest" });
-}
-use contract::claude_harness::guest::{log, types};
-use contract::{AdapterGuest, AdapterGuestPre};
-
-const REQUEST: &str = r#"{"model":"m","stream":true,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
+const REQUEST: &str = r#"{"stream":true,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
 const LINE: &str = r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word "}},"session_id":"0b5f3d2e-2f7b-4c7e-9f0a-3a1f5f0a2b1c","parent_tool_use_id":null,"uuid":"5f0a2b1c-2f7b-4c7e-9f0a-3a1f0b5f3d2e"}"#;
 
-/// Neither is ever reached.
-const TIME: u64 = 1000;
-const FUEL: usize = 1 << 20;
-
-struct Nothing;
-
-impl types::Host for Nothing {}
-
-impl log::Host for Nothing {
-    fn write(&mut self, _: log::Level, _: String) {}
+/// The built-in adapter as the service runs it, with room for this many instances.
+fn built_in(instances: u32) -> Result<Arc<Guest>> {
+    let settings = Settings {
+        dir: "/nowhere".into(),
+        cache_dir: None,
+        state_dir: None,
+        limits: GuestLimits::default(),
+        named: Vec::new(),
+        adapters: Vec::new(),
+        instances,
+    };
+    let loader = Loader::start(settings, Arc::new(|_| ()))?;
+    let guest = loader.set().serving.get("claude-code");
+    guest.cloned().context("there is a built-in guest")
 }
 
-/// The adapter as the service runs it.
-struct Guest {
-    engine: Engine,
-    pre: AdapterGuestPre<Nothing>,
-}
-
-/// A request's instance.
-struct Instance {
-    store: Store<Nothing>,
-    guest: AdapterGuest,
-    exchange: ResourceAny,
-}
-
-impl Guest {
-    /// `pooled` is how the service has it; callgrind cannot have so much address space.
-    fn new(pooled: bool) -> Result<Self> {
-        let mut config = Config::new();
-        config.epoch_interruption(true).concurrency_support(false);
-        if pooled {
-            let mut pool = PoolingAllocationConfig::default();
-            pool.max_memory_size(512 << 20)
-                .linear_memory_keep_resident(2 << 20)
-                .table_keep_resident(64 << 10)
-                .pagemap_scan(Enabled::Auto);
-            config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        }
-        let engine = Engine::new(&config)?;
-        let component = include_bytes!("../../guests/dist/claude-code.wasm");
-        let component = Component::new(&engine, component)?;
-        let mut linker = Linker::new(&engine);
-        log::add_to_linker::<_, HasSelf<Nothing>>(&mut linker, |state| state)?;
-        let pre = AdapterGuestPre::new(linker.instantiate_pre(&component)?)?;
-        Ok(Guest { engine, pre })
-    }
-
-    /// What wasmtime takes for a request, whatever the guest.
-    fn instance(&self) -> Result<(Store<Nothing>, AdapterGuest)> {
-        let mut store = Store::new(&self.engine, Nothing);
-        bound(&mut store);
-        let guest = self.pre.instantiate(&mut store)?;
-        Ok((store, guest))
-    }
-
-    /// What a request takes before its process is there.
-    fn open(&self) -> Result<Instance> {
-        let (mut store, guest) = self.instance()?;
-        let adapter = guest.claude_harness_guest_adapter();
-        let configured = adapter.call_configure(&mut store, &"{}".to_owned())?;
-        configured.map_err(anyhow::Error::msg)?;
-        let context = types::Context {
-            id: "chatcmpl-1".into(),
-            created: 1,
-            model: "sonnet".into(),
-            extra: "{}".into(),
-        };
-        let opened = adapter
-            .exchange()
-            .call_open(&mut store, &context, &REQUEST.to_owned())?;
-        let exchange = opened.map_err(|error| anyhow::Error::msg(error.message))?;
-        black_box(adapter.exchange().call_placeholders(&mut store, exchange)?);
-        black_box(adapter.exchange().call_start(&mut store, exchange)?);
-        Ok(Instance {
-            store,
-            guest,
-            exchange,
-        })
+fn message(role: Role, text: &str) -> Message {
+    Message {
+        role,
+        name: None,
+        content: Some(Content::Text(text.into())),
+        tool_calls: Vec::new(),
+        tool_call_id: None,
+        extra: None,
     }
 }
 
-impl Instance {
-    fn line(&mut self) -> Result<()> {
-        bound(&mut self.store);
-        let adapter = self.guest.claude_harness_guest_adapter();
-        let line = LINE.as_bytes();
-        let effects = adapter
-            .exchange()
-            .call_output(&mut self.store, self.exchange, line)?;
-        black_box(effects);
-        Ok(())
-    }
-}
-
-fn bound(store: &mut Store<Nothing>) {
-    store.set_epoch_deadline(TIME);
-    store.set_hostcall_fuel(FUEL);
+/// What a request takes before its process is there.
+fn open(guest: &Arc<Guest>) -> Result<AdapterSession> {
+    let context = Context {
+        id: "chatcmpl-1".into(),
+        created: 1,
+        model: "sonnet".into(),
+        backend_model: "sonnet".into(),
+        resolved_model: None,
+        profile: "claude-code",
+        fetch_urls: false,
+    };
+    let messages = [(Role::System, "Be brief."), (Role::User, "Say hi")];
+    let request = Request {
+        messages: messages.map(|(role, text)| message(role, text)).into(),
+        stream: true,
+        ..Request::default()
+    };
+    let opened = AdapterSession::open(guest.clone(), &context, &request, REQUEST.len());
+    let mut session = opened.map_err(|why| match why {
+        NotOpened::Refused(error) => anyhow::Error::msg(error.message),
+        NotOpened::Broken(error) => error.into(),
+    })?;
+    black_box(session.launch_options()?);
+    black_box(session.start(REQUEST.len())?);
+    Ok(session)
 }
 
 fn native() -> Result<Exchange> {
@@ -129,10 +81,11 @@ fn native() -> Result<Exchange> {
         fetch_urls: false,
         show_reasoning: true,
     };
-    let request = ChatRequest::from_request(REQUEST, "sonnet", permissions);
+    let request = testing::request(&serde_json::from_str(REQUEST)?);
+    let request = ChatRequest::from_request(request, "sonnet", permissions);
     let request = request.map_err(|error| anyhow::Error::msg(error.message))?;
     let mut exchange = Exchange::new(request);
-    black_box(exchange.placeholders());
+    black_box(exchange.launch_options());
     black_box(exchange.start());
     Ok(exchange)
 }
@@ -140,21 +93,21 @@ fn native() -> Result<Exchange> {
 /// Does one thing so many times.
 fn repeat(what: &str, how: &str, count: u32, pooled: bool) -> Result<Duration> {
     let guest = match how {
-        "guest" => Some(Guest::new(pooled)?),
+        "guest" => Some(built_in(if pooled { 1000 } else { 1 })?),
         "native" => None,
         _ => bail!("guest or native?"),
     };
-    let mut instance = guest.as_ref().map(Guest::open).transpose()?;
+    let mut session = guest.as_ref().map(open).transpose()?;
     let mut exchange = native()?;
     let started = Instant::now();
     for _ in 0..count {
-        match (what, &guest, &mut instance) {
-            ("requests", Some(guest), _) => drop(black_box(guest.open()?)),
+        match (what, &guest, &mut session) {
+            ("requests", Some(guest), _) => drop(black_box(open(guest)?)),
             ("requests", None, _) => drop(black_box(native()?)),
-            ("instances", Some(guest), _) => drop(black_box(guest.instance()?)),
+            ("instances", Some(guest), _) => guest.try_instance()?,
             ("instances", None, _) => {}
-            ("lines", _, Some(instance)) => instance.line()?,
-            ("lines", _, None) => drop(black_box(exchange.output(LINE.as_bytes()))),
+            ("lines", _, Some(session)) => drop(black_box(session.output(&[LINE], 0)?)),
+            ("lines", _, None) => drop(black_box(exchange.output(LINE))),
             _ => bail!("requests, instances or lines?"),
         }
     }

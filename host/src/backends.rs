@@ -14,7 +14,7 @@ use processes::{CommandLine, Reading};
 
 use crate::admission::Admission;
 use crate::config;
-use command_line::BadPlaceholder;
+use command_line::BadLaunchOption;
 use launch::Launch;
 use status::{Health, Status};
 use stdin_guard::Guard;
@@ -132,7 +132,7 @@ impl Backend {
         &self,
         model: &str,
         options: &[(String, String)],
-    ) -> Result<Arc<Launch>, BadPlaceholder> {
+    ) -> Result<Arc<Launch>, BadLaunchOption> {
         // A bare name was found nowhere when it was last looked for.
         let folder = |base: &CommandLine| base.program.parent().map(|p| p.as_os_str().is_empty());
         if folder(&self.base.load()) == Some(true) {
@@ -153,8 +153,8 @@ impl Backend {
     }
 
     /// Checks what a guest wants to write, and returns the line to write instead.
-    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, stdin_guard::Refusal> {
-        self.guard.seal(bytes)
+    pub(crate) fn seal(&self, text: String) -> Result<Vec<u8>, stdin_guard::Refusal> {
+        self.guard.seal(text)
     }
 }
 

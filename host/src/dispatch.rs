@@ -33,15 +33,16 @@ use request_log::RequestLog;
 pub(crate) struct Request {
     /// The name that the client uses.
     pub(crate) model: String,
-    pub(crate) stream: bool,
     /// How many answers the client wants (`n`).
     pub(crate) choices: u32,
     /// What an answer is checked against at its end.
     pub(crate) output: OutputSchema,
     /// Fields that are not honoured, sorted.
     pub(crate) ignored: Vec<String>,
-    /// The request as JSON, for the adapter.
-    pub(crate) json: String,
+    /// How many bytes its body had.
+    pub(crate) size: usize,
+    /// What the transforms and the adapter get.
+    pub(crate) body: guests::request::Request,
 }
 
 /// Who calls.
@@ -135,7 +136,8 @@ pub(crate) async fn dispatch(
         route,
         guest,
         permits,
-        request.json,
+        request.size,
+        request.body,
         count,
     );
     let exchanges = match is_own {
@@ -231,7 +233,7 @@ struct Start {
     pool: Arc<Pool>,
     guest: Arc<Guest>,
     context: Context,
-    body: String,
+    body: guests::request::Request,
     request: ExchangeRequest,
     permits: Permit,
     count: usize,
@@ -249,14 +251,15 @@ impl Start {
         route: Route,
         guest: Arc<Guest>,
         permits: Permit,
-        body: String,
+        size: usize,
+        body: guests::request::Request,
         count: usize,
     ) -> Self {
         let patience = route.backend.config.admission.queue_timeout;
         let request = ExchangeRequest {
             backend: route.backend,
             model: route.model,
-            size: body.len(),
+            size,
             caller: calling.caller,
             deadline: Instant::now() + patience,
             is_probe: false,
@@ -274,7 +277,8 @@ impl Start {
 
     /// Opens the exchanges, and gets a process for each.
     async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
-        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.body);
+        let size = self.request.size;
+        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.body, size);
         let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
         let request = self.request;
         let opened = opened.map_err(|why| not_opened(&request.backend.config.adapter, why))?;
@@ -302,7 +306,9 @@ fn context(head: &Head, request: &ExchangeRequest) -> Context {
     Context {
         id: head.id.clone(),
         created: head.created,
-        model: request.model.clone(),
+        model: head.model.clone(),
+        backend_model: request.model.clone(),
+        profile: request.backend.config.launch.profile.name,
         resolved_model: offer.and_then(|offer| offer.resolved),
         fetch_urls: request.backend.config.fetch_urls,
     }

@@ -11,6 +11,7 @@
 mod failures;
 mod lease;
 mod tenure;
+mod text;
 mod timeouts;
 
 use std::collections::VecDeque;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basics::blocking;
+use bytes::Bytes;
 use guests::adapter::AdapterSession;
 use guests::completion::{Delta, Effect, FinishReason, Outcome};
 use guests::{Effects, GuestError};
-use processes::Output;
+use processes::{Framing, Output};
 use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit};
@@ -32,12 +34,18 @@ use crate::pool::Pool;
 use failures::{api_failure, guest_failure};
 pub(crate) use failures::{no_process, not_opened};
 use lease::{Lease, Next};
+use text::{TextPieces, text};
 use timeouts::Timeouts;
 
 /// The bytes that an adapter may write in addition to four times the size of the request. They are for the
 /// frame of its messages. The factor is four because the adapter may escape characters that the client did not
 /// escape.
 const WRITE_ALLOWANCE: usize = 256 << 10;
+
+/// What is handed to the adapter in one call, at most: lines, and bytes of lines that were read already. A call
+/// for more bytes would be one for a whole request.
+const BATCH_LINES_MAX: usize = 256;
+const BATCH_SIZE_MAX: usize = 32 << 10;
 
 /// After a step that takes longer than this, the exchange lets the other tasks of its thread run.
 const SLOW_STEP: Duration = Duration::from_millis(1);
@@ -65,6 +73,7 @@ pub(crate) struct Exchange {
     guest: AdapterSession,
     lease: Lease,
     timeouts: Timeouts,
+    pieces: TextPieces,
     events: VecDeque<Event>,
     write_budget: usize,
     /// Bytes of the answer so far.
@@ -96,10 +105,11 @@ impl Exchange {
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<Self, Failure> {
-        let (lease, memo) = Lease::take(&request, &mut guest, pool, permit).await?;
+        let (lease, resumption) = Lease::take(&request, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
             timeouts: Timeouts::new(request.backend.config.timeouts),
             write_budget: write_budget(request.size),
+            pieces: TextPieces::default(),
             request,
             guest,
             lease,
@@ -111,8 +121,8 @@ impl Exchange {
             may_go_on: false,
         };
         let size = exchange.request.size;
-        let effects = match memo {
-            Some(memo) => exchange.guest.resume(&memo, size),
+        let effects = match resumption {
+            Some(resumption) => exchange.guest.resume(&resumption, size),
             None => exchange.guest.start(size),
         };
         exchange.apply(effects);
@@ -147,7 +157,7 @@ impl Exchange {
                 next = self.lease.next() => {
                     let begun = Instant::now();
                     match next {
-                        Ok(Next::Output(output)) => self.handle(&output),
+                        Ok(Next::Output(output)) => self.handle(output),
                         Ok(Next::Replaced) => self.start_again(),
                         Err(failure) => self.fail(failure),
                     }
@@ -169,14 +179,17 @@ impl Exchange {
         self.apply(effects);
     }
 
-    fn handle(&mut self, output: &Output) {
+    fn handle(&mut self, output: Output) {
         let effects = match output {
             Output::Piece(piece) => {
                 self.timeouts.heard();
+                let pieces = self.with_buffered(piece);
+                let lines: Vec<_> = pieces.iter().map(|piece| text(piece)).collect();
+                let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
                 // Until the answer begins, a line may make the guest write the whole conversation, so the call
                 // has bounds for that. Afterwards nothing of the conversation is left to write.
                 let to_write = if self.answering { 0 } else { self.request.size };
-                self.guest.output(piece, to_write)
+                self.guest.output(&lines, to_write)
             }
             Output::TooLong => {
                 let limit = self.request.backend.config.launch.max_line;
@@ -186,7 +199,7 @@ impl Exchange {
             }
             Output::Exited(status) => {
                 let stderr = self.lease.stderr_tail();
-                let effects = self.guest.exit(*status, &stderr);
+                let effects = self.guest.exit(status, &stderr);
                 self.apply(effects);
                 if !self.over {
                     let what =
@@ -197,6 +210,23 @@ impl Exchange {
             }
         };
         self.apply(effects);
+    }
+
+    /// A piece of output, and the pieces that came with it.
+    fn with_buffered(&mut self, first: Bytes) -> Vec<Bytes> {
+        if self.request.backend.config.launch.framing == Framing::Bytes {
+            return vec![self.pieces.take(first)];
+        }
+        let mut size = first.len();
+        let mut pieces = vec![first];
+        while pieces.len() < BATCH_LINES_MAX
+            && size < BATCH_SIZE_MAX
+            && let Some(piece) = self.lease.buffered()
+        {
+            size += piece.len();
+            pieces.push(piece);
+        }
+        pieces
     }
 
     /// Carries out what the guest wants, in its order, or fails the request.
@@ -214,14 +244,14 @@ impl Exchange {
         }
         let backend = &self.request.backend;
         match effect {
-            Effect::Write(bytes) => {
-                let left = self.write_budget.checked_sub(bytes.len());
+            Effect::Write(text) => {
+                let left = self.write_budget.checked_sub(text.len());
                 self.write_budget = left.ok_or_else(|| {
                     GuestError::Write(
                         "more than four times the size of the request plus 256 KiB".into(),
                     )
                 })?;
-                let line = blocking::run_on(bytes.len(), || backend.seal(bytes))
+                let line = blocking::run_on(text.len(), || backend.seal(text))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
                 self.lease.write(line);
             }
@@ -239,7 +269,7 @@ impl Exchange {
                     true => Reporter::Probe,
                     false => Reporter::Request { model },
                 };
-                backend.status.observe(&report, reporter);
+                backend.status.observe(report, reporter);
             }
             Effect::Finish(outcome) => self.finish(outcome),
             Effect::Fail(error) => {

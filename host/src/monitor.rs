@@ -156,7 +156,9 @@ impl Rounds {
             id: "probe".into(),
             created: unix_now(),
             model: model.into(),
+            backend_model: model.into(),
             resolved_model: None,
+            profile: backend.config.launch.profile.name,
             fetch_urls: false,
         };
         let request = ExchangeRequest {

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use basics::blocking;
+use guests::completion::Resumption;
 use parking_lot::Mutex;
 use processes::{Process, Processes, Slot, SpawnError};
 use tokio::sync::Notify;
@@ -41,16 +42,16 @@ pub(crate) type ConversationKey = [u8; 32];
 /// What a parked process holds.
 pub(crate) struct Parked {
     pub(crate) conversation: ConversationKey,
-    /// The adapter's own note for the next turn.
-    pub(crate) memo: String,
+    /// How the next turn goes on with it.
+    pub(crate) resumption: Resumption,
 }
 
 /// A process for a request.
 pub(crate) struct Acquired {
     pub(crate) process: Process,
     pub(crate) origin: ProcessOrigin,
-    /// The adapter's note from the last turn, if the process was parked.
-    pub(crate) memo: Option<String>,
+    /// How the session goes on with it, if the process was parked.
+    pub(crate) resumption: Option<Resumption>,
 }
 
 impl Acquired {
@@ -59,7 +60,7 @@ impl Acquired {
         Acquired {
             process,
             origin: ProcessOrigin::New,
-            memo: None,
+            resumption: None,
         }
     }
 }
@@ -143,12 +144,12 @@ impl Pool {
             Some((process, State::Warm)) => Ok(Acquired {
                 process,
                 origin: ProcessOrigin::Warm,
-                memo: None,
+                resumption: None,
             }),
             Some((process, State::Parked(parked))) => Ok(Acquired {
                 process,
                 origin: ProcessOrigin::Kept,
-                memo: Some(parked.memo),
+                resumption: Some(parked.resumption),
             }),
             None => self.start(launch, deadline).await.map(Acquired::new),
         }

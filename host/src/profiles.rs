@@ -172,6 +172,43 @@ mod tests {
         }
     }
 
+    /// The table of the reference.
+    fn table() -> String {
+        let mut text =
+            String::from("| profile | option | values | what it becomes |\n|---|---|---|---|\n");
+        for profile in PROFILES {
+            for option in profile.options {
+                let values = match option.values {
+                    Values::Words(words) => format!("`{}`", words.join("`, `")),
+                    Values::UpTo(most) => format!("a whole number from 1 to {most}"),
+                };
+                let place = match option.place {
+                    Place::Flag(flag) => format!("`{flag} VALUE`"),
+                    Place::Variable(name) => format!("`{name}=VALUE`"),
+                    Place::Switch(name) => format!("`{name}=1`"),
+                };
+                let (profile, option) = (profile.name, option.name);
+                text += &format!("| `{profile}` | `{option}` | {values} | {place} |\n");
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_reference_lists_the_launch_options() {
+        const BEGIN: &str = "<!-- options: a test compares this table with host/src/profiles -->\n";
+        const END: &str = "<!-- /options -->\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/profiles.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
+        let (found, tail) = rest.split_once(END).unwrap();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, format!("{head}{BEGIN}{}{END}{tail}", table())).unwrap();
+        } else {
+            assert_eq!(found, table(), "run this test with UPDATE_DOCS=1");
+        }
+    }
+
     #[test]
     fn profiles_have_names_of_their_own() {
         for (at, profile) in PROFILES.iter().enumerate() {

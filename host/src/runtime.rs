@@ -65,11 +65,11 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The fields of a request that the adapter of a model honours. `None` if the adapter does not say.
+    /// The fields of a request that the adapter of a model honours. `None` if there is no such adapter.
     pub(crate) fn honours(&self, model: &str) -> Option<Arc<[String]>> {
         let backend = self.models.backend(model)?;
         let guest = self.guests.serving.get(&backend.config.adapter)?;
-        guest.honours.clone()
+        Some(guest.honours.clone())
     }
 
     /// Applies it to the pool and to the metrics.

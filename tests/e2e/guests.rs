@@ -285,6 +285,8 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
     let swapped = Swapped::start("claude-code", ANSWER, &[]);
     let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func (result (list string)))))))"#;
     let wat = |text: &str| wat_to_wasm(text);
+    let log_of =
+        |name: &str| format!(r#"(component (import "{name}" (instance (export "f" (func)))))"#);
     let whole = claude_code();
     for (bytes, reason) in [
         (b"rubbish".to_vec(), "not a WebAssembly component"),
@@ -297,10 +299,16 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
         (wat("(component)"), "does not export"),
         (wat(wasi), "`wasi:cli/environment@0.2.0`"),
         (
-            wat(
-                r#"(component (import "claude-harness:guest/log@0.2.0" (instance (export "f" (func)))))"#,
-            ),
-            "claude-harness:guest/log@0.2.0",
+            wat(&log_of("claude-harness:guest/log@0.1.0")),
+            "version 0.1.0 of the contract: build it again",
+        ),
+        (
+            wat(&log_of("harness:guest/log@1.1.0")),
+            "version 1.1.0 of the contract, and this program knows version 1.0: update",
+        ),
+        (
+            wat(&log_of("harness:guest/log@2.0.0")),
+            "version 2.0.0 of the contract, and this program knows version 1.0: update",
         ),
     ] {
         std::fs::write(swapped.file("claude-code.wasm"), &bytes).unwrap();
@@ -378,8 +386,16 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
         ("output", "panic", "it trapped"),
         ("start", "two-ends", "an effect came after the end"),
         ("start", "after-end", "an effect came after the end"),
-        ("start", "bad-extra", "no JSON object"),
-        ("placeholders", "", "the placeholder `effort` may not have"),
+        (
+            "start",
+            "bad-annotation",
+            "an annotation has a value that is no JSON",
+        ),
+        (
+            "launch-options",
+            "",
+            "the launch option `effort` may not have",
+        ),
     ] {
         let mut behaviour = json!({"at": at, "do": deed});
         if at == "output" {
@@ -461,7 +477,7 @@ async fn guests_that_spin_hold_nobody_else_up() {
 async fn a_guest_that_thinks_about_what_a_process_holds_delays_no_answer() {
     let hostile = hostile_component();
     let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
-    let behaviour = json!({"at": "holding", "do": "spin", "answer": "calm"});
+    let behaviour = json!({"at": "hold", "do": "spin", "answer": "calm"});
     swapped
         .host
         .reconfigure(&config(swapped.host.home(), "hostile", &behaviour));

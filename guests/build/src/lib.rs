@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 /// The target that gives modules without any import.
 const TARGET: &str = "wasm32-unknown-unknown";
 
+/// Folders of `guests/` that hold no guest.
+const NO_GUESTS: [&str; 2] = ["build", "kit"];
+
 /// Folders of guests: those of the product, and those of its tests.
 const FOLDERS: [&str; 2] = ["guests", "tests/guests"];
 
@@ -49,7 +52,8 @@ impl Workspace {
             for entry in fs::read_dir(&folder)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name != "build" && entry.path().join("Cargo.toml").is_file() {
+                if !NO_GUESTS.contains(&name.as_str()) && entry.path().join("Cargo.toml").is_file()
+                {
                     here.push(Source {
                         name,
                         folder: entry.path(),
@@ -121,11 +125,13 @@ impl Workspace {
         Ok(())
     }
 
-    /// A digest of all that a guest is built from: its folder and the contract.
+    /// A digest of all that a guest is built from: its folder, the kit and the contract.
     fn sources_digest(&self, guest: &Source) -> Result<String> {
         let mut files = vec![guest.folder.join("Cargo.toml")];
         collect(&guest.folder.join("src"), &mut files)?;
+        collect(&self.root.join("guests/kit/src"), &mut files)?;
         collect(&self.root.join("wit"), &mut files)?;
+        files.retain(|file| file.extension() != Some("sha256".as_ref()));
         files.sort();
         let mut digest = Sha256::new();
         for file in files {
@@ -170,6 +176,49 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `wit/released.sha256` has the digest of each file of a released version, as `sha256sum` writes them.
+    #[test]
+    fn released_versions_of_the_contract_do_not_change() {
+        let wit = Workspace::here().root.join("wit");
+        let released = fs::read_to_string(wit.join("released.sha256")).unwrap();
+        let mut files = Vec::new();
+        for line in released.lines().filter(|line| !line.starts_with('#')) {
+            let (digest, name) = line.split_once("  ").unwrap();
+            let file = wit.join(name);
+            let now: String = Sha256::digest(fs::read(&file).unwrap())
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(
+                now, digest,
+                "{name} is released: make a new version instead"
+            );
+            files.push(file);
+        }
+        for file in files.clone() {
+            let mut there = Vec::new();
+            collect(file.parent().unwrap(), &mut there).unwrap();
+            for file in there {
+                assert!(files.contains(&file), "{} is new", file.display());
+            }
+        }
+    }
+
+    #[test]
+    fn every_version_of_the_contract_is_sound() {
+        let wit = Workspace::here().root.join("wit");
+        let mut versions = 0;
+        for entry in fs::read_dir(wit).unwrap() {
+            let folder = entry.unwrap().path();
+            if folder.is_dir() {
+                let mut resolve = wit_parser::Resolve::new();
+                resolve.push_dir(&folder).unwrap();
+                versions += 1;
+            }
+        }
+        assert!(versions >= 1);
+    }
 
     #[test]
     fn committed_components_are_in_step_with_their_sources() {

@@ -7,8 +7,9 @@
 
 mod end;
 
-use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, ToolCallDelta, Usage};
-use crate::failure::{failure, no_structure};
+use harness_guest::{ApiError, Delta, ErrorKind, FinishReason, ToolCallDelta, Usage, failure};
+
+use crate::failure::no_structure;
 use crate::functions::{Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
 use crate::request::{Format, OutputSpec};
@@ -188,7 +189,7 @@ impl Answer {
     fn message_start(&mut self, message: Option<&Message>) -> Step {
         if self.messages > 0 && !self.goes_on && self.shown {
             let what = "the answer broke off, and Claude Code began another one: ask again";
-            return Step::Fail(failure(ErrorKind::Backend, what));
+            return Step::Fail(failure(ErrorKind::BackendFailed, what));
         }
         if self.goes_on {
             self.tokens.message_ended();

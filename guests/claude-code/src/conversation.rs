@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use harness_guest::{ApiError, Content, Message, Part, Role, ToolCall};
+use serde::Deserialize;
+
 use crate::block::Block;
-use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
 use crate::functions;
 use crate::media;
-use crate::wire::{Content, Message, Part, ToolCall};
 
 /// A request's messages: the system prompts first, then turns whose roles alternate as sent.
 #[derive(Debug, Default, PartialEq)]
@@ -115,32 +116,19 @@ struct Call {
 
 impl Reader {
     fn message(&mut self, at: &str, message: Message) -> Result<(), ApiError> {
-        let role = message.role.as_str();
-        match role {
-            "system" | "developer" => {
+        match message.role {
+            Role::System | Role::Developer => {
                 let blocks = self.blocks(at, message.content)?;
                 return self.system(at, blocks);
             }
-            "tool" => return self.result(at, message),
-            "user" | "assistant" => {}
-            other => {
-                return Err(unsupported(
-                    &format!("the role `{other}` (for functions, use `tools`)"),
-                    format!("{at}.role"),
-                ));
-            }
+            Role::Tool => return self.result(at, message),
+            Role::User | Role::Assistant => {}
         }
         self.no_call_is_open()?;
-        if role == "user" {
+        if message.role == Role::User {
             let blocks = self.blocks(at, message.content)?;
             self.conversation.push(Speaker::User, blocks);
             return Ok(());
-        }
-        if message.function_call.is_some_and(|call| !call.is_null()) {
-            return Err(unsupported(
-                "`function_call` (use `tool_calls`)",
-                format!("{at}.function_call"),
-            ));
         }
         let mut blocks = self.blocks(at, message.content)?;
         if blocks
@@ -150,7 +138,7 @@ impl Reader {
             let at = format!("{at}.content");
             return Err(unsupported("anything but text in an assistant message", at));
         }
-        let calls = message.tool_calls.unwrap_or_default();
+        let calls = message.tool_calls;
         if calls.len() > CALLS_MAX {
             let at = format!("{at}.tool_calls");
             let message = format!("`{at}` may have at most {CALLS_MAX} calls");
@@ -176,19 +164,16 @@ impl Reader {
     }
 
     fn call(&mut self, at: &str, call: ToolCall) -> Result<Block, ApiError> {
-        let Some(function) = call.function else {
-            return Err(unsupported(
-                "calls of anything but functions",
-                at.to_owned(),
-            ));
+        let ToolCall::Function(call) = call else {
+            let what = "calls of anything but functions";
+            return Err(unsupported(what, at.to_owned()));
         };
-        functions::check_name(&function.name, &format!("{at}.function.name"))?;
+        functions::check_name(&call.name, &format!("{at}.function.name"))?;
         if self.open.iter().any(|open| open.id == call.id) {
             let message = format!("`{at}.id` is that of another call of the same message");
             return Err(invalid_request(message, Some(format!("{at}.id"))));
         }
-        let Some(input) = functions::arguments(function.arguments.as_deref().unwrap_or_default())
-        else {
+        let Some(input) = functions::arguments(&call.arguments) else {
             let at = format!("{at}.function.arguments");
             let message = format!("`{at}` is nested too deeply");
             return Err(invalid_request(message, Some(at)));
@@ -200,7 +185,7 @@ impl Reader {
         });
         Ok(Block::ToolUse {
             id: api_id,
-            name: functions::full_name(&function.name),
+            name: functions::full_name(&call.name),
             input,
         })
     }
@@ -263,11 +248,11 @@ impl Reader {
         Err(invalid_request(message, Some(self.open_at.clone())))
     }
 
-    fn blocks(&self, at: &str, content: Content) -> Result<Vec<Block>, ApiError> {
+    fn blocks(&self, at: &str, content: Option<Content>) -> Result<Vec<Block>, ApiError> {
         let parts = match content {
-            Content::Null => return Ok(Vec::new()),
-            Content::Text(text) => return Ok(Block::text(text).into_iter().collect()),
-            Content::Parts(parts) => parts,
+            None => return Ok(Vec::new()),
+            Some(Content::Text(text)) => return Ok(Block::text(text).into_iter().collect()),
+            Some(Content::Parts(parts)) => parts,
         };
         let mut blocks = Vec::with_capacity(parts.len());
         for (j, part) in parts.into_iter().enumerate() {
@@ -277,26 +262,36 @@ impl Reader {
     }
 
     fn part(&self, at: &str, part: Part) -> Result<Option<Block>, ApiError> {
-        match part.r#type.as_str() {
-            "text" => Ok(part.text.and_then(Block::text)),
-            "refusal" => Ok(part.refusal.and_then(Block::text)),
-            "image_url" => media::image(part.image_url, at, self.urls).map(Some),
-            "file" => media::file(part.file, at, self.urls).map(Some),
-            other => Err(unsupported(
-                &format!("content of type `{other}`"),
-                at.to_owned(),
-            )),
+        match part {
+            Part::Text(part) | Part::Refusal(part) => Ok(Block::text(part.text)),
+            Part::Image(image) => media::image(image, at, self.urls).map(Some),
+            Part::File(file) => media::file(file, at, self.urls).map(Some),
+            Part::Audio(_) => Err(unsupported("sound", at.to_owned())),
+            Part::Other(json) => Err(unsupported(&kind_of(&json), at.to_owned())),
         }
     }
 }
 
+/// What a part of another type is called.
+fn kind_of(json: &str) -> String {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let kind = serde_json::from_str(json).map(|typed: Typed| typed.r#type);
+    format!("content of type `{}`", kind.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use harness_guest::testing;
     use serde_json::json;
 
+    use super::*;
+
     fn read(messages: &str) -> Result<Conversation, ApiError> {
-        Conversation::read(serde_json::from_str(messages).unwrap(), false)
+        let messages = serde_json::from_str(messages).unwrap();
+        Conversation::read(testing::messages(&messages), false)
     }
 
     fn turn(speaker: Speaker, texts: &[&str]) -> Turn {
@@ -395,10 +390,6 @@ mod tests {
             (
                 r#"[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"a b"}}]}]"#.into(),
                 "messages[0].tool_calls[0].function.name",
-            ),
-            (
-                r#"[{"role":"function","name":"f","content":"x"}]"#.into(),
-                "messages[0].role",
             ),
             (
                 r#"[{"role":"user","content":[{"type":"input_audio"}]}]"#.into(),

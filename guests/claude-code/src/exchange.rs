@@ -7,14 +7,16 @@
 //!
 //! Meanwhile the CLI may ask what functions there are.
 
-use serde_json::{Value, json};
+use harness_guest::{
+    ApiError, Delta, Effect, ErrorKind, FinishReason, Held, HeldTurn, LaunchOption, Model,
+    ModelLimits, Outcome, RateLimitStatus, Report, Resumption, Wanted, failure,
+};
+use serde_json::Value;
 
 use crate::answer::{Answer, STRUCTURED_OUTPUT, Step};
 use crate::block::Block;
-use crate::contract::adapter::{Effect, Holding, Placeholder};
-use crate::contract::types::{ApiError, Delta, ErrorKind, FinishReason, Outcome};
 use crate::conversation::{Conversation, Speaker};
-use crate::failure::{self, failure, invalid_request, not_honoured};
+use crate::failure::{self, invalid_request};
 use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
@@ -89,8 +91,8 @@ impl Exchange {
         }
     }
 
-    /// Values for the launch profile's placeholders.
-    pub fn placeholders(&self) -> Vec<Placeholder> {
+    /// The launch options of the profile `claude-code` that the request needs.
+    pub fn launch_options(&self) -> Vec<LaunchOption> {
         let launch = &self.launch;
         let all = [
             ("effort", launch.effort.map(str::to_owned)),
@@ -102,7 +104,7 @@ impl Exchange {
         ];
         let wanted = all.into_iter().filter_map(|(name, value)| {
             let (name, value) = (name.to_owned(), value?);
-            Some(Placeholder { name, value })
+            Some(LaunchOption { name, value })
         });
         wanted.collect()
     }
@@ -121,8 +123,8 @@ impl Exchange {
     }
 
     /// Goes on in a session that holds all but the last turn.
-    pub fn resume(&mut self, memo: &str) -> Vec<Effect> {
-        self.spent = Spent::from_memo(memo);
+    pub fn resume(&mut self, resumption: &Resumption) -> Vec<Effect> {
+        self.spent = Spent::from_memo(&resumption.memo);
         self.written = self.conversation.turns.len().saturating_sub(1);
         let mut effects = Vec::new();
         self.write_turns(&mut effects);
@@ -146,34 +148,45 @@ impl Exchange {
     }
 
     /// What was said before the last turn, if a session that holds it can go on.
-    pub fn history(&self) -> Option<Vec<u8>> {
-        let (_, before) = self.conversation.turns.split_last()?;
-        if before.is_empty() || self.answer.spec().format != Format::Text {
+    pub fn want(&self) -> Option<Wanted> {
+        let Conversation { system, turns } = &self.conversation;
+        let (_, before) = turns.split_last()?;
+        let spec = self.answer.spec();
+        if before.is_empty() || spec.format != Format::Text {
             return None;
         }
-        session::words(&self.conversation.system, self.answer.spec(), before, None)
+        Some(Wanted {
+            opening: session::opening(system, spec)?,
+            turns: session::turns(before)?,
+            results: Vec::new(),
+        })
     }
 
     /// What the session holds now, if it holds nothing but what the client knows.
-    pub fn holding(&self) -> Option<Holding> {
+    pub fn hold(&self) -> Option<Held> {
         let spec = self.answer.spec();
         if spec.format != Format::Text || self.refused.is_some() {
             return None;
         }
         let Conversation { system, turns } = &self.conversation;
-        Some(Holding {
-            history: session::words(system, spec, turns, Some(self.answer.plain()?))?,
+        let mut keys = session::turns(turns)?;
+        keys.push(session::answer(self.answer.plain()?)?);
+        let turns = keys.into_iter().map(|key| HeldTurn { key, rewind: None });
+        Some(Held {
+            opening: session::opening(system, spec)?,
+            turns: turns.collect(),
+            awaited: Vec::new(),
             memo: self.spent.memo(),
         })
     }
 
     /// Takes a line of the CLI's output.
-    pub fn output(&mut self, bytes: &[u8]) -> Vec<Effect> {
+    pub fn output(&mut self, text: &str) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.stage == Stage::Done || bytes.trim_ascii().is_empty() {
+        if self.stage == Stage::Done || text.trim_ascii().is_empty() {
             return effects;
         }
-        let Some(line) = Line::parse(bytes) else {
+        let Some(line) = Line::parse(text.as_bytes()) else {
             self.fail_backend(&mut effects, "Claude Code printed what is no JSON object");
             return effects;
         };
@@ -290,7 +303,7 @@ impl Exchange {
     /// The CLI says what the model may call. It leaves out in silence what it does not like.
     fn init(&mut self, line: &Line, effects: &mut Vec<Effect>) {
         if let Some(version) = &line.claude_code_version {
-            effects.push(Effect::Report(json!({ "version": version }).to_string()));
+            effects.push(Effect::Report(Report::Version(version.to_string())));
         }
         let Some(tools) = line
             .tools
@@ -321,13 +334,19 @@ impl Exchange {
 
     fn rate_limit(&mut self, limit: Option<RateLimit>, effects: &mut Vec<Effect>) {
         let Some(limit) = limit else { return };
-        let report = json!({"rate_limit": {
-            "status": limit.status,
-            "type": limit.rate_limit_type,
-            "resets_at": limit.resets_at,
-            "utilization": limit.utilization,
-        }});
-        effects.push(Effect::Report(report.to_string()));
+        let status = match limit.status.as_str() {
+            "rejected" => RateLimitStatus::Rejected,
+            "allowed_warning" => RateLimitStatus::AllowedWarning,
+            _ => RateLimitStatus::Allowed,
+        };
+        let report = Report::RateLimit(harness_guest::RateLimit {
+            status,
+            name: limit.rate_limit_type.clone(),
+            resets_at: limit.resets_at,
+            utilization: limit.utilization,
+            extra: None,
+        });
+        effects.push(Effect::Report(report));
         self.limit = Some(limit);
     }
 
@@ -352,8 +371,8 @@ impl Exchange {
         // later message fail the request.
         let now = self.answer.messages();
         if *self.refused.get_or_insert(now) != now {
-            let error = not_honoured(
-                "tool_choice_not_honoured",
+            let error = failure(
+                ErrorKind::ToolChoiceNotHonoured,
                 "the model wants to call a function though none may be called: ask again",
             );
             return self.fail(error, effects);
@@ -371,12 +390,13 @@ impl Exchange {
             return self.fail_backend(effects, &message);
         }
         if let Some(offer) = &response.response {
-            let models: Vec<_> = offer
-                .models
-                .iter()
-                .map(|m| json!({"id": m.value, "resolved": m.resolved_model, "display_name": m.display_name}))
-                .collect();
-            effects.push(Effect::Report(json!({ "models": models }).to_string()));
+            let models = offer.models.iter().map(|model| Model {
+                id: model.value.clone(),
+                resolved: model.resolved_model.clone(),
+                display_name: model.display_name.clone(),
+                extra: None,
+            });
+            effects.push(Effect::Report(Report::Models(models.collect())));
         }
         if self.stage == Stage::Probing {
             self.finish(FinishReason::Stop, None, effects);
@@ -394,7 +414,7 @@ impl Exchange {
             finish_reason,
             usage: Some(self.answer.usage(cost_usd)),
             model: self.answer.model(),
-            extra: "{}".into(),
+            extra: None,
         }));
     }
 
@@ -404,30 +424,28 @@ impl Exchange {
     }
 
     fn fail_backend(&mut self, effects: &mut Vec<Effect>, message: &str) {
-        self.fail(failure(ErrorKind::Backend, message), effects);
+        self.fail(failure(ErrorKind::BackendFailed, message), effects);
     }
 }
 
 /// What the end of a turn tells of the models and of the login.
 fn report_what_is_known(line: &Line, effects: &mut Vec<Effect>) {
-    let limits: Vec<Value> = line
-        .model_usage
-        .iter()
-        .filter(|(_, model)| model.context_window.is_some())
-        .map(|(id, model)| {
-            json!({
-                "id": id,
-                "context_length": model.context_window,
-                "max_output_tokens": model.max_output_tokens,
-            })
-        })
-        .collect();
-    if limits.is_empty() && line.credential_expires_at.is_none() {
-        return;
+    let known = line.model_usage.iter();
+    for (id, model) in known.filter(|(_, model)| model.context_window.is_some()) {
+        effects.push(Effect::Report(Report::ModelLimits(ModelLimits {
+            id: id.clone(),
+            context_length: model.context_window,
+            max_output_tokens: model.max_output_tokens,
+            extra: None,
+        })));
     }
-    let report = json!({
-        "model_limits": limits,
-        "login_expires_at": line.credential_expires_at,
-    });
-    effects.push(Effect::Report(report.to_string()));
+    let ends = line.credential_expires_at.as_deref().and_then(unix_time);
+    effects.extend(ends.map(|at| Effect::Report(Report::LoginEndsAt(at))));
+}
+
+/// An RFC 3339 instant in seconds since the Unix epoch.
+fn unix_time(instant: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339(instant).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }

@@ -1,22 +1,11 @@
 //! What went wrong, in OpenAI's terms.
 
-use crate::contract::types::{ApiError, ErrorKind};
+use harness_guest::{ApiError, ErrorKind, failure};
+
 use crate::line::{Line, RateLimit};
 
 /// The longest piece of the CLI's own words in a message to the client, in characters.
 const QUOTE_CHARS: usize = 400;
-
-/// A failure without a field, code or time.
-pub fn failure(kind: ErrorKind, message: impl Into<String>) -> ApiError {
-    ApiError {
-        kind,
-        message: message.into(),
-        param: None,
-        code: None,
-        retry_at: None,
-        extra: "{}".into(),
-    }
-}
 
 /// The client's request cannot be served as it is.
 pub fn invalid_request(message: impl Into<String>, param: Option<String>) -> ApiError {
@@ -29,7 +18,7 @@ pub fn invalid_request(message: impl Into<String>, param: Option<String>) -> Api
 /// The client asked for something that this adapter does not do.
 pub fn unsupported(what: &str, param: String) -> ApiError {
     ApiError {
-        code: Some("unsupported_parameter".into()),
+        kind: ErrorKind::UnsupportedParameter,
         ..invalid_request(
             format!("the adapter `claude-code` does not support {what}"),
             Some(param),
@@ -37,18 +26,10 @@ pub fn unsupported(what: &str, param: String) -> ApiError {
     }
 }
 
-/// The model did not do what the client asked for, though it was asked again.
-pub fn not_honoured(code: &str, message: impl Into<String>) -> ApiError {
-    ApiError {
-        code: Some(code.into()),
-        ..failure(ErrorKind::Backend, message)
-    }
-}
-
 /// The answer does not fit the client's schema.
 pub fn no_structure() -> ApiError {
-    not_honoured(
-        "schema_not_met",
+    failure(
+        ErrorKind::SchemaNotMet,
         "the model's answer does not fit the schema of `response_format`: ask again",
     )
 }
@@ -91,7 +72,7 @@ fn kind_of(status: Option<u16>, named: Option<&str>) -> ErrorKind {
     match (status, named) {
         (Some(401), _) => ErrorKind::Authentication,
         (Some(403), _) => ErrorKind::Permission,
-        (Some(404), _) => ErrorKind::NotFound,
+        (Some(404), _) => ErrorKind::ModelNotFound,
         (Some(408 | 504), _) => ErrorKind::Timeout,
         (Some(413), _) => ErrorKind::ContextLength,
         (Some(429), _) => ErrorKind::RateLimit,
@@ -108,9 +89,9 @@ fn kind_of(status: Option<u16>, named: Option<&str>) -> ErrorKind {
         ) => ErrorKind::Permission,
         (_, Some("rate_limit")) => ErrorKind::RateLimit,
         (_, Some("overloaded")) => ErrorKind::Overloaded,
-        (_, Some("model_not_found")) => ErrorKind::NotFound,
+        (_, Some("model_not_found")) => ErrorKind::ModelNotFound,
         (Some(400..500), _) | (_, Some("invalid_request")) => ErrorKind::InvalidRequest,
-        _ => ErrorKind::Backend,
+        _ => ErrorKind::BackendFailed,
     }
 }
 
@@ -120,7 +101,7 @@ fn describe(kind: ErrorKind, said: &str, limit: Option<&RateLimit>) -> ApiError 
             "Claude Code is not logged in, or its login has expired: run `claude auth login` as the user of this service"
         }
         ErrorKind::Permission => "the account that Claude Code is logged in with may not do this",
-        ErrorKind::NotFound => {
+        ErrorKind::ModelNotFound => {
             "Claude Code does not know this model, or the account may not use it"
         }
         ErrorKind::RateLimit => "a usage limit of the Claude account is reached",
@@ -130,7 +111,7 @@ fn describe(kind: ErrorKind, said: &str, limit: Option<&RateLimit>) -> ApiError 
         ErrorKind::Overloaded => "Anthropic's API is overloaded: try again later",
         ErrorKind::Timeout => "Anthropic's API took too long: try again later",
         ErrorKind::InvalidRequest => "Anthropic's API refused the request",
-        ErrorKind::Backend => "Claude Code failed",
+        _ => "Claude Code failed",
     };
     let mut error = failure(kind, ours);
     if !said.is_empty() {

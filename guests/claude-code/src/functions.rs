@@ -6,13 +6,12 @@
 
 use std::collections::HashSet;
 
+use harness_guest::{AllowedTools, ApiError, Tool, ToolChoice};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
 use crate::schema;
-use crate::wire::{FunctionDefinition, Tool};
 
 /// The MCP server's name.
 pub const SERVER: &str = "client";
@@ -75,7 +74,7 @@ impl Functions {
     /// Names the tool that the API or the CLI would not take, or a choice that cannot be made.
     pub(crate) fn read<'a>(
         tools: Vec<Tool>,
-        choice: Option<Value>,
+        choice: Option<ToolChoice>,
         parallel: Option<bool>,
         called: impl Iterator<Item = &'a str>,
     ) -> Result<Self, ApiError> {
@@ -100,61 +99,36 @@ impl Functions {
             choice: Choice::Auto,
             only_one: parallel == Some(false),
         };
-        functions.choose(choice.unwrap_or_default())?;
+        functions.choose(choice.unwrap_or(ToolChoice::Auto))?;
         functions.settle(called);
         Ok(functions)
     }
 
-    fn choose(&mut self, choice: Value) -> Result<(), ApiError> {
-        let at = |message: String| invalid_request(message, Some("tool_choice".into()));
-        let name = |value: &Value| value["function"]["name"].as_str().map(str::to_owned);
-        match (choice.as_str(), choice["type"].as_str()) {
-            (Some("auto"), _) => {}
-            _ if choice.is_null() => {}
-            (Some("none"), _) => self.choice = Choice::Never,
-            (Some("required"), _) => self.choice = Choice::Required,
-            (_, Some("function")) => {
-                let name = name(&choice)
-                    .ok_or_else(|| at("`tool_choice.function.name` is missing".into()))?;
+    fn choose(&mut self, choice: ToolChoice) -> Result<(), ApiError> {
+        match choice {
+            ToolChoice::Auto => {}
+            ToolChoice::None => self.choice = Choice::Never,
+            ToolChoice::Required => self.choice = Choice::Required,
+            ToolChoice::Function(name) => {
                 self.keep(std::slice::from_ref(&name))?;
                 self.choice = Choice::Named(name);
             }
-            (_, Some("allowed_tools")) => {
-                let allowed = &choice["allowed_tools"];
-                let tools = allowed["tools"].as_array();
-                let names: Option<Vec<_>> =
-                    tools.and_then(|tools| tools.iter().map(name).collect());
-                self.keep(&names.ok_or_else(|| {
-                    at("`tool_choice.allowed_tools.tools` must be a list of functions".into())
-                })?)?;
-                match allowed["mode"].as_str() {
-                    Some("auto") | None => {}
-                    Some("required") => self.choice = Choice::Required,
-                    Some(_) => {
-                        return Err(at(
-                            "`tool_choice.allowed_tools.mode` must be `auto` or `required`".into(),
-                        ));
-                    }
+            ToolChoice::Allowed(AllowedTools { names, required }) => {
+                self.keep(&names)?;
+                if required {
+                    self.choice = Choice::Required;
                 }
-            }
-            _ => {
-                return Err(at(
-                    "`tool_choice` must be `none`, `auto`, `required`, or name a function".into(),
-                ));
             }
         }
         if self.must_call() && self.declared.is_empty() {
-            return Err(at("there is no function to call: `tools` is empty".into()));
+            let message = "there is no function to call: `tools` is empty";
+            return Err(invalid_request(message, Some("tool_choice".into())));
         }
         Ok(())
     }
 
     /// Leaves only functions of these names.
     fn keep(&mut self, names: &[String]) -> Result<(), ApiError> {
-        if names.len() > FUNCTIONS_MAX {
-            let message = format!("`tool_choice` may name at most {FUNCTIONS_MAX} functions");
-            return Err(invalid_request(message, Some("tool_choice".into())));
-        }
         for name in names {
             if !self.declared.iter().any(|function| function.name == *name) {
                 let name: String = name.chars().take(NAME_MAX).collect();
@@ -229,22 +203,13 @@ impl Functions {
 
 impl Function {
     fn read(at: &str, tool: Tool) -> Result<Self, ApiError> {
-        if tool.r#type != "function" {
-            return Err(unsupported(
-                "tools that are no functions",
-                format!("{at}.type"),
-            ));
-        }
-        let Some(FunctionDefinition {
-            name,
-            description,
-            parameters,
-        }) = tool.function
-        else {
-            let at = format!("{at}.function");
-            return Err(invalid_request(format!("`{at}` is missing"), Some(at)));
+        let Tool::Function(function) = tool else {
+            let what = "tools that are no functions";
+            return Err(unsupported(what, format!("{at}.type")));
         };
+        let (name, description) = (function.name, function.description);
         check_name(&name, &format!("{at}.function.name"))?;
+        let parameters = function.parameters.as_deref();
         let schema = schema::for_arguments(parameters, &format!("{at}.function.parameters"))?;
         Ok(Function::described(
             name,
@@ -315,11 +280,14 @@ pub(crate) fn check_name(name: &str, at: &str) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use harness_guest::testing;
+
     use super::*;
 
     fn read(tools: Value, choice: Value) -> Result<Functions, ApiError> {
-        let tools = serde_json::from_value(tools).unwrap();
-        Functions::read(tools, Some(choice), None, [].into_iter())
+        let tools = tools.as_array().unwrap().iter().map(testing::tool);
+        let choice = testing::tool_choice(&choice);
+        Functions::read(tools.collect(), choice, None, [].into_iter())
     }
 
     fn tool(name: &str, parameters: Value) -> Value {
@@ -366,11 +334,6 @@ mod tests {
                 "tools[1].function.name",
             ),
             (
-                json!([tool("a", json!("x"))]),
-                json!(null),
-                "tools[0].function.parameters",
-            ),
-            (
                 json!([tool("a", json!({"type": "array"}))]),
                 json!(null),
                 "tools[0].function.parameters",
@@ -390,17 +353,7 @@ mod tests {
                 json!(null),
                 "tools[0].type",
             ),
-            (
-                json!([{"type": "function"}]),
-                json!(null),
-                "tools[0].function",
-            ),
             (json!([]), json!("required"), "tool_choice"),
-            (
-                json!([tool("a", json!({}))]),
-                json!("sometimes"),
-                "tool_choice",
-            ),
             (
                 json!([tool("a", json!({}))]),
                 json!({"type": "function", "function": {"name": "b"}}),

@@ -20,7 +20,7 @@ const METHOD_NOT_FOUND: i32 = -32601;
 
 /// Opens the session. Without a system prompt of the client's, an empty one takes the place of
 /// the CLI's own of 70 KB; several are one with blank lines between, as the CLI itself has them.
-pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
+pub fn initialize(system: &[String], spec: &OutputSpec) -> String {
     let mut request = json!({"subtype": "initialize", "systemPrompt": [system.join("\n\n")]});
     if !spec.functions.declared.is_empty() {
         request["sdkMcpServers"] = json!([SERVER]);
@@ -36,7 +36,7 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> Vec<u8> {
 ///
 /// `number` becomes the id of an assistant's message. It needs one: 2.1.197 takes all messages without an id for
 /// parts of one message, and so joins the texts before and after a function's result.
-pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
+pub fn history(turn: &Turn, number: usize) -> String {
     match turn.speaker {
         Speaker::User => message_line("user", Some(false), None, &turn.blocks),
         Speaker::Assistant => message_line(
@@ -49,7 +49,7 @@ pub fn history(turn: &Turn, number: usize) -> Vec<u8> {
 }
 
 /// The turn that is to be answered.
-pub fn question(blocks: &[Block]) -> Vec<u8> {
+pub fn question(blocks: &[Block]) -> String {
     message_line("user", None, None, blocks)
 }
 
@@ -75,7 +75,7 @@ fn message_line(
     should_query: Option<bool>,
     id: Option<String>,
     content: &[Block],
-) -> Vec<u8> {
+) -> String {
     line(&MessageLine {
         r#type: role,
         should_query,
@@ -85,7 +85,7 @@ fn message_line(
 
 /// What the MCP server with the client's functions says to `message`, which the CLI sent in the
 /// request `request_id`.
-pub fn mcp_answer(request_id: &str, message: &McpMessage, functions: &Functions) -> Vec<u8> {
+pub fn mcp_answer(request_id: &str, message: &McpMessage, functions: &Functions) -> String {
     let result = match &*message.method {
         "initialize" => json!({
             "protocolVersion": message.params.protocol_version,
@@ -104,13 +104,13 @@ pub fn mcp_answer(request_id: &str, message: &McpMessage, functions: &Functions)
 }
 
 /// Tells the model, as the result of its call, that it may not call.
-pub fn call_refused(request_id: &str, message: &McpMessage) -> Vec<u8> {
+pub fn call_refused(request_id: &str, message: &McpMessage) -> String {
     let text = "No tool may be called now: answer in words.";
     let result = json!({"content": [{"type": "text", "text": text}], "isError": true});
     mcp(request_id, message, "result", result)
 }
 
-fn mcp(request_id: &str, message: &McpMessage, key: &str, value: Value) -> Vec<u8> {
+fn mcp(request_id: &str, message: &McpMessage, key: &str, value: Value) -> String {
     // A notification has no id; the CLI wants an answer all the same.
     let id = message.id.clone().unwrap_or(0.into());
     let mut answer = json!({"jsonrpc": "2.0", "id": id});
@@ -126,16 +126,14 @@ fn mcp(request_id: &str, message: &McpMessage, key: &str, value: Value) -> Vec<u
 }
 
 /// Turns down a control request of the CLI's: there is nobody to ask.
-pub fn refusal(request_id: &str) -> Vec<u8> {
+pub fn refusal(request_id: &str) -> String {
     line(&json!({
         "type": "control_response",
         "response": {"subtype": "error", "request_id": request_id, "error": "not supported"},
     }))
 }
 
-fn line(value: &impl Serialize) -> Vec<u8> {
+fn line(value: &impl Serialize) -> String {
     // This cannot fail: JSON needs strings as keys, and all maps here have them.
-    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
+    serde_json::to_string(value).unwrap_or_default()
 }

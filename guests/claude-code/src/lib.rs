@@ -1,18 +1,14 @@
 //! The adapter guest for the Claude Code command line.
 //!
 //! Speaks `--input-format stream-json` and `--output-format stream-json`. The data walks through
-//! in one direction: [`request`] reads the client's request (`wire` has its shape), with [`conversation`], [`functions`],
+//! in one direction: [`request`] reads the client's request, with [`conversation`], [`functions`],
 //! `media` and `schema` for its parts; [`exchange`] holds the state of one dialogue with the CLI,
 //! and `session` what is left of it for the next one;
 //! [`line`](mod@line) reads what the CLI prints, [`answer`] makes deltas of it, [`text`] sifts them
 //! and [`tokens`] counts; [`input`] words what is written to it, and [`failure`] names what went wrong. All of it
-//! is pure; `component` is the thin glue that makes a WebAssembly component of it.
+//! is pure; `adapter` is what the host calls.
 
-#![cfg_attr(
-    target_family = "wasm",
-    allow(unreachable_pub, reason = "the export macro's items")
-)]
-
+mod adapter;
 pub mod answer;
 pub mod block;
 pub mod conversation;
@@ -27,26 +23,3 @@ mod schema;
 mod session;
 pub mod text;
 pub mod tokens;
-mod wire;
-
-/// The contract's types, generated from `wit/`.
-#[allow(
-    missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    clippy::all,
-    reason = "generated code"
-)]
-pub mod contract {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "adapter-guest",
-        pub_export_macro: true,
-    });
-
-    pub use claude_harness::guest::types;
-    pub use exports::claude_harness::guest::adapter;
-}
-
-#[cfg(target_family = "wasm")]
-mod component;

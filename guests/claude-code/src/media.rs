@@ -2,11 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use harness_guest::{ApiError, File, Image};
 
 use crate::block::{Block, Source};
-use crate::contract::types::ApiError;
 use crate::failure::{invalid_request, unsupported};
-use crate::wire::{File, ImageUrl};
 
 /// The largest picture, in bytes. The CLI scales what is above the API's own limit of 5 MB down;
 /// 20 MiB is OpenAI's limit.
@@ -17,17 +16,9 @@ const DOCUMENT_MAX: usize = 22 << 20;
 
 /// Reads an `image_url` part. `param` is its place in the request, and `urls` whether the API may
 /// be asked to fetch a picture.
-pub(crate) fn image(image: Option<ImageUrl>, param: &str, urls: bool) -> Result<Block, ApiError> {
+pub(crate) fn image(image: Image, param: &str, urls: bool) -> Result<Block, ApiError> {
     let param = format!("{param}.image_url.url");
-    let url = match image {
-        Some(ImageUrl::Object { url } | ImageUrl::Url(url)) => url,
-        None => {
-            return Err(invalid_request(
-                format!("`{param}` is missing"),
-                Some(param),
-            ));
-        }
-    };
+    let url = image.url;
     if !url.starts_with("data:") {
         let source = remote(url, &param, urls)?;
         return Ok(Block::Image { source });
@@ -46,16 +37,15 @@ pub(crate) fn image(image: Option<ImageUrl>, param: &str, urls: bool) -> Result<
 }
 
 /// Reads a `file` part: a PDF or a text, as a data URL or as bare base64.
-pub(crate) fn file(file: Option<File>, param: &str, urls: bool) -> Result<Block, ApiError> {
-    let file = file.unwrap_or_default();
-    if file.file_id.is_some() {
+pub(crate) fn file(file: File, param: &str, urls: bool) -> Result<Block, ApiError> {
+    if file.id.is_some() {
         return Err(unsupported(
             "files by id: send the file itself as `file_data`",
             format!("{param}.file.file_id"),
         ));
     }
     let param = format!("{param}.file.file_data");
-    let Some(url) = file.file_data else {
+    let Some(url) = file.data else {
         return Err(invalid_request(
             format!("`{param}` is missing"),
             Some(param),
@@ -213,7 +203,12 @@ mod tests {
     use super::*;
 
     fn read(url: &str, urls: bool) -> Result<Block, ApiError> {
-        image(Some(ImageUrl::Url(url.into())), "p", urls)
+        let image = Image {
+            url: url.into(),
+            detail: None,
+            extra: None,
+        };
+        super::image(image, "p", urls)
     }
 
     #[test]
@@ -277,17 +272,13 @@ mod tests {
     #[test]
     fn a_file_is_a_pdf_or_a_text() {
         let read = |data: &str| {
-            let file_data = Some(data.to_owned());
-            let (filename, file_id) = (Some("x".to_owned()), None);
-            file(
-                Some(File {
-                    filename,
-                    file_data,
-                    file_id,
-                }),
-                "p",
-                false,
-            )
+            let given = File {
+                filename: Some("x".to_owned()),
+                data: Some(data.to_owned()),
+                id: None,
+                extra: None,
+            };
+            file(given, "p", false)
         };
         assert!(matches!(
             read("data:application/pdf;base64,JVBERi0xLjQK").unwrap(),

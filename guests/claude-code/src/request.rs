@@ -1,13 +1,12 @@
 //! What the client asks for, read from its request.
 
+use harness_guest::{ApiError, JsonSchema, OutputFormat, Request};
 use serde_json::Value;
 
-use crate::contract::types::ApiError;
 use crate::conversation::Conversation;
-use crate::failure::{invalid_request, unsupported};
+use crate::failure::invalid_request;
 use crate::functions::Functions;
 use crate::schema;
-use crate::wire::{Request, ResponseFormat, Stop};
 
 /// The most stop words, and the longest, in bytes. OpenAI takes four.
 const STOPS_MAX: usize = 16;
@@ -100,20 +99,19 @@ impl ChatRequest {
     ///
     /// Names the field that cannot be served.
     pub fn from_request(
-        json: &str,
+        request: Request,
         model: &str,
         permissions: Permissions,
     ) -> Result<Self, ApiError> {
-        let request = read(json)?;
         let mut launch = launch(&request)?;
         let mut conversation = Conversation::read(request.messages, permissions.fetch_urls)?;
         let functions = Functions::read(
-            request.tools.unwrap_or_default(),
+            request.tools,
             request.tool_choice,
             request.parallel_tool_calls,
             conversation.called(),
         )?;
-        let format = format(request.response_format)?;
+        let format = format(request.output_format)?;
         launch.no_thinking |= conversation.ends_with_results()
             && THINKS_TO_ORDER.iter().any(|begin| model.starts_with(begin));
         conversation.system.extend(functions.instruction());
@@ -127,7 +125,7 @@ impl ChatRequest {
             functions,
             format,
             stop: stop(request.stop)?,
-            whole: request.stream != Some(true),
+            whole: !request.stream,
             show_reasoning: permissions.show_reasoning,
         };
         Ok(ChatRequest {
@@ -136,16 +134,6 @@ impl ChatRequest {
             spec,
         })
     }
-}
-
-/// Reads the JSON, and names the place that is of a wrong shape.
-fn read(json: &str) -> Result<Request, ApiError> {
-    let mut reader = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let at = error.path().to_string();
-        let message = format!("`{at}` is not understood: {}", error.inner());
-        invalid_request(message, Some(at))
-    })
 }
 
 /// OpenAI's levels of effort as those of `--effort`. The CLI has none below `low`.
@@ -164,14 +152,7 @@ fn launch(request: &Request) -> Result<Launch, ApiError> {
             ));
         }
     };
-    let (name, max_tokens) = match (request.max_completion_tokens, request.max_tokens) {
-        (None, max) => ("max_tokens", max),
-        (max, _) => ("max_completion_tokens", max),
-    };
-    if max_tokens == Some(0) {
-        let message = format!("`{name}` must be at least 1");
-        return Err(invalid_request(message, Some(name.into())));
-    }
+    let max_tokens = request.max_tokens;
     Ok(Launch {
         effort,
         no_thinking: request.reasoning_effort.as_deref() == Some("none")
@@ -180,43 +161,27 @@ fn launch(request: &Request) -> Result<Launch, ApiError> {
     })
 }
 
-fn format(format: Option<ResponseFormat>) -> Result<Format, ApiError> {
-    let Some(format) = format else {
-        return Ok(Format::Text);
+fn format(format: OutputFormat) -> Result<Format, ApiError> {
+    let JsonSchema {
+        description,
+        schema,
+        ..
+    } = match format {
+        OutputFormat::Text => return Ok(Format::Text),
+        OutputFormat::JsonObject => return Ok(Format::Object),
+        OutputFormat::JsonSchema(schema) => schema,
     };
-    match format.r#type.as_str() {
-        "text" => Ok(Format::Text),
-        "json_object" => Ok(Format::Object),
-        "json_schema" => {
-            let at = "response_format.json_schema.schema";
-            let Some(json_schema) = format.json_schema else {
-                let at = "response_format.json_schema";
-                return Err(invalid_request(
-                    format!("`{at}` is missing"),
-                    Some(at.into()),
-                ));
-            };
-            let mut schema = json_schema.schema.unwrap_or_default();
-            if let Some(description) = json_schema.description {
-                schema
-                    .entry("description")
-                    .or_insert_with(|| description.into());
-            }
-            schema::for_answer(schema, at).map(Format::Schema)
-        }
-        _ => Err(unsupported(
-            "this format of answers: use text, json_object or json_schema",
-            "response_format.type".into(),
-        )),
+    let at = "response_format.json_schema.schema";
+    let mut schema = schema::object(schema.as_deref().unwrap_or("{}"), at)?;
+    if let Some(description) = description {
+        schema
+            .entry("description")
+            .or_insert_with(|| description.into());
     }
+    schema::for_answer(schema, at).map(Format::Schema)
 }
 
-fn stop(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
-    let mut words = match stop {
-        None => Vec::new(),
-        Some(Stop::One(word)) => vec![word],
-        Some(Stop::Several(words)) => words,
-    };
+fn stop(mut words: Vec<String>) -> Result<Vec<String>, ApiError> {
     words.retain(|word| !word.is_empty());
     if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
         let message = format!(
@@ -229,6 +194,8 @@ fn stop(stop: Option<Stop>) -> Result<Vec<String>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use harness_guest::testing;
+
     use super::*;
 
     const ALL: Permissions = Permissions {
@@ -238,26 +205,18 @@ mod tests {
 
     fn read(field: &str) -> Result<ChatRequest, ApiError> {
         let json = format!(r#"{{"messages":[{{"role":"user","content":"hi"}}],{field}}}"#);
-        ChatRequest::from_request(&json, "m", ALL)
+        from_json(&json, "m")
+    }
+
+    fn from_json(json: &str, model: &str) -> Result<ChatRequest, ApiError> {
+        let request = testing::request(&serde_json::from_str(json).unwrap());
+        ChatRequest::from_request(request, model, ALL)
     }
 
     #[test]
     fn what_cannot_be_served_is_refused_by_the_name_of_its_field() {
         for (field, param) in [
             (r#""reasoning_effort":"huge""#, "reasoning_effort"),
-            (r#""max_tokens":0"#, "max_tokens"),
-            (
-                r#""max_tokens":5,"max_completion_tokens":0"#,
-                "max_completion_tokens",
-            ),
-            (
-                r#""response_format":{"type":"grammar"}"#,
-                "response_format.type",
-            ),
-            (
-                r#""response_format":{"type":"json_schema"}"#,
-                "response_format.json_schema",
-            ),
             (
                 r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array"}}}"#,
                 "response_format.json_schema.schema",
@@ -283,41 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_shape_is_named_by_its_place() {
-        for (field, param) in [
-            (
-                r#""tool_choice":"auto","tools":[{"type":"function","function":{"name":5}}]"#,
-                "tools[0].function.name",
-            ),
-            (
-                r#""response_format":{"type":"json_schema","json_schema":{"schema":true}}"#,
-                "response_format.json_schema.schema",
-            ),
-        ] {
-            assert_eq!(
-                read(field).unwrap_err().param.as_deref(),
-                Some(param),
-                "{field}"
-            );
-        }
-        let call = r#"{"messages":[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":{}}}]}]}"#;
-        let error = ChatRequest::from_request(call, "m", ALL).unwrap_err();
-        assert_eq!(
-            error.param.as_deref(),
-            Some("messages[0].tool_calls[0].function.arguments")
-        );
-    }
-
-    #[test]
     fn older_models_do_not_think_after_a_call_whose_thinking_is_gone() {
         let json = r#"{"messages":[{"role":"user","content":"q"},
             {"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f"}}]},
             {"role":"tool","tool_call_id":"a","content":"r"}]}"#;
         let thinks = |model| {
-            !ChatRequest::from_request(json, model, ALL)
-                .unwrap()
-                .launch
-                .no_thinking
+            let request = from_json(json, model).unwrap();
+            !request.launch.no_thinking
         };
         assert!(!thinks("claude-haiku-4-5-20251001") && !thinks("claude-sonnet-4-20250514"));
         assert!(thinks("claude-opus-4-8") && thinks("claude-haiku-5-5"));

@@ -7,9 +7,9 @@
 //! So only keywords that both know are kept. Others that constrain a value are written into its description, for
 //! the model. The host checks whether an answer fits the whole schema.
 
+use harness_guest::ApiError;
 use serde_json::{Map, Value, json};
 
-use crate::contract::types::ApiError;
 use crate::failure::invalid_request;
 
 /// How deep a schema or the arguments of a call may be nested: the host reads JSON of 128 levels,
@@ -96,15 +96,14 @@ pub(crate) fn for_answer(schema: Map<String, Value>, at: &str) -> Result<Value, 
 /// Names what the API refuses, or what makes the CLI drop a tool without saying so: above all a schema that does
 /// not describe an object.
 pub(crate) fn for_arguments(
-    schema: Option<Value>,
+    schema: Option<&str>,
     at: &str,
 ) -> Result<Map<String, Value>, ApiError> {
     let wrong = |message: String| invalid_request(message, Some(at.to_owned()));
-    let mut schema = match schema {
-        None | Some(Value::Null) => return Ok(of_any_object()),
-        Some(Value::Object(schema)) => schema,
-        Some(_) => return Err(wrong(format!("`{at}` must be a JSON Schema, an object"))),
+    let Some(schema) = schema else {
+        return Ok(of_any_object());
     };
+    let mut schema = object(schema, at)?;
     if is_deep(schema.values()) {
         return Err(wrong(format!("`{at}` is nested too deeply")));
     }
@@ -128,6 +127,14 @@ pub(crate) fn of_any_object() -> Map<String, Value> {
         ("type".to_owned(), "object".into()),
         ("properties".to_owned(), json!({})),
     ])
+}
+
+/// Reads the JSON of a schema, which must be an object.
+pub(crate) fn object(json: &str, at: &str) -> Result<Map<String, Value>, ApiError> {
+    serde_json::from_str(json).map_err(|_| {
+        let message = format!("`{at}` must be a JSON Schema, an object");
+        invalid_request(message, Some(at.to_owned()))
+    })
 }
 
 /// Whether the API takes the names of the properties at the top of a schema: 1 to 64 letters, digits,

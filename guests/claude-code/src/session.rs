@@ -1,5 +1,5 @@
-//! Describes what a session of the CLI holds. If a request's earlier conversation has the same description, the
-//! request can go on in that session.
+//! Describes what a session of the CLI holds, by keys. A request can go on in a session that has the same keys as
+//! the request's earlier conversation.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,11 @@ use crate::conversation::{Speaker, Turn};
 use crate::functions::Function;
 use crate::request::OutputSpec;
 
-/// Everything that a session was told and has said. Two that are equal hold the same.
+/// What is fixed when a session begins.
 #[derive(Serialize)]
-struct Session<'a> {
+struct Opening<'a> {
     system: &'a [String],
     functions: &'a [Function],
-    turns: Vec<SessionTurn<'a>>,
 }
 
 #[derive(Serialize)]
@@ -22,32 +21,28 @@ struct SessionTurn<'a> {
     blocks: &'a [Block],
 }
 
-/// The description of a session: its system prompts, its functions, its turns, and the `answer` to the last
-/// turn. None if the answer is blank, because a blank text is never sent back to the CLI.
-pub(crate) fn words(
-    system: &[String],
-    spec: &OutputSpec,
-    turns: &[Turn],
-    answer: Option<&str>,
-) -> Option<Vec<u8>> {
-    let answer = match answer {
-        Some(text) => Some([Block::text(text.to_owned())?]),
-        None => None,
-    };
-    let asked = turns.iter().map(|turn| SessionTurn {
+/// The key of what is fixed when a session begins: its system prompts and its functions.
+pub(crate) fn opening(system: &[String], spec: &OutputSpec) -> Option<Vec<u8>> {
+    let functions = &spec.functions.declared;
+    serde_json::to_vec(&Opening { system, functions }).ok()
+}
+
+/// The keys of turns.
+pub(crate) fn turns(turns: &[Turn]) -> Option<Vec<Vec<u8>>> {
+    let keys = turns.iter().map(|turn| SessionTurn {
         by_model: turn.speaker == Speaker::Assistant,
         blocks: &turn.blocks,
     });
-    let answered = answer.iter().map(|blocks| SessionTurn {
+    keys.map(|turn| serde_json::to_vec(&turn).ok()).collect()
+}
+
+/// The key of the model's answer. None if the answer is blank, because a blank text is never sent back to the CLI.
+pub(crate) fn answer(text: &str) -> Option<Vec<u8>> {
+    let turn = SessionTurn {
         by_model: true,
-        blocks,
-    });
-    let session = Session {
-        system,
-        functions: &spec.functions.declared,
-        turns: asked.chain(answered).collect(),
+        blocks: &[Block::text(text.to_owned())?],
     };
-    serde_json::to_vec(&session).ok()
+    serde_json::to_vec(&turn).ok()
 }
 
 /// What a session has cost, in US dollars. The CLI adds up all of its turns.

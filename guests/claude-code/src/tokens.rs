@@ -1,6 +1,5 @@
 //! What an answer takes, summed over its messages and turns.
 
-use crate::contract::types;
 use crate::line::Usage;
 
 /// Bytes of text that make about one token, for answers whose tokens nobody counted.
@@ -73,7 +72,7 @@ impl Tokens {
 
     /// The sum in OpenAI's terms. OpenAI's prompt tokens are all of the input. Anthropic counts three parts of
     /// the input separately: read from a cache, written to it, and the rest.
-    pub fn usage(&self, cost_usd: Option<f64>) -> types::Usage {
+    pub fn usage(&self, cost_usd: Option<f64>) -> harness_guest::Usage {
         let mut sum = self.earlier_turns.clone();
         sum.add(&self.earlier_messages);
         sum.add(&self.now);
@@ -86,13 +85,14 @@ impl Tokens {
             .and_then(|details| details.thinking_tokens)
             .filter(|tokens| *tokens > 0);
         let thought = self.earlier_thinking.saturating_add(self.thinking);
-        types::Usage {
+        harness_guest::Usage {
             prompt_tokens: input.saturating_add(cached).saturating_add(written),
             completion_tokens: output,
             cached_tokens: cached,
             cache_write_tokens: written,
             reasoning_tokens: counted.unwrap_or(thought).min(output),
             cost_usd,
+            extra: None,
         }
     }
 }

@@ -6,11 +6,10 @@
     reason = "a test that cannot go on shall fail where it stands"
 )]
 
-use guest_claude_code::contract::adapter::Effect;
-use guest_claude_code::contract::types::Delta;
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
 use guest_claude_code::text::StopFilter;
+use harness_guest::{Delta, Effect, testing};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -195,7 +194,7 @@ fn read(request: &Value) -> Option<ChatRequest> {
         fetch_urls: true,
         show_reasoning: true,
     };
-    ChatRequest::from_request(&request.to_string(), "sonnet", permissions).ok()
+    ChatRequest::from_request(testing::request(request), "sonnet", permissions).ok()
 }
 
 /// Nothing comes after an end, and calls are numbered without gaps.
@@ -226,7 +225,7 @@ proptest! {
         if let Some(request) = read(&request) {
             let mut exchange = Exchange::new(request);
             let mut effects = exchange.start();
-            effects.extend(exchange.output(b"{\"type\":\"result\"}"));
+            effects.extend(exchange.output("{\"type\":\"result\"}"));
             check(&effects);
         }
     }
@@ -236,7 +235,7 @@ proptest! {
         let mut exchange = Exchange::new(requests().swap_remove(request));
         let mut effects = exchange.start();
         for line in &lines {
-            effects.extend(exchange.output(line.to_string().as_bytes()));
+            effects.extend(exchange.output(&line.to_string()));
         }
         if !effects.iter().any(|e| matches!(e, Effect::Finish(_) | Effect::Fail(_))) {
             effects.extend(exchange.exit(Some(1)));
@@ -245,9 +244,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_text_is_taken(text in ".{0,200}") {
         let mut exchange = Exchange::new(requests().swap_remove(0));
-        check(&exchange.output(&bytes));
+        check(&exchange.output(&text));
     }
 
     #[test]

@@ -8,10 +8,9 @@
 use std::fs;
 use std::path::Path;
 
-use guest_claude_code::contract::adapter::Effect;
-use guest_claude_code::contract::types::{ApiError, Delta, Outcome};
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
+use harness_guest::{ApiError, Delta, Effect, Outcome, Report, testing};
 use serde_json::{Value, json};
 
 #[test]
@@ -35,8 +34,9 @@ fn check(case: &Path) {
         fetch_urls: false,
         show_reasoning: true,
     };
-    let mut exchange =
-        Exchange::new(ChatRequest::from_request(&request, "sonnet", permissions).unwrap());
+    let request = testing::request(&serde_json::from_str(&request).unwrap());
+    let request = ChatRequest::from_request(request, "sonnet", permissions).unwrap();
+    let mut exchange = Exchange::new(request);
     let mut effects = exchange.start();
     let mut written = 0;
     for line in script.lines() {
@@ -52,7 +52,7 @@ fn check(case: &Path) {
                 case.display()
             );
         } else {
-            effects.extend(exchange.output(line.as_bytes()));
+            effects.extend(exchange.output(line));
         }
     }
     let lines: String = effects
@@ -73,12 +73,12 @@ fn check(case: &Path) {
 
 fn shown(effect: &Effect) -> Value {
     match effect {
-        Effect::Write(bytes) => json!({"write": serde_json::from_slice::<Value>(bytes).unwrap()}),
+        Effect::Write(text) => json!({"write": serde_json::from_str::<Value>(text).unwrap()}),
         Effect::CloseInput => json!("close-input"),
         Effect::Emit(Delta::Content(text)) => json!({ "content": text }),
         Effect::Emit(Delta::Reasoning(text)) => json!({ "reasoning": text }),
         Effect::Emit(other) => json!({ "emit": format!("{other:?}") }),
-        Effect::Report(report) => json!({"report": serde_json::from_str::<Value>(report).unwrap()}),
+        Effect::Report(report) => json!({ "report": reported(report) }),
         Effect::Finish(outcome) => finish(outcome),
         Effect::Fail(error) => fail(error),
     }
@@ -103,7 +103,29 @@ fn fail(error: &ApiError) -> Value {
         "kind": format!("{:?}", error.kind),
         "message": error.message,
         "param": error.param,
-        "code": error.code,
         "retry_at": error.retry_at,
     }})
+}
+
+fn reported(report: &Report) -> Value {
+    match report {
+        Report::Version(version) => json!({ "version": version }),
+        Report::Models(models) => {
+            let model = |m: &harness_guest::Model| json!({"id": m.id, "resolved": m.resolved, "display_name": m.display_name});
+            json!({"models": models.iter().map(model).collect::<Vec<_>>()})
+        }
+        Report::ModelLimits(limits) => json!({"model_limits": {
+            "id": limits.id,
+            "context_length": limits.context_length,
+            "max_output_tokens": limits.max_output_tokens,
+        }}),
+        Report::RateLimit(limit) => json!({"rate_limit": {
+            "status": format!("{:?}", limit.status),
+            "name": limit.name,
+            "resets_at": limit.resets_at,
+            "utilization": limit.utilization,
+        }}),
+        Report::LoginEndsAt(at) => json!({ "login_ends_at": at }),
+        Report::Other(json) => json!({ "other": json }),
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use guests::report::{self, RateLimitStatus};
+use serde::Serialize;
 
 /// The state of an account's limits.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, PartialEq)]
 pub(crate) struct RateLimit {
-    status: LimitStatus,
+    status: RateLimitStatus,
     pub(super) r#type: Option<String>,
     /// Seconds since the Unix epoch.
     resets_at: Option<u64>,
@@ -22,14 +23,6 @@ pub(crate) struct LimitMetrics {
     pub(crate) used: Option<f64>,
     /// Seconds since the Unix epoch.
     pub(crate) resets_at: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-enum LimitStatus {
-    Allowed,
-    AllowedWarning,
-    Rejected,
 }
 
 /// An RFC 3339 instant in seconds since the Unix epoch.
@@ -91,17 +84,17 @@ pub(super) fn login_end(end: u64, now: u64) -> Option<u64> {
 
 impl RateLimit {
     /// What may be passed on of it: it comes from a guest that has seen a request.
-    pub(super) fn checked(self, now: u64) -> Self {
-        let name = self.r#type.map(|name| {
+    pub(super) fn checked(limit: report::RateLimit, now: u64) -> Self {
+        let name = limit.name.map(|name| {
             let known = LIMITS.into_iter().find(|known| *known == name);
             known.unwrap_or("other").to_owned()
         });
-        let resets_at = self
+        let resets_at = limit
             .resets_at
             .map(|at| at.div_ceil(MINUTE).saturating_mul(MINUTE));
-        let utilization = self.utilization.filter(|part| part.is_finite());
+        let utilization = limit.utilization.filter(|part| part.is_finite());
         RateLimit {
-            status: self.status,
+            status: limit.status,
             r#type: name,
             resets_at: resets_at.filter(|at| *at <= now.saturating_add(RESET_MOST)),
             utilization: utilization.map(|part| (part.clamp(0.0, 1.0) * 100.0).round() / 100.0),
@@ -112,7 +105,7 @@ impl RateLimit {
     pub(crate) fn metrics(&self, now: u64) -> LimitMetrics {
         let reset_ahead = self.resets_at.is_none_or(|at| at > now);
         LimitMetrics {
-            reached: self.status == LimitStatus::Rejected && reset_ahead,
+            reached: self.status == RateLimitStatus::Rejected && reset_ahead,
             used: self.utilization,
             resets_at: self.resets_at,
         }
@@ -121,7 +114,7 @@ impl RateLimit {
     /// Of a limit that is reached and not yet reset.
     pub(super) fn warning(&self, now: u64) -> Option<String> {
         let reset = self.resets_at.filter(|at| *at > now)?;
-        if self.status != LimitStatus::Rejected {
+        if self.status != RateLimitStatus::Rejected {
             return None;
         }
         let name = self.r#type.as_deref().unwrap_or("usage");

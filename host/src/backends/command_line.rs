@@ -8,30 +8,30 @@ use processes::CommandLine;
 use crate::config;
 use crate::profiles::{Place, Profile, Program};
 
-/// A placeholder that the profile does not know, or a value that it does not allow.
+/// A launch option that the profile does not know, or a value that it does not allow.
 #[derive(Debug, thiserror::Error)]
-#[error("the placeholder `{name}` may not have this value")]
-pub(crate) struct BadPlaceholder {
+#[error("the launch option `{name}` may not have this value")]
+pub(crate) struct BadLaunchOption {
     name: &'static str,
 }
 
-/// The command line of an exchange. `placeholders` are the guest's.
+/// The command line of an exchange. `options` are the guest's.
 pub(crate) fn exchange(
     base: &CommandLine,
     profile: &Profile,
     model: &str,
-    placeholders: &[(String, String)],
-) -> Result<CommandLine, BadPlaceholder> {
+    options: &[(String, String)],
+) -> Result<CommandLine, BadLaunchOption> {
     let mut line = base.clone();
     line.args.extend(profile.args.iter().map(OsString::from));
     line.args.push(model.into());
-    for (name, value) in placeholders {
+    for (name, value) in options {
         let known = profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
             // The guest's name for it is not repeated: a guest has seen a prompt, and might put words of it
             // there.
             let name = known.map_or("(not in the profile)", |option| option.name);
-            return Err(BadPlaceholder { name });
+            return Err(BadLaunchOption { name });
         };
         match optional.place {
             Place::Flag(flag) => line.args.extend([flag.into(), value.into()]),
@@ -190,9 +190,9 @@ mod tests {
         config.backends[0].launch.clone()
     }
 
-    fn worded(placeholders: &[(String, String)]) -> Result<CommandLine, BadPlaceholder> {
+    fn worded(options: &[(String, String)]) -> Result<CommandLine, BadLaunchOption> {
         let launch = claude();
-        exchange(&base(&launch), launch.profile, "opus", placeholders)
+        exchange(&base(&launch), launch.profile, "opus", options)
     }
 
     #[test]

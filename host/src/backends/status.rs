@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use basics::plain::is_word;
+use guests::report::{ModelLimits, ModelOffer, Report};
 use parking_lot::{Mutex, MutexGuard};
 use processes::{Processes, SpawnError};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Backend;
@@ -71,24 +71,6 @@ pub(crate) enum Health {
     Failing(String),
 }
 
-/// A model that a backend says it offers.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-pub(crate) struct ModelOffer {
-    pub(crate) id: String,
-    pub(crate) resolved: Option<String>,
-    pub(crate) display_name: Option<String>,
-}
-
-/// What is known of a model that answered.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub(crate) struct ModelLimits {
-    id: String,
-    /// How many tokens it can read and write.
-    pub(crate) context_length: Option<u64>,
-    /// How many tokens it can write.
-    pub(crate) max_output_tokens: Option<u64>,
-}
-
 /// Who reports something of a backend, which others will see.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reporter<'a> {
@@ -99,28 +81,16 @@ pub(crate) enum Reporter<'a> {
     Request { model: &'a str },
 }
 
-/// What an adapter reports; see the contract's effect `report`. The version is not taken from it: the
-/// command line is asked.
-#[derive(Deserialize)]
-struct Report {
-    models: Option<Vec<ModelOffer>>,
-    rate_limit: Option<RateLimit>,
-    model_limits: Option<Vec<ModelLimits>>,
-    login_expires_at: Option<String>,
-}
-
-impl ModelOffer {
-    /// The offer if it names models only, with a display name that is short and printable.
-    fn checked(mut self) -> Option<Self> {
-        /// The longest name for people, in characters.
-        const DISPLAY_MAX: usize = 64;
-        let names = [Some(&self.id), self.resolved.as_ref()];
-        let sound = names.into_iter().flatten().all(|name| is_model_name(name));
-        let fit = |c: char| basics::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
-        let shown = |name: &String| name.chars().count() <= DISPLAY_MAX && name.chars().all(fit);
-        self.display_name = self.display_name.filter(shown);
-        (sound && self.id != "default").then_some(self)
-    }
+/// The offer if it names models only, with a display name that is short and printable.
+fn checked(mut offer: ModelOffer) -> Option<ModelOffer> {
+    /// The longest name for people, in characters.
+    const DISPLAY_MAX: usize = 64;
+    let names = [Some(&offer.id), offer.resolved.as_ref()];
+    let sound = names.into_iter().flatten().all(|name| is_model_name(name));
+    let fit = |c: char| basics::plain::is_plain(c) && !"<>&\"'`\\".contains(c);
+    let shown = |name: &String| name.chars().count() <= DISPLAY_MAX && name.chars().all(fit);
+    offer.display_name = offer.display_name.filter(shown);
+    (sound && offer.id != "default").then_some(offer)
 }
 
 impl Status {
@@ -220,29 +190,24 @@ impl Status {
         state.models.is_empty() || state.offers_changed
     }
 
-    /// Takes what an adapter reports. Anything of another shape is not for this version.
-    pub(crate) fn observe(&self, report: &str, reporter: Reporter<'_>) {
-        let Ok(report) = serde_json::from_str::<Report>(report) else {
-            return;
-        };
+    /// Takes what an adapter reports. The version is not taken from it: the command line is asked.
+    pub(crate) fn observe(&self, report: Report, reporter: Reporter<'_>) {
         let now = unix_now();
         let mut state = self.state();
-        let limit = report.rate_limit.map(|limit| limit.checked(now));
-        state.rate_limit = limit.or(state.rate_limit.take());
-        state.login_ends = report
-            .login_expires_at
-            .and_then(|instant| unix_time(&instant))
-            .and_then(|end| account::login_end(end, now))
-            .or(state.login_ends);
-        for limits in report.model_limits.unwrap_or_default() {
-            state.note_limits(limits, reporter);
-        }
-        if let Some(models) = report.models {
-            let models = models.into_iter().take(MODELS_MAX);
-            let models: Vec<_> = models.filter_map(ModelOffer::checked).collect();
-            match reporter {
-                Reporter::Probe => (state.models, state.offers_changed) = (models, false),
-                Reporter::Request { .. } => state.offers_changed |= state.models != models,
+        match report {
+            Report::Version(_) => {}
+            Report::RateLimit(limit) => state.rate_limit = Some(RateLimit::checked(limit, now)),
+            Report::LoginEndsAt(end) => {
+                state.login_ends = account::login_end(end, now).or(state.login_ends);
+            }
+            Report::ModelLimits(limits) => state.note_limits(limits, reporter),
+            Report::Models(models) => {
+                let models = models.into_iter().take(MODELS_MAX);
+                let models: Vec<_> = models.filter_map(checked).collect();
+                match reporter {
+                    Reporter::Probe => (state.models, state.offers_changed) = (models, false),
+                    Reporter::Request { .. } => state.offers_changed |= state.models != models,
+                }
             }
         }
     }
@@ -430,6 +395,8 @@ fn login_state(answer: &Value, success: bool) -> Health {
 mod tests {
     use serde_json::json;
 
+    use guests::report::{RateLimit, RateLimitStatus};
+
     use super::*;
     use crate::profiles::PROFILES;
 
@@ -449,15 +416,28 @@ mod tests {
         ));
     }
 
+    fn offer(id: &str, display_name: Option<&str>) -> ModelOffer {
+        ModelOffer {
+            id: id.into(),
+            resolved: None,
+            display_name: display_name.map(Into::into),
+        }
+    }
+
+    fn limits(id: &str, context_length: u64) -> Report {
+        Report::ModelLimits(ModelLimits {
+            id: id.into(),
+            context_length: Some(context_length),
+            max_output_tokens: None,
+        })
+    }
+
     #[test]
-    fn reports_of_other_shapes_are_not_for_this_version() {
+    fn only_names_of_models_are_taken() {
         let status = Status::new(PROFILES[0]);
-        let observe = |report| status.observe(report, Reporter::Probe);
-        observe(
-            r#"{"models":[{"id":"opus","resolved":"x","new":1},{"id":"default"},{"id":"-p"}]}"#,
-        );
-        observe(r#"{"models":"none"}"#);
-        observe("rubbish");
+        let models = ["opus", "default", "-p"].map(|id| offer(id, None));
+        status.observe(Report::Models(models.into()), Reporter::Probe);
+        status.observe(Report::Version("1".into()), Reporter::Probe);
         let ids: Vec<_> = status.offers().into_iter().map(|m| m.id).collect();
         assert_eq!(ids, ["opus"]);
         assert_eq!(status.version(), None);
@@ -467,10 +447,16 @@ mod tests {
     fn limits_of_models_and_of_the_account_are_kept() {
         let status = Status::new(PROFILES[0]);
         let reset = unix_now() + 3600;
-        let limit = json!({"status": "rejected", "type": "five_hour", "resets_at": reset});
-        let models = json!([{"id": "m", "context_length": 7}, {"id": "a b"}]);
-        let report = json!({"rate_limit": limit, "model_limits": models}).to_string();
-        status.observe(&report, Reporter::Request { model: "m" });
+        let request = Reporter::Request { model: "m" };
+        let limit = RateLimit {
+            status: RateLimitStatus::Rejected,
+            name: Some("five_hour".into()),
+            resets_at: Some(reset),
+            utilization: None,
+        };
+        status.observe(Report::RateLimit(limit), request);
+        status.observe(limits("m", 7), request);
+        status.observe(limits("a b", 7), request);
         assert_eq!(status.model_limits("m").unwrap().context_length, Some(7));
         assert_eq!(status.model_limits("a b"), None);
         let warnings = status.warnings(Duration::ZERO, "x");
@@ -483,22 +469,34 @@ mod tests {
     #[test]
     fn what_a_guest_that_saw_a_request_reports_carries_no_text_of_it() {
         let status = Status::new(PROFILES[0]);
-        let probe = json!({"models": [{"id": "opus", "display_name": "Opus 4.5 (best)"}, {"id": "x", "display_name": "<img onerror>"}]});
-        status.observe(&probe.to_string(), Reporter::Probe);
+        let models = [
+            offer("opus", Some("Opus 4.5 (best)")),
+            offer("x", Some("<img onerror>")),
+        ];
+        status.observe(Report::Models(models.into()), Reporter::Probe);
         assert_eq!(
             status.offer("opus").unwrap().display_name.unwrap(),
             "Opus 4.5 (best)"
         );
         assert_eq!(status.offer("x").unwrap().display_name, None);
         let (before, request) = (status.offers(), Reporter::Request { model: "opus" });
-        let report = json!({
-            "version": "7365637265742e",
-            "models": [{"id": "736563726574", "display_name": "the prompt"}],
-            "model_limits": [{"id": "opus", "context_length": 199_783}, {"id": "other", "context_length": 1}],
-            "rate_limit": {"status": "allowed", "type": "the-prompt", "utilization": 0.123456, "resets_at": u64::MAX},
-            "login_expires_at": "9999-01-01T00:00:00Z",
-        });
-        status.observe(&report.to_string(), request);
+        let limit = RateLimit {
+            status: RateLimitStatus::Allowed,
+            name: Some("the-prompt".into()),
+            resets_at: Some(u64::MAX),
+            utilization: Some(0.123456),
+        };
+        for report in [
+            Report::Version("7365637265742e".into()),
+            Report::Models(vec![offer("736563726574", Some("the prompt"))]),
+            limits("opus", 199_783),
+            limits("other", 1),
+            Report::RateLimit(limit),
+            // In the year 9999.
+            Report::LoginEndsAt(253_370_764_800),
+        ] {
+            status.observe(report, request);
+        }
         assert_eq!((status.offers(), status.version()), (before, None));
         assert!(
             status.wants_probe(),
@@ -517,8 +515,7 @@ mod tests {
             limit,
             json!({"status": "allowed", "type": "other", "resets_at": null, "utilization": 0.12})
         );
-        let again = json!({"model_limits": [{"id": "opus", "context_length": 5}]});
-        status.observe(&again.to_string(), request);
+        status.observe(limits("opus", 5), request);
         assert_eq!(
             status.model_limits("opus").unwrap().context_length,
             Some(199_000)

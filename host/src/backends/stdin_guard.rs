@@ -49,11 +49,11 @@ impl Guard {
     }
 
     /// Checks what a guest wants to write, and returns the line to write instead.
-    pub(crate) fn seal(&self, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn seal(&self, text: String) -> Result<Vec<u8>, Refusal> {
         let Distinct(mut message) =
-            serde_json::from_slice(&bytes).map_err(|e| Refusal::Syntax(e.column()))?;
+            serde_json::from_str(&text).map_err(|e| Refusal::Syntax(e.column()))?;
         // It may be many megabytes, and there will be a third copy of it.
-        drop(bytes);
+        drop(text);
         if !self.schema.is_valid(&message) {
             return Err(Refusal::NotListed {
                 kind: kind_of(&message),
@@ -220,7 +220,7 @@ mod tests {
     fn seal(text: &str) -> Result<String, Refusal> {
         let line = Guard::new(PROFILES[0], false)
             .unwrap()
-            .seal(text.as_bytes().to_vec())?;
+            .seal(text.to_owned())?;
         Ok(String::from_utf8(line).unwrap())
     }
 
@@ -297,7 +297,7 @@ mod tests {
         assert!(
             Guard::new(PROFILES[0], true)
                 .unwrap()
-                .seal(url.as_bytes().to_vec())
+                .seal(url.to_owned())
                 .is_ok()
         );
         assert!(seal(url).is_err());

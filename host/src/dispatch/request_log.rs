@@ -81,7 +81,7 @@ impl RequestLog {
     pub(crate) fn routed(&mut self, route: &Route, request: &Request) {
         self.model.clone_from(&route.label);
         self.backend.clone_from(&route.backend.config.name);
-        self.stream = request.stream;
+        self.stream = request.body.stream;
         self.ignored = request.ignored.len();
     }
 

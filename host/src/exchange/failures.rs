@@ -55,16 +55,21 @@ pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
 const RETRY_MOST: u64 = 31 * 24 * 3600;
 
 pub(super) fn api_failure(error: ApiError) -> Failure {
-    let kind = match error.kind {
-        ErrorKind::InvalidRequest => Kind::InvalidRequest,
-        ErrorKind::Authentication => Kind::Authentication,
-        ErrorKind::Permission => Kind::Permission,
-        ErrorKind::NotFound => Kind::UnknownModel,
-        ErrorKind::RateLimit => Kind::RateLimit,
-        ErrorKind::ContextLength => Kind::ContextLength,
-        ErrorKind::Overloaded => Kind::Overloaded,
-        ErrorKind::Timeout => Kind::Timeout,
-        ErrorKind::Backend => Kind::Backend,
+    let (kind, code) = match error.kind {
+        ErrorKind::InvalidRequest => (Kind::InvalidRequest, None),
+        ErrorKind::UnsupportedParameter => (Kind::UnsupportedParameter, None),
+        ErrorKind::ContextLength => (Kind::ContextLength, None),
+        ErrorKind::Authentication => (Kind::Authentication, None),
+        ErrorKind::Permission => (Kind::Permission, None),
+        ErrorKind::ModelNotFound => (Kind::UnknownModel, None),
+        ErrorKind::RateLimit => (Kind::RateLimit, None),
+        ErrorKind::Overloaded => (Kind::Overloaded, None),
+        ErrorKind::Timeout => (Kind::Timeout, None),
+        ErrorKind::BackendFailed => (Kind::Backend, None),
+        ErrorKind::ToolChoiceNotHonoured => (Kind::Backend, Some("tool_choice_not_honoured")),
+        ErrorKind::SchemaNotMet => (Kind::Backend, Some("schema_not_met")),
+        ErrorKind::InvalidJson => (Kind::Backend, Some("invalid_json")),
+        ErrorKind::Refused => (Kind::Permission, Some("refused_by_transform")),
     };
     let wait = error
         .retry_at
@@ -73,7 +78,7 @@ pub(super) fn api_failure(error: ApiError) -> Failure {
         kind,
         message: error.message,
         param: error.param,
-        code: error.code.map(Into::into),
+        code: code.map(Into::into),
         retry_after: wait.map(Duration::from_secs),
         detail: None,
         stderr: None,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use basics::blocking;
+use bytes::Bytes;
 use guests::GuestError;
 use guests::adapter::AdapterSession;
+use guests::completion::{Key, Resumption};
 use processes::{Output, Process};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -41,22 +43,24 @@ pub(super) enum Next {
 }
 
 impl Lease {
-    /// Acquires a process. If the process holds the conversation, also returns the memo: a note that the
-    /// adapter left when the process was parked.
+    /// Acquires a process. If the process holds the conversation, also says how the session goes on with it.
     pub(super) async fn take(
         request: &ExchangeRequest,
         guest: &mut AdapterSession,
         pool: &Arc<Pool>,
         permit: Permit,
-    ) -> Result<(Self, Option<String>), Failure> {
+    ) -> Result<(Self, Option<Resumption>), Failure> {
         let broken = |guest: &AdapterSession, error| guest_failure(&guest.guest().name, &error);
         let launch = launch(request, guest).map_err(|error| broken(guest, error))?;
         let config = &request.backend.config;
         let conversation = match !request.is_probe && pool.parks(&launch) {
             true => {
-                let history = guest.history(request.size);
-                let history = history.map_err(|error| broken(guest, error))?;
-                history.map(|history| conversation_key(guest, &request.caller, &history))
+                let wanted = guest.want(request.size);
+                let wanted = wanted.map_err(|error| broken(guest, error))?;
+                wanted.map(|wanted| {
+                    let turns = wanted.turns.iter();
+                    conversation_key(guest, &request.caller, &wanted.opening, turns)
+                })
             }
             false => None,
         };
@@ -69,7 +73,7 @@ impl Lease {
         let Acquired {
             mut process,
             origin,
-            memo,
+            resumption,
         } = claimed.map_err(|error| no_process(&request.backend, error))?;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
@@ -87,7 +91,7 @@ impl Lease {
             },
             awaiting_first_token: Some(awaiting_first_token),
         };
-        Ok((lease, memo))
+        Ok((lease, resumption))
     }
 
     /// Where the process came from.
@@ -120,6 +124,11 @@ impl Lease {
             }
             return Ok(Next::Output(output));
         }
+    }
+
+    /// Another piece of what was read already.
+    pub(super) fn buffered(&mut self) -> Option<Bytes> {
+        self.tenure.process()?.buffered()
     }
 
     /// Starts a replacement.
@@ -184,17 +193,22 @@ impl Lease {
         if self.is_probe || !self.pool.may_park(&self.launch) {
             return;
         }
-        let holding = match guest.holding(size) {
-            Ok(Some(holding)) => holding,
-            Ok(None) => return,
+        let held = match guest.hold(size) {
+            Ok(Some(held)) if held.awaited.is_empty() => held,
+            Ok(_) => return,
             // The client has its answer all the same.
             Err(error) => {
                 return tracing::warn!(%error, "the guest did not say what a process holds");
             }
         };
+        let turns = held.turns.iter().map(|turn| &turn.key);
         let parked = Parked {
-            conversation: conversation_key(guest, &caller, &holding.history),
-            memo: holding.memo,
+            conversation: conversation_key(guest, &caller, &held.opening, turns),
+            resumption: Resumption {
+                kept: held.turns.len() as u32,
+                memo: held.memo,
+                rewinds: Vec::new(),
+            },
         };
         if let Some((process, hold)) = self.tenure.release(Process::is_sound) {
             self.pool.park(self.launch.clone(), process, parked);
@@ -210,13 +224,18 @@ fn launch(
     request: &ExchangeRequest,
     guest: &mut AdapterSession,
 ) -> Result<Arc<Launch>, GuestError> {
-    let options = guest.placeholders()?;
+    let options = guest.launch_options()?;
     let launch = request.backend.launch(&request.model, &options);
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
 /// The key of a conversation: its history, the caller, and the guest with its configuration.
-fn conversation_key(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> ConversationKey {
+fn conversation_key<'a>(
+    guest: &AdapterSession,
+    caller: &Caller,
+    opening: &'a Key,
+    turns: impl Iterator<Item = &'a Key>,
+) -> ConversationKey {
     let guest = guest.guest();
     let mut digest = Sha256::new();
     for part in [guest.digest.as_bytes(), guest.config.as_bytes()] {
@@ -225,6 +244,9 @@ fn conversation_key(guest: &AdapterSession, caller: &Caller, history: &[u8]) -> 
     }
     digest.update([u8::from(caller.is_some())]);
     digest.update(caller.unwrap_or_default());
-    blocking::run_on(history.len(), || digest.update(history));
+    for key in std::iter::once(opening).chain(turns) {
+        digest.update((key.len() as u64).to_le_bytes());
+        blocking::run_on(key.len(), || digest.update(key));
+    }
     digest.finalize().into()
 }

@@ -402,6 +402,8 @@ fn take_out<P>(all: &mut Vec<Idle<P>>, goes: impl FnMut(&mut Idle<P>) -> bool) -
 #[cfg(test)]
 mod tests {
     use super::super::demand::tests::launch;
+    use guests::completion::Resumption;
+
     use super::*;
 
     /// Its id, its memory, and whether it has ended.
@@ -453,7 +455,10 @@ mod tests {
     fn parked(key: u8) -> Parked {
         Parked {
             conversation: [key; 32],
-            memo: key.to_string(),
+            resumption: Resumption {
+                memo: key.to_string(),
+                ..Resumption::default()
+            },
         }
     }
 
@@ -471,7 +476,7 @@ mod tests {
         evicted.end();
         taken.map(|(process, state)| match state {
             State::Warm => (process.0, String::new()),
-            State::Parked(parked) => (process.0, parked.memo),
+            State::Parked(parked) => (process.0, parked.resumption.memo),
         })
     }
 

@@ -1,8 +1,9 @@
 //! How a turn ends: with what was asked for, or not.
 
+use harness_guest::{ApiError, Delta, ErrorKind, FinishReason, failure};
+
 use super::{Answer, Step, finish_reason};
-use crate::contract::types::{ApiError, Delta, FinishReason};
-use crate::failure::{no_structure, not_honoured};
+use crate::failure::no_structure;
 use crate::functions::{Choice, full_name};
 use crate::line::Line;
 use crate::request::Format;
@@ -19,8 +20,8 @@ impl Answer {
                 Choice::Named(name) => format!("the tool `{}`", full_name(name)),
                 _ => "one of the tools".to_owned(),
             };
-            let error = not_honoured(
-                "tool_choice_not_honoured",
+            let error = failure(
+                ErrorKind::ToolChoiceNotHonoured,
                 "the model called no function though `tool_choice` wants one and it was asked once more: ask again",
             );
             return self.ask_again(format!("Call {tool} now."), error);
@@ -61,8 +62,8 @@ impl Answer {
         if self.object.is_complete() {
             return Step::Finish(FinishReason::Stop);
         }
-        let error = not_honoured(
-            "invalid_json",
+        let error = failure(
+            ErrorKind::InvalidJson,
             "the model gave no complete JSON object: ask again",
         );
         if self.object.has_begun() {

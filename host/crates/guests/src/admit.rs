@@ -14,18 +14,22 @@ use wasmtime::component::types::ComponentItem;
 use super::adapter::instantiate;
 use super::cache::{Cache, Compile};
 use super::compile::CompileError;
-use super::contract::v0_1::{self, AdapterGuestPre, adapter};
-use super::engine::{Effort, Engine, State};
+use super::contract::v1_0::{self, AdapterPre, Description};
+use super::engine::{Effort, Engine};
 use crate::settings::GuestConfig;
 
 /// The largest component, in bytes: those made of Python have 18 MB.
 pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
 
-/// The interfaces of the contract. `types` holds no functions.
-const ALLOWED_IMPORTS: [&str; 2] = [
-    "claude-harness:guest/log@0.1.0",
-    "claude-harness:guest/types@0.1.0",
-];
+/// The contract's package, and that of the contract before the first release.
+const PACKAGE: &str = "harness:guest/";
+const EARLIER_PACKAGE: &str = "claude-harness:guest/";
+
+/// The contract that this program serves: this major version, and what was added to it up to this minor one.
+const CONTRACT: (u64, u64) = (1, 0);
+
+/// The interfaces of the contract that a guest may import. `types` holds no functions.
+const ALLOWED_IMPORTS: [&str; 2] = ["log", "types"];
 
 /// What a guest may also import if `[guests.NAME] wasi` is set. The runtimes of some languages look for these
 /// when they start; all of them are empty. The list has no sockets. It has no monotonic clock either, because
@@ -56,10 +60,10 @@ pub struct Guest {
     pub version: String,
     /// What it says of itself.
     pub summary: String,
-    /// The fields of a request that it honours, if it says.
-    pub honours: Option<Arc<[String]>>,
+    /// The fields of a request that it honours.
+    pub honours: Arc<[String]>,
     pub(crate) engine: Engine,
-    pub(crate) pre: AdapterGuestPre<State>,
+    pub(crate) pre: AdapterPre,
     /// What its instances are configured with, as JSON.
     pub config: String,
     pub(crate) settings: GuestConfig,
@@ -110,8 +114,16 @@ pub enum Refused {
     )]
     Import(String),
     /// It does not export the contract.
-    #[error("it does not export the contract's adapter, version 0.1.0: {0}")]
+    #[error("it does not export the contract's adapter, version 1.0.0: {0}")]
     Contract(String),
+    /// It was built for a contract that is not served any more.
+    #[error("it was built for version {0} of the contract: build it again for version 1.0")]
+    Older(String),
+    /// It was built for a contract that this program does not know yet.
+    #[error(
+        "it was built for version {0} of the contract, and this program knows version 1.0: update claude-harness"
+    )]
+    Newer(String),
     /// A call broke a bound.
     #[error("{0}")]
     Call(#[from] super::GuestError),
@@ -182,11 +194,12 @@ pub(crate) fn admit(
         GuestSource::File | GuestSource::LastGood => Compile::InProcess,
     };
     let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
+    check_version(engine, &component)?;
     check_imports(engine, &component, candidate.settings.wasi)?;
     let pre = engine
         .linker(candidate.settings.wasi)
         .instantiate_pre(&component)
-        .and_then(AdapterGuestPre::new)
+        .and_then(AdapterPre::new)
         .map_err(|e| Refused::Contract(first_line(&e)))?;
     let mut guest = Guest {
         name: candidate.settings.name.clone(),
@@ -195,14 +208,14 @@ pub(crate) fn admit(
         origin: candidate.origin,
         version: String::new(),
         summary: String::new(),
-        honours: None,
+        honours: Arc::default(),
         engine: engine.clone(),
         pre,
         config: candidate.settings.config.to_string(),
         settings: candidate.settings.clone(),
     };
     let description = describe(&guest)?;
-    guest.honours = v0_1::honours(&description);
+    guest.honours = v1_0::honours(&description).into();
     // People other than the operator see the version and the summary, and a guest may put any text there. So
     // both are cleaned.
     guest.version = match is_word(&description.version) {
@@ -213,16 +226,47 @@ pub(crate) fn admit(
     Ok(guest)
 }
 
-fn describe(guest: &Guest) -> Result<adapter::Description, Refused> {
-    let (mut store, instance) = instantiate(guest)?.map_err(|message| Refused::Config {
+fn describe(guest: &Guest) -> Result<Description, Refused> {
+    let (mut store, adapter) = instantiate(guest)?.map_err(|message| Refused::Config {
         name: guest.name.clone(),
-        message: plain::line(&message, MESSAGE_MAX),
+        message,
     })?;
-    let adapter = instance.claude_harness_guest_adapter();
-    let described = guest.engine.call(&mut store, Effort::Request(0), |store| {
-        adapter.call_describe(store)
-    })?;
+    let effort = Effort::Request(0);
+    let described = guest
+        .engine
+        .call(&mut store, effort, |store| adapter.describe(store))?;
     Ok(described)
+}
+
+/// Refuses a component that was built for a version of the contract that is not served. Of the same major version,
+/// an older guest does what it did, because nothing is taken away.
+fn check_version(engine: &Engine, component: &Component) -> Result<(), Refused> {
+    let kind = component.component_type();
+    let engine = engine.wasmtime();
+    let (imports, exports) = (kind.imports(engine), kind.exports(engine));
+    for (name, _) in imports.chain(exports) {
+        let version = name.rsplit_once('@').map_or("", |(_, version)| version);
+        if name.starts_with(EARLIER_PACKAGE) {
+            return Err(Refused::Older(plain::line(version, 40)));
+        }
+        if !name.starts_with(PACKAGE) {
+            continue;
+        }
+        let mut numbers = version
+            .split('.')
+            .map(|part| part.parse().unwrap_or(u64::MAX));
+        let built = (
+            numbers.next().unwrap_or(u64::MAX),
+            numbers.next().unwrap_or(u64::MAX),
+        );
+        if built.0 < CONTRACT.0 {
+            return Err(Refused::Older(plain::line(version, 40)));
+        }
+        if built > CONTRACT {
+            return Err(Refused::Newer(plain::line(version, 40)));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a component that imports more than it may. A guest cannot misuse what it cannot call: that is safer
@@ -236,7 +280,11 @@ fn check_imports(engine: &Engine, component: &Component, wasi: bool) -> Result<(
             _ => false,
         };
         let of_wasi = wasi && WASI_IMPORTS.iter().any(|prefix| name.starts_with(prefix));
-        if !ALLOWED_IMPORTS.contains(&name) && !types_only && !of_wasi {
+        let of_contract = name
+            .strip_prefix(PACKAGE)
+            .and_then(|rest| rest.split('@').next())
+            .is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
+        if !of_contract && !types_only && !of_wasi {
             return Err(Refused::Import(name.to_owned()));
         }
     }

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::report::Report;
+
 /// JSON as text.
 pub type Json = String;
 
@@ -13,10 +15,14 @@ pub struct Context {
     pub id: String,
     /// When the request arrived, in seconds since the Unix epoch.
     pub created: u64,
-    /// What the backend calls the model.
+    /// The model's name in the request.
     pub model: String,
+    /// What the backend calls the model.
+    pub backend_model: String,
     /// The full id behind `model`, where the backend has said it.
     pub resolved_model: Option<String>,
+    /// The launch profile of the backend.
+    pub profile: &'static str,
     /// Whether the backend may fetch pictures and files by URLs that clients name.
     pub fetch_urls: bool,
 }
@@ -25,13 +31,13 @@ pub struct Context {
 #[derive(Debug)]
 pub enum Effect {
     /// Write this to the backend's standard input.
-    Write(Vec<u8>),
+    Write(String),
     /// Close the backend's standard input.
     CloseInput,
     /// Send this to the client.
     Emit(Delta),
-    /// Take note of this about the backend: a JSON object.
-    Report(Json),
+    /// Take note of this about the backend.
+    Report(Report),
     /// The answer is complete.
     Finish(Outcome),
     /// The request failed.
@@ -112,8 +118,6 @@ pub struct ApiError {
     pub message: String,
     /// The request's field that is at fault.
     pub param: Option<String>,
-    /// A machine-readable code, if the kind's usual one does not fit.
-    pub code: Option<String>,
     /// When another attempt may succeed, in seconds since the Unix epoch.
     pub retry_at: Option<u64>,
 }
@@ -123,31 +127,79 @@ pub struct ApiError {
 pub enum ErrorKind {
     /// The request cannot be served as it is.
     InvalidRequest,
+    /// The request asks for something that the guest does not do.
+    UnsupportedParameter,
+    /// The conversation is too long for the model.
+    ContextLength,
     /// The backend is not logged in.
     Authentication,
     /// The login may not do this.
     Permission,
     /// The backend does not know the model.
-    NotFound,
+    ModelNotFound,
     /// A usage limit of the account is reached.
     RateLimit,
-    /// The conversation is too long for the model.
-    ContextLength,
     /// The service behind the backend is too busy.
     Overloaded,
     /// The service behind the backend took too long.
     Timeout,
     /// The backend failed, or cannot be understood.
-    Backend,
+    BackendFailed,
+    /// The model did not call what `tool_choice` demands, or called what it forbids.
+    ToolChoiceNotHonoured,
+    /// The answer does not fit the schema of `response_format`.
+    SchemaNotMet,
+    /// The answer is not the JSON that `response_format` demands.
+    InvalidJson,
+    /// A transform does not let the request or its answer pass.
+    Refused,
+}
+
+/// The key of some content: equal keys mean equal content.
+pub type Key = Vec<u8>;
+
+/// What a process must hold, so that a request can go on with it.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What is fixed when a conversation begins.
+    pub opening: Key,
+    /// Everything before the present question, oldest first.
+    pub turns: Vec<Key>,
+    /// The ids of the calls whose results the request brings.
+    pub results: Vec<String>,
 }
 
 /// What a process holds after an answer.
 #[derive(Debug)]
-pub struct Holding {
-    /// The conversation with its answer, in the adapter's own encoding.
-    pub history: Vec<u8>,
-    /// The adapter's note for the next turn.
+pub struct Held {
+    /// What was fixed when the conversation began.
+    pub opening: Key,
+    /// The turns, oldest first, this answer included.
+    pub turns: Vec<HeldTurn>,
+    /// The ids of the calls whose results the process waits for.
+    pub awaited: Vec<String>,
+    /// The adapter's note for the session that goes on.
     pub memo: String,
+}
+
+/// A turn that a process holds.
+#[derive(Debug)]
+pub struct HeldTurn {
+    /// What it is.
+    pub key: Key,
+    /// What takes the process back to before this turn.
+    pub rewind: Option<String>,
+}
+
+/// How a session goes on with a process.
+#[derive(Debug, Default)]
+pub struct Resumption {
+    /// The memo of the session before.
+    pub memo: String,
+    /// How many of the process's turns are kept.
+    pub kept: u32,
+    /// What takes back the others, newest first.
+    pub rewinds: Vec<String>,
 }
 
 impl Delta {

@@ -16,7 +16,7 @@ use wasmtime::{
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
 use super::GuestError;
-use super::contract::v0_1::log;
+use super::contract::v1_0::log;
 use crate::settings::{GuestConfig, GuestLimits, GuestLog};
 
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.

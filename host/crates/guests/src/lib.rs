@@ -18,9 +18,11 @@ pub mod jobs;
 mod last_good;
 pub mod loader;
 pub mod registry;
+pub mod report;
+pub mod request;
 pub mod settings;
 
-pub use contract::v0_1::Effects;
+pub use contract::v1_0::Effects;
 
 /// A guest that broke a bound or a rule. Each fails one request, or one admission.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -200,6 +200,14 @@ impl Process {
         }
     }
 
+    /// Another piece of what was read already. None if more must be read, or a line is too long.
+    pub fn buffered(&mut self) -> Option<Bytes> {
+        match self.stdout.buffered()? {
+            Frame::Whole(piece) => Some(piece),
+            Frame::TooLong | Frame::End => None,
+        }
+    }
+
     /// What the process does next. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Output {
         if self.has_ended && self.linger_until.is_none() {

@@ -54,7 +54,7 @@ pub(in crate::api) async fn completions(
         request,
         include_usage,
     } = wanted;
-    let (stream, ignored) = (request.stream, request.ignored.clone());
+    let (stream, ignored) = (request.body.stream, request.ignored.clone());
     let answers = dispatch::dispatch(&service, &snapshot, calling, request, &mut log).await;
     let mut response = match answers {
         Err(failure) => return refuse(http, failure, log),

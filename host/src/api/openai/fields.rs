@@ -46,28 +46,15 @@ enum Fate {
     Refused,
 }
 
-/// Which fields the adapter of a request honours: those that it names in its description, or [`USUAL`] if it
-/// names none.
+/// Which fields the adapter of a request honours. None if there is no adapter: the request fails for that reason.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Honours(pub(super) Option<Arc<[String]>>);
-
-/// The fields that are taken to be honoured if the adapter does not say.
-const USUAL: [&str; 8] = [
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-    "reasoning_effort",
-    "stop",
-    "max_completion_tokens",
-    "max_tokens",
-];
 
 impl Honours {
     fn include(&self, name: &str) -> bool {
         match &self.0 {
             Some(named) => named.iter().any(|known| known == name),
-            None => USUAL.contains(&name),
+            None => true,
         }
     }
 }
@@ -246,36 +233,6 @@ pub(super) fn read(
     Ok(read)
 }
 
-/// Rewrites the request's text so that all JSON readers understand it alike: whole numbers have no decimal
-/// point, and no field comes twice. None if that is already so.
-pub(super) fn canonical(fields: &Fields<'_>, read: &Map<String, Value>) -> Option<String> {
-    let wholes = FIELDS
-        .iter()
-        .filter(|field| matches!(field.shape, Shape::Whole(..)));
-    let settled: Vec<(&str, String)> = wholes
-        .filter_map(|field| {
-            let number = whole(read.get(field.name)?)?.to_string();
-            let text = fields.get(field.name)?.get();
-            (text != number).then_some((field.name, number))
-        })
-        .collect();
-    if settled.is_empty() && !fields.repeated {
-        return None;
-    }
-    let mut text = String::from("{");
-    for (at, (name, value)) in fields.iter().enumerate() {
-        let number = settled.iter().find(|(known, _)| *known == name);
-        let value = number.map_or(value.get(), |(_, number)| number);
-        let comma = if at == 0 { "" } else { "," };
-        text += comma;
-        text += &Value::from(name).to_string();
-        text += ":";
-        text += value;
-    }
-    text += "}";
-    Some(text)
-}
-
 /// The names of the fields that are ignored, sorted. Fields that are neither in the table nor honoured by the
 /// adapter are ignored, too.
 pub(super) fn ignored(fields: &Fields<'_>, honours: &Honours) -> Vec<String> {
@@ -376,7 +333,7 @@ impl Field {
 }
 
 /// A whole number, also if it is written as `1.0`, as some languages do.
-fn whole(value: &Value) -> Option<i64> {
+pub(super) fn whole(value: &Value) -> Option<i64> {
     let exact = value.as_i64();
     exact.or_else(|| {
         let number = value
@@ -399,11 +356,25 @@ mod tests {
     use guests::loader::Loader;
     use guests::settings::Settings;
 
+    /// What the built-in adapter honours.
+    fn built_in() -> Honours {
+        let config = Config::parse("", None, &Overrides::default()).unwrap();
+        let settings = Settings {
+            dir: "/nowhere".into(),
+            cache_dir: None,
+            state_dir: None,
+            ..config.guests
+        };
+        let loader = Loader::start(settings, Arc::new(|_| ())).unwrap();
+        Honours(Some(loader.set().serving["claude-code"].honours.clone()))
+    }
+
     /// The table of the reference.
     fn table() -> String {
         let mut text = String::from("| field | what becomes of it | note |\n|---|---|---|\n");
+        let honours = built_in();
         for field in &FIELDS {
-            let class = match field.fate(&Honours::default()) {
+            let class = match field.fate(&honours) {
                 Fate::Honoured => "honoured",
                 Fate::Ignored => "ignored",
                 Fate::Refused => "refused",
@@ -430,20 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_adapter_honours_what_the_reference_says() {
-        let config = Config::parse("", None, &Overrides::default()).unwrap();
-        let settings = Settings {
-            dir: "/nowhere".into(),
-            cache_dir: None,
-            state_dir: None,
-            ..config.guests
-        };
-        let loader = Loader::start(settings, Arc::new(|_| ())).unwrap();
-        let honours = loader.set().serving["claude-code"].honours.clone();
-        assert_eq!(*honours.unwrap(), USUAL.map(str::to_owned));
-    }
-
-    #[test]
     fn the_table_follows_what_the_adapter_says_that_it_honours() {
         let text =
             r#"{"temperature":1,"tools":[1],"stop":"x","max_tokens":5,"top_k":1,"stream":true}"#;
@@ -454,7 +411,7 @@ mod tests {
             let read = read(&fields, &Budget::new(PARTS_MAX), honours);
             read.err().and_then(|failure| failure.param)
         };
-        let usual = Honours::default();
+        let usual = built_in();
         assert_eq!(refused(&usual), None);
         assert_eq!(ignored(&fields, &usual), ["temperature", "top_k"]);
         let sampling = honours(&["temperature", "top_k", "stop"]);
@@ -469,10 +426,11 @@ mod tests {
 
     #[test]
     fn shapes_are_checked_and_null_is_nothing() {
+        let usual = built_in();
         let check = |name: &str, value: Value| {
             let text = Value::from(Map::from_iter([(name.to_owned(), value)])).to_string();
             let fields: Fields<'_> = serde_json::from_str(&text).unwrap();
-            read(&fields, &Budget::new(PARTS_MAX), &Honours::default()).is_ok()
+            read(&fields, &Budget::new(PARTS_MAX), &usual).is_ok()
         };
         assert!(check("n", 2.into()) && check("n", 2.0.into()) && check("n", Value::Null));
         assert!(!check("n", 0.into()) && !check("n", 1.5.into()) && !check("n", "1".into()));

@@ -3,12 +3,13 @@
 //! The schemas come from clients, so what they cost is bounded: how large they are with their
 //! references followed, and what their patterns take to compile and to match.
 
+use guests::request::Tool;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::bounded_json::{Budget, each_item};
 use super::request::{PARTS_MAX as PARTS_MAX_ALL, read_part, wrong_type};
-use super::shapes;
+use super::{shapes, tools};
 use crate::dispatch::output_schema::{OutputSchema, Schema};
 use crate::failure::Failure;
 
@@ -47,6 +48,15 @@ const LEVELS_MAX: usize = 500;
 /// The most patterns in all `strict` schemas of a request together.
 const PATTERNS_MAX: usize = 100;
 
+/// What was read of a request.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// What its answer will be checked against.
+    pub(super) output: OutputSchema,
+    /// Its tools.
+    pub(super) tools: Vec<Tool>,
+}
+
 /// Reads `response_format` from `fields`, and the tools from their JSON text `tools`.
 ///
 /// # Errors
@@ -56,8 +66,9 @@ pub(super) fn read(
     fields: &Map<String, Value>,
     tools: Option<&RawValue>,
     parts: &Budget,
-) -> Result<OutputSchema, Failure> {
-    let mut output = OutputSchema::default();
+) -> Result<Read, Failure> {
+    let mut read = Read::default();
+    let output = &mut read.output;
     let mut cost = Cost::default();
     let format = &fields.get("response_format").unwrap_or(&Value::Null);
     output.is_object = format["type"] == "json_object";
@@ -71,26 +82,26 @@ pub(super) fn read(
             &mut cost,
         )?;
     }
-    let Some(tools) = tools else {
-        return Ok(output);
+    let Some(text) = tools else {
+        return Ok(read);
     };
-    let other = || wrong_type("tools", "an array", tools);
-    each_item(tools, other, |i, text| {
+    let other = || wrong_type("tools", "an array", text);
+    each_item(text, other, |i, text| {
         let at = format!("tools[{i}]");
         let tool = read_part(parts, text, &at, PARTS_MAX_ALL)?;
         shapes::TOOL.check(&tool, &at)?;
         let function = &tool["function"];
-        if function["parameters"].is_null() {
-            return Ok(());
+        if !function["parameters"].is_null() {
+            let at = format!("{at}.function.parameters");
+            let schema = checked(&function["parameters"], &function["strict"], &at, &mut cost)?;
+            if let (Some(name), Some(schema)) = (function["name"].as_str(), schema) {
+                read.output.arguments.insert(name.to_owned(), schema);
+            }
         }
-        let at = format!("{at}.function.parameters");
-        let schema = checked(&function["parameters"], &function["strict"], &at, &mut cost)?;
-        if let (Some(name), Some(schema)) = (function["name"].as_str(), schema) {
-            output.arguments.insert(name.to_owned(), schema);
-        }
+        read.tools.push(tools::tool(&at, tool)?);
         Ok(())
     })?;
-    Ok(output)
+    Ok(read)
 }
 
 /// What all `strict` schemas of a request take together.
@@ -252,6 +263,7 @@ mod tests {
             tools,
             &Budget::new(PARTS_MAX_ALL),
         )
+        .map(|read| read.output)
     }
 
     #[test]

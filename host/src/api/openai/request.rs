@@ -1,24 +1,17 @@
 //! Reads the body of a chat completion request.
 
 use bytes::Bytes;
+use guests::request::{Message, Sampling, Tool};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::bounded_json::{self, Budget, Fields, each_item};
 use super::fields::{self, Honours};
-use super::{output, shapes};
+use super::message::{self, take_string};
+use super::{output, tools};
 use crate::dispatch::Request;
 use crate::failure::{Failure, Kind};
-
-const ROLES: [&str; 6] = [
-    "system",
-    "developer",
-    "user",
-    "assistant",
-    "tool",
-    "function",
-];
 
 /// The most parts of a request without its messages. Each JSON value is a part, also within arrays and objects.
 /// This is enough for a hundred functions with schemas of a thousand parts each.
@@ -55,31 +48,19 @@ impl ChatRequest {
         })?;
         let fields = fields_of(&text).map_err(|failure| unread(failure, None))?;
         let named = model(&fields).map_err(|failure| unread(failure, None))?;
-        let read = Self::read(&fields, named.clone(), &honours(&named));
-        let (request, canonical) = read.map_err(|failure| unread(failure, Some(named)))?;
-        let ChatRequest {
-            request,
-            include_usage,
-        } = request;
-        Ok(ChatRequest {
-            request: Request {
-                json: canonical.unwrap_or(text),
-                ..request
-            },
-            include_usage,
-        })
+        let read = Self::read(&fields, text.len(), named.clone(), &honours(&named));
+        read.map_err(|failure| unread(failure, Some(named)))
     }
 
-    /// Returns the request with an empty `json`. Also returns a rewritten body if some JSON readers would
-    /// misread the client's.
     fn read(
         fields: &Fields<'_>,
+        size: usize,
         model: String,
         honours: &Honours,
-    ) -> Result<(Self, Option<String>), Failure> {
+    ) -> Result<Self, Failure> {
         let parts = Budget::new(PARTS_MAX);
-        check_messages(fields)?;
-        let read = fields::read(fields, &parts, honours)?;
+        let messages = messages(fields)?;
+        let mut read = fields::read(fields, &parts, honours)?;
         let include_usage = match read.get("stream_options") {
             Some(Value::Object(options)) => {
                 flag(options, "include_usage", "stream_options.include_usage")?
@@ -87,19 +68,98 @@ impl ChatRequest {
             _ => false,
         };
         let choices = read.get("n").and_then(Value::as_f64).unwrap_or(1.0);
+        let output::Read { output, tools } = output::read(&read, fields.get("tools"), &parts)?;
         let request = Request {
             model,
-            stream: flag(&read, "stream", "stream")?,
             choices: choices as u32,
-            output: output::read(&read, fields.get("tools"), &parts)?,
+            output,
             ignored: fields::ignored(fields, honours),
-            json: String::new(),
+            size,
+            body: body(fields, &mut read, messages, tools)?,
         };
-        let request = ChatRequest {
+        Ok(ChatRequest {
             request,
             include_usage,
-        };
-        Ok((request, fields::canonical(fields, &read)))
+        })
+    }
+}
+
+/// Puts the fields that were read together. All others are passed on as they came.
+fn body(
+    fields: &Fields<'_>,
+    read: &mut Map<String, Value>,
+    messages: Vec<Message>,
+    tools: Vec<Tool>,
+) -> Result<guests::request::Request, Failure> {
+    let number = |name: &str| read.get(name).and_then(Value::as_f64);
+    let sampling = Sampling {
+        temperature: number("temperature"),
+        top_p: number("top_p"),
+        seed: read.get("seed").and_then(fields::whole),
+        frequency_penalty: number("frequency_penalty"),
+        presence_penalty: number("presence_penalty"),
+    };
+    let limits = ["max_completion_tokens", "max_tokens"];
+    let limit = limits.iter().find_map(|name| read.get(*name));
+    Ok(guests::request::Request {
+        messages,
+        tools,
+        tool_choice: tools::tool_choice(read.get("tool_choice"))?,
+        parallel_tool_calls: read.get("parallel_tool_calls").and_then(Value::as_bool),
+        stream: flag(read, "stream", "stream")?,
+        max_tokens: limit
+            .and_then(fields::whole)
+            .and_then(|tokens| tokens.try_into().ok()),
+        sampling,
+        output_format: tools::output_format(read.shift_remove("response_format"))?,
+        reasoning_effort: take_string(read, "reasoning_effort"),
+        stop: match read.shift_remove("stop") {
+            Some(Value::String(word)) => vec![word],
+            Some(Value::Array(words)) => words.into_iter().filter_map(string).collect(),
+            _ => Vec::new(),
+        },
+        extra: extra(fields),
+    })
+}
+
+/// The fields that have a place of their own in a request, or are the host's alone.
+const PLACED: [&str; 18] = [
+    "messages",
+    "model",
+    "stream",
+    "stream_options",
+    "n",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "max_completion_tokens",
+    "max_tokens",
+    "reasoning_effort",
+    "temperature",
+    "top_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "stop",
+];
+
+/// All other fields, as they came.
+fn extra(fields: &Fields<'_>) -> Option<String> {
+    let mut text = String::new();
+    for (name, value) in fields.iter().filter(|(name, _)| !PLACED.contains(name)) {
+        text += if text.is_empty() { "{" } else { "," };
+        text += &Value::from(name).to_string();
+        text += ":";
+        text += value.get();
+    }
+    (!text.is_empty()).then(|| text + "}")
+}
+
+fn string(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -149,25 +209,22 @@ fn model(fields: &Fields<'_>) -> Result<String, Failure> {
     }
 }
 
-fn check_messages(fields: &Fields<'_>) -> Result<(), Failure> {
-    let Some(messages) = fields.get("messages") else {
+fn messages(fields: &Fields<'_>) -> Result<Vec<Message>, Failure> {
+    let Some(text) = fields.get("messages") else {
         return Err(Failure::invalid("messages", "`messages` is missing"));
     };
-    let other = || wrong_type("messages", "an array", messages);
-    let count = each_item(messages, other, |i, text| {
+    let other = || wrong_type("messages", "an array", text);
+    let mut messages = Vec::new();
+    each_item(text, other, |i, text| {
         let at = format!("messages[{i}]");
-        let message = read_part(
-            &Budget::new(MESSAGE_PARTS_MAX),
-            text,
-            &at,
-            MESSAGE_PARTS_MAX,
-        )?;
-        shapes::MESSAGE.check(&message, &at)?;
-        check_message(&at, &message)
+        let parts = Budget::new(MESSAGE_PARTS_MAX);
+        let message = read_part(&parts, text, &at, MESSAGE_PARTS_MAX)?;
+        messages.push(message::read(&at, message)?);
+        Ok(())
     })?;
-    match count {
-        0 => Err(Failure::invalid("messages", "`messages` is empty")),
-        _ => Ok(()),
+    match messages.is_empty() {
+        true => Err(Failure::invalid("messages", "`messages` is empty")),
+        false => Ok(messages),
     }
 }
 
@@ -195,72 +252,6 @@ pub(super) fn read_part(
             Failure::invalid(at, format!("`{at}` is not valid JSON: {error}"))
         }
     })
-}
-
-fn check_message(param: &str, message: &Value) -> Result<(), Failure> {
-    let Value::Object(message) = message else {
-        return Err(wrong_value(param, "an object", message));
-    };
-    let role = match message.get("role") {
-        Some(Value::String(role)) => role,
-        Some(other) => return Err(wrong_value(&format!("{param}.role"), "a string", other)),
-        None => {
-            return Err(Failure::invalid(
-                format!("{param}.role"),
-                format!("`{param}.role` is missing"),
-            ));
-        }
-    };
-    if !ROLES.contains(&role.as_str()) {
-        let message = format!(
-            "`{}` is not a role: use one of {}",
-            for_display(role),
-            ROLES.join(", ")
-        );
-        return Err(Failure::invalid(format!("{param}.role"), message));
-    }
-    let content = format!("{param}.content");
-    match message.get("content") {
-        Some(Value::String(_)) => Ok(()),
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .enumerate()
-            .try_for_each(|(j, part)| check_part(&format!("{content}[{j}]"), part)),
-        None | Some(Value::Null) if role == "assistant" => Ok(()),
-        None | Some(Value::Null) => Err(Failure::invalid(
-            content.as_str(),
-            format!("`{content}` is missing"),
-        )),
-        Some(other) => Err(wrong_value(
-            &content,
-            "a string or an array of parts",
-            other,
-        )),
-    }
-}
-
-fn check_part(param: &str, part: &Value) -> Result<(), Failure> {
-    let Value::Object(fields) = part else {
-        return Err(wrong_value(param, "an object", part));
-    };
-    match fields.get("type") {
-        Some(Value::String(kind)) if kind == "text" || kind == "refusal" => {
-            match fields.get(kind.as_str()) {
-                Some(Value::String(_)) => Ok(()),
-                other => Err(wrong_value(
-                    &format!("{param}.{kind}"),
-                    "a string",
-                    other.unwrap_or(&Value::Null),
-                )),
-            }
-        }
-        Some(Value::String(_)) => Ok(()),
-        other => Err(wrong_value(
-            &format!("{param}.type"),
-            "a string",
-            other.unwrap_or(&Value::Null),
-        )),
-    }
 }
 
 fn flag(fields: &Map<String, Value>, key: &str, param: &str) -> Result<bool, Failure> {
@@ -293,7 +284,7 @@ pub(super) fn wrong_type(param: &str, wanted: &str, found: &RawValue) -> Failure
 }
 
 /// Like [`wrong_type`], for a value that was already read.
-fn wrong_value(param: &str, wanted: &str, found: &Value) -> Failure {
+pub(super) fn wrong_value(param: &str, wanted: &str, found: &Value) -> Failure {
     let found = match found {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -319,7 +310,7 @@ mod tests {
     use super::*;
 
     fn parse(body: Bytes) -> Result<ChatRequest, Box<Unread>> {
-        ChatRequest::parse(body, |_| Honours::default())
+        ChatRequest::parse(body, |_| Honours(Some([].into())))
     }
 
     fn param(body: &str) -> Option<String> {
@@ -402,17 +393,21 @@ mod tests {
             include_usage,
         } = parse(body.to_owned().into()).unwrap();
         assert_eq!(request.ignored, ["abc", "temperature", "top_k"]);
-        assert!(!request.stream && !include_usage);
+        assert!(!request.body.stream && !include_usage);
     }
 
     #[test]
-    fn what_is_not_looked_into_is_passed_on_as_it_came() {
-        let body = with(r#""x":[[[0]]],"n":1,"y":{"a":1,"a":2}"#);
-        assert_eq!(parse(body.clone().into()).unwrap().request.json, body);
-        // What some JSON readers would misread is rewritten.
-        let body = with(r#""n":1.0,"x":1,"x":2"#);
-        let json: Value = serde_json::from_str(&parse(body.into()).unwrap().request.json).unwrap();
-        assert_eq!((&json["n"], &json["x"]), (&1.into(), &2.into()));
+    fn what_has_no_place_of_its_own_is_passed_on_as_it_came() {
+        let body = with(r#""x":[[[0]]],"n":1.0,"y":{"a":1,"a":2},"user":"u","seed":3.0"#);
+        let request = parse(body.into()).unwrap().request;
+        let extra = r#"{"x":[[[0]]],"y":{"a":1,"a":2},"user":"u"}"#;
+        assert_eq!(request.body.extra.as_deref(), Some(extra));
+        assert_eq!((request.choices, request.body.sampling.seed), (1, Some(3)));
+        // Of a field that comes twice, the last one counts.
+        let body = with(r#""x":1,"x":2,"max_tokens":7"#);
+        let body = parse(body.into()).unwrap().request.body;
+        assert_eq!(body.extra.as_deref(), Some(r#"{"x":2}"#));
+        assert_eq!(body.max_tokens, Some(7));
     }
 
     #[test]

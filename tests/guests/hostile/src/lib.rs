@@ -4,13 +4,12 @@
 //! `{"at": "open", "do": "spin"}` spins in `open`. With `{"write": "…"}` it writes that text to
 //! the backend. Without either it answers at once.
 
-#![cfg_attr(
-    target_family = "wasm",
-    allow(unreachable_pub, reason = "the export macro's items")
-)]
+use std::cell::{Cell, RefCell};
 
-#[cfg(target_family = "wasm")]
-mod component;
+use harness_guest::{
+    Adapter, Annotation, ApiError, Context, Delta, Description, Effect, FinishReason, Held,
+    LaunchOption, Level, Problem, Request,
+};
 
 /// What to do, and when.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -25,24 +24,132 @@ pub struct Behaviour {
     /// What is answered.
     pub answer: String,
     /// The fields of a request that it says it honours.
-    pub honours: Option<Vec<String>>,
+    pub honours: Vec<String>,
 }
 
-#[allow(
-    missing_docs,
-    unsafe_code,
-    unreachable_pub,
-    clippy::all,
-    reason = "generated code"
-)]
-pub mod contract {
-    //! The contract's types, generated from `wit/`.
-    wit_bindgen::generate!({
-        path: "../../../wit",
-        world: "adapter-guest",
-        pub_export_macro: true,
-    });
-
-    pub use claude_harness::guest::{log, types};
-    pub use exports::claude_harness::guest::adapter;
+thread_local! {
+    static BEHAVIOUR: RefCell<Behaviour> = RefCell::default();
+    /// Counts the sessions of one instance: there must never be a second one.
+    static SESSIONS: Cell<u32> = const { Cell::new(0) };
 }
+
+/// A session that does what it is told.
+#[derive(Debug)]
+pub struct Hostile;
+
+fn behave(here: &str) -> Vec<Effect> {
+    let behaviour = BEHAVIOUR.with_borrow(Clone::clone);
+    if behaviour.at != here {
+        return Vec::new();
+    }
+    match behaviour.r#do.as_str() {
+        "spin" => loop {
+            std::hint::black_box(());
+        },
+        "trap" => std::process::abort(),
+        "panic" => panic!("it was told to"),
+        "overflow" => vec![emit(&overflow(0).to_string())],
+        "allocate" => {
+            let mut all: Vec<Vec<u8>> = Vec::new();
+            loop {
+                all.push(vec![1; 64 << 20]);
+                std::hint::black_box(&all);
+            }
+        }
+        "huge" => vec![emit(&"x".repeat(100 << 20))],
+        "many" => (0..200_000).map(|_| emit("")).collect(),
+        "two-ends" => vec![finish(), finish()],
+        "after-end" => vec![finish(), emit("late")],
+        "bad-annotation" => {
+            let (name, value) = ("x".into(), "{".into());
+            let annotation = Annotation { name, value };
+            vec![Effect::Emit(Delta::Annotation(annotation)), finish()]
+        }
+        "chatter" => {
+            (0..10_000).for_each(|_| harness_guest::log(Level::Info, &"chatter ".repeat(1000)));
+            Vec::new()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX {
+        0
+    } else {
+        overflow(depth + 1) + std::hint::black_box(frame)[1]
+    }
+}
+
+fn emit(text: &str) -> Effect {
+    Effect::Emit(Delta::Content(text.into()))
+}
+
+fn finish() -> Effect {
+    Effect::Finish(harness_guest::outcome(FinishReason::Stop))
+}
+
+impl Adapter for Hostile {
+    type Settings = ();
+
+    fn describe() -> Description {
+        behave("describe");
+        Description {
+            config_schema: "{}".into(),
+            honours: BEHAVIOUR.with_borrow(|behaviour| behaviour.honours.clone()),
+            ..harness_guest::description("hostile", "0", "does what it is told")
+        }
+    }
+
+    fn configure(config: &str) -> Result<(), Vec<Problem>> {
+        BEHAVIOUR.set(harness_guest::settings(config)?);
+        behave("configure");
+        Ok(())
+    }
+
+    fn open(_settings: &(), _context: Context, _request: Request) -> Result<Self, ApiError> {
+        behave("open");
+        SESSIONS.set(SESSIONS.get() + 1);
+        Ok(Hostile)
+    }
+
+    fn launch_options(&self) -> Vec<LaunchOption> {
+        match BEHAVIOUR.with_borrow(|behaviour| behaviour.at == "launch-options") {
+            true => vec![LaunchOption {
+                name: "effort".into(),
+                value: "low --tools Bash".into(),
+            }],
+            false => Vec::new(),
+        }
+    }
+
+    fn start(&mut self) -> Vec<Effect> {
+        let mut effects = behave("start");
+        let behaviour = BEHAVIOUR.with_borrow(Clone::clone);
+        let waits =
+            !behaviour.write.is_empty() || behaviour.at == "output" || behaviour.at == "exit";
+        effects.extend(behaviour.write.into_iter().map(Effect::Write));
+        if effects.is_empty() && !waits {
+            let text = format!("{}{}", behaviour.answer, SESSIONS.get());
+            effects.extend([emit(&text), finish()]);
+        }
+        effects
+    }
+
+    fn output(&mut self, _lines: Vec<String>) -> Vec<Effect> {
+        behave("output")
+    }
+
+    fn exit(&mut self, _status: Option<i32>, _stderr_tail: String) -> Vec<Effect> {
+        behave("exit")
+    }
+
+    fn hold(&self) -> Option<Held> {
+        behave("hold");
+        None
+    }
+}
+
+harness_guest::export_adapter!(Hostile);

@@ -1,0 +1,138 @@
+//! What a guest of claude-harness is written with, in Rust.
+//!
+//! A guest implements a trait and exports it: [`Adapter`] for a command line. The types are those of the contract
+//! in `wit/`, which documents them. Outside of WebAssembly everything works as well, but for the log, so a guest
+//! is tested like any other crate; [`testing`] reads requests from JSON for that.
+//!
+//! ```
+//! use harness_guest::{
+//!     Adapter, ApiError, Context, Delta, Description, Effect, FinishReason, Problem, Request,
+//! };
+//!
+//! /// Tells how many messages there are.
+//! struct Counts(usize);
+//!
+//! impl Adapter for Counts {
+//!     type Settings = ();
+//!
+//!     fn describe() -> Description {
+//!         harness_guest::description("counts", "1.0.0", "tells how many messages there are")
+//!     }
+//!
+//!     fn configure(_config: &str) -> Result<(), Vec<Problem>> {
+//!         Ok(())
+//!     }
+//!
+//!     fn open(_: &(), _context: Context, request: Request) -> Result<Self, ApiError> {
+//!         Ok(Counts(request.messages.len()))
+//!     }
+//!
+//!     fn start(&mut self) -> Vec<Effect> {
+//!         let text = format!("{} messages", self.0);
+//!         let outcome = harness_guest::outcome(FinishReason::Stop);
+//!         vec![Effect::Emit(Delta::Content(text)), Effect::Finish(outcome)]
+//!     }
+//!
+//!     fn output(&mut self, _lines: Vec<String>) -> Vec<Effect> {
+//!         Vec::new()
+//!     }
+//!
+//!     fn exit(&mut self, _status: Option<i32>, _stderr_tail: String) -> Vec<Effect> {
+//!         Vec::new()
+//!     }
+//! }
+//!
+//! harness_guest::export_adapter!(Counts);
+//! ```
+
+#![cfg_attr(
+    target_family = "wasm",
+    allow(unreachable_pub, reason = "the export macro's items")
+)]
+
+mod adapter;
+pub mod testing;
+
+/// The contract's types and export macros, generated from `wit/`.
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated code"
+)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit/1.0.0",
+        world: "full-adapter-guest",
+        pub_export_macro: true,
+    });
+}
+
+pub use adapter::{Adapter, Exported};
+pub use bindings::exports::harness::guest::adapter::{
+    Effect, LaunchOption, Model, ModelLimits, RateLimit, RateLimitStatus, Report,
+};
+pub use bindings::exports::harness::guest::guest::{Description, Problem};
+pub use bindings::exports::harness::guest::reuse::{Held, HeldTurn, Resumption, Wanted};
+pub use bindings::harness::guest::log::Level;
+pub use bindings::harness::guest::types::*;
+
+/// Writes a line to the host's log. Outside of WebAssembly there is none.
+pub fn log(level: Level, message: &str) {
+    #[cfg(target_family = "wasm")]
+    bindings::harness::guest::log::write(level, message);
+    #[cfg(not(target_family = "wasm"))]
+    let _ = (level, message);
+}
+
+/// The description of a guest without settings, that honours no field of a request beyond the host's own.
+pub fn description(name: &str, version: &str, summary: &str) -> Description {
+    Description {
+        name: name.into(),
+        version: version.into(),
+        summary: summary.into(),
+        config_schema: r#"{"type":"object","additionalProperties":false}"#.into(),
+        honours: Vec::new(),
+        extra: None,
+    }
+}
+
+/// The end of an answer whose usage is not known.
+pub fn outcome(finish_reason: FinishReason) -> Outcome {
+    Outcome {
+        finish_reason,
+        usage: None,
+        model: None,
+        extra: None,
+    }
+}
+
+/// A failure that is no field's fault.
+pub fn failure(kind: ErrorKind, message: impl Into<String>) -> ApiError {
+    ApiError {
+        kind,
+        message: message.into(),
+        param: None,
+        retry_at: None,
+        extra: None,
+    }
+}
+
+/// Reads a guest's settings from its configuration.
+///
+/// # Errors
+///
+/// Names the key at fault.
+pub fn settings<T: serde::de::DeserializeOwned>(config: &str) -> Result<T, Vec<Problem>> {
+    let mut json = serde_json::Deserializer::from_str(config);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let key = match error.path().to_string() {
+            path if path == "." => String::new(),
+            path => path,
+        };
+        let message = error.inner().to_string();
+        vec![Problem { key, message }]
+    })
+}

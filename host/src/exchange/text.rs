@@ -1,0 +1,88 @@
+//! Makes text of output: the contract knows no bytes.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+/// The longest part of a character that may be missing its rest, in bytes.
+const PART_MAX: usize = 3;
+
+/// Puts characters together that were cut between two reads.
+#[derive(Default)]
+pub(super) struct TextPieces {
+    /// The beginning of a character whose rest has not come.
+    part: BytesMut,
+}
+
+impl TextPieces {
+    /// The text of the next piece. What is not UTF-8 becomes U+FFFD.
+    pub(super) fn take(&mut self, piece: Bytes) -> Bytes {
+        let whole = match self.part.is_empty() {
+            true => piece,
+            false => {
+                let mut whole = self.part.split();
+                whole.extend_from_slice(&piece);
+                whole.freeze()
+            }
+        };
+        let end = whole_characters(&whole);
+        self.part.extend_from_slice(&whole[end..]);
+        whole.slice(..end)
+    }
+}
+
+/// Where the last character ends that is not cut off.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let tail = bytes.len().saturating_sub(PART_MAX);
+    for at in (tail..bytes.len()).rev() {
+        let needed = match bytes[at] {
+            0x00..=0x7f => 1,
+            0x80..=0xbf => continue,
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xff => 4,
+        };
+        return match bytes.len() - at < needed {
+            true => at,
+            false => bytes.len(),
+        };
+    }
+    bytes.len()
+}
+
+/// The text of a piece. What is not UTF-8 becomes U+FFFD.
+pub(super) fn text(piece: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_is_whole_wherever_the_output_is_cut() {
+        let all = "a\u{fc}\u{20ac}\u{1f980}z".as_bytes();
+        for cut in 0..=all.len() {
+            for second in cut..=all.len() {
+                let mut pieces = TextPieces::default();
+                let parts = [&all[..cut], &all[cut..second], &all[second..]];
+                let taken = parts.map(|part| pieces.take(Bytes::copy_from_slice(part)));
+                let texts = taken.each_ref().map(|piece| text(piece).into_owned());
+                assert!(
+                    texts.iter().all(|text| !text.contains('\u{fffd}')),
+                    "{texts:?}"
+                );
+                assert_eq!(texts.concat().as_bytes(), all);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_not_held_back_for_long() {
+        let mut pieces = TextPieces::default();
+        let first = pieces.take(Bytes::from_static(b"a\xff\xfe"));
+        let second = pieces.take(Bytes::from_static(b"\x80\x80\x80b"));
+        let text = text(&first).into_owned() + &text(&second);
+        assert!(text.starts_with('a') && text.ends_with('b'), "{text}");
+    }
+}
