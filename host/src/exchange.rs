@@ -34,7 +34,7 @@ use crate::pool::Pool;
 use failures::{api_failure, guest_failure};
 pub(crate) use failures::{no_process, not_opened};
 use lease::{Lease, Next};
-use text::{TextPieces, text};
+use text::TextPieces;
 use timeouts::Timeouts;
 
 /// The bytes that an adapter may write in addition to four times the size of the request. They are for the
@@ -184,7 +184,10 @@ impl Exchange {
             Output::Piece(piece) => {
                 self.timeouts.heard();
                 let pieces = self.with_buffered(piece);
-                let lines: Vec<_> = pieces.iter().map(|piece| text(piece)).collect();
+                let lines: Vec<_> = pieces
+                    .iter()
+                    .map(|piece| String::from_utf8_lossy(piece))
+                    .collect();
                 let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
                 // Until the answer begins, a line may make the guest write the whole conversation, so the call
                 // has bounds for that. Afterwards nothing of the conversation is left to write.

@@ -12,7 +12,7 @@ pub struct Failure {
     /// The field of the request that is at fault.
     pub param: Option<String>,
     /// OpenAI's machine-readable code, if the kind's usual one does not fit.
-    pub code: Option<Box<str>>,
+    pub code: Option<&'static str>,
     /// How long to wait before another attempt.
     pub retry_after: Option<Duration>,
     /// For the log only: what an operator wants to know. Never a prompt or an answer; the
@@ -142,21 +142,14 @@ impl Failure {
         self
     }
 
-    /// Its machine-readable code, for the log and the metrics. `code` is used only if it is in the list below,
-    /// else the kind's usual code: a guest that has seen a request may have chosen it, and other people read
-    /// the log and the metrics.
-    pub fn log_code(&self) -> &str {
-        const OF_GUESTS: [&str; 6] = [
-            "invalid_json",
-            "schema_not_met",
-            "string_above_max_length",
-            "tool_choice_not_honoured",
-            "unsupported_parameter",
-            "model_not_found",
-        ];
-        let known = |code: &&str| OF_GUESTS.contains(code);
-        let usual = self.kind.code().unwrap_or("invalid_request");
-        self.code.as_deref().filter(known).unwrap_or(usual)
+    /// Its machine-readable code: its own, or the kind's usual one.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        self.code.or(self.kind.code())
+    }
+
+    /// The same for the log and the metrics, where each failure has one.
+    pub fn log_code(&self) -> &'static str {
+        self.code().unwrap_or("invalid_request")
     }
 
     /// Says when another attempt may succeed.

@@ -20,6 +20,8 @@ mod models;
 mod monitor;
 mod pool;
 mod profiles;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod runtime;
 pub mod schema_check;

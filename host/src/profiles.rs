@@ -198,15 +198,7 @@ mod tests {
     fn the_reference_lists_the_launch_options() {
         const BEGIN: &str = "<!-- options: a test compares this table with host/src/profiles -->\n";
         const END: &str = "<!-- /options -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/profiles.md");
-        let page = std::fs::read_to_string(path).unwrap();
-        let (head, rest) = page.split_once(BEGIN).unwrap();
-        let (found, tail) = rest.split_once(END).unwrap();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, format!("{head}{BEGIN}{}{END}{tail}", table())).unwrap();
-        } else {
-            assert_eq!(found, table(), "run this test with UPDATE_DOCS=1");
-        }
+        crate::reference::compare("profiles.md", BEGIN, END, &table());
     }
 
     #[test]

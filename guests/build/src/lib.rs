@@ -4,7 +4,6 @@
 //! `guests/dist/NAME.wasm`, so that the host builds with plain stable Rust, and beside it lies
 //! `NAME.sources`, the digest of what it was built from.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,11 +140,7 @@ impl Workspace {
             digest.update(fs::read(&file)?);
             digest.update([0]);
         }
-        let mut hex = String::new();
-        for byte in digest.finalize() {
-            write!(hex, "{byte:02x}")?;
-        }
-        Ok(hex)
+        Ok(hex(&digest.finalize()))
     }
 
     fn target_dir(&self) -> PathBuf {
@@ -157,6 +152,11 @@ impl Source {
     fn digest_file(&self) -> PathBuf {
         self.dist.join(format!("{}.sources", self.name))
     }
+}
+
+/// A digest in hexadecimal.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -186,12 +186,9 @@ mod tests {
         for line in released.lines().filter(|line| !line.starts_with('#')) {
             let (digest, name) = line.split_once("  ").unwrap();
             let file = wit.join(name);
-            let now: String = Sha256::digest(fs::read(&file).unwrap())
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
             assert_eq!(
-                now, digest,
+                hex(&Sha256::digest(fs::read(&file).unwrap())),
+                digest,
                 "{name} is released: make a new version instead"
             );
             files.push(file);

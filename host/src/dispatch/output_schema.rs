@@ -156,7 +156,7 @@ fn is_object(text: &str) -> bool {
 
 fn schema_not_met(message: String) -> Failure {
     let mut failure = Failure::new(Kind::Backend, message);
-    failure.code = Some("schema_not_met".into());
+    failure.code = Some("schema_not_met");
     failure
 }
 

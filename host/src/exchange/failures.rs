@@ -78,7 +78,7 @@ pub(super) fn api_failure(error: ApiError) -> Failure {
         kind,
         message: error.message,
         param: error.param,
-        code: code.map(Into::into),
+        code,
         retry_after: wait.map(Duration::from_secs),
         detail: None,
         stderr: None,

@@ -1,6 +1,4 @@
-//! Makes text of output: the contract knows no bytes.
-
-use std::borrow::Cow;
+//! Keeps characters whole where output is not cut at newlines: adapters get text.
 
 use bytes::{Bytes, BytesMut};
 
@@ -15,7 +13,7 @@ pub(super) struct TextPieces {
 }
 
 impl TextPieces {
-    /// The text of the next piece. What is not UTF-8 becomes U+FFFD.
+    /// The next piece, which ends with a whole character.
     pub(super) fn take(&mut self, piece: Bytes) -> Bytes {
         let whole = match self.part.is_empty() {
             true => piece,
@@ -50,11 +48,6 @@ fn whole_characters(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// The text of a piece. What is not UTF-8 becomes U+FFFD.
-pub(super) fn text(piece: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(piece)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +60,7 @@ mod tests {
                 let mut pieces = TextPieces::default();
                 let parts = [&all[..cut], &all[cut..second], &all[second..]];
                 let taken = parts.map(|part| pieces.take(Bytes::copy_from_slice(part)));
-                let texts = taken.each_ref().map(|piece| text(piece).into_owned());
+                let texts = taken.map(|piece| String::from_utf8_lossy(&piece).into_owned());
                 assert!(
                     texts.iter().all(|text| !text.contains('\u{fffd}')),
                     "{texts:?}"
@@ -82,7 +75,8 @@ mod tests {
         let mut pieces = TextPieces::default();
         let first = pieces.take(Bytes::from_static(b"a\xff\xfe"));
         let second = pieces.take(Bytes::from_static(b"\x80\x80\x80b"));
-        let text = text(&first).into_owned() + &text(&second);
+        let taken = [first, second].concat();
+        let text = String::from_utf8_lossy(&taken);
         assert!(text.starts_with('a') && text.ends_with('b'), "{text}");
     }
 }

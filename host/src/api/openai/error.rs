@@ -54,7 +54,7 @@ pub(in crate::api) fn body(failure: &Failure) -> Value {
         "message": failure.message,
         "type": r#type,
         "param": failure.param,
-        "code": failure.code.as_deref().or(failure.kind.code()),
+        "code": failure.code(),
     }})
 }
 

@@ -389,15 +389,7 @@ mod tests {
         const BEGIN: &str =
             "<!-- fields: a test compares this table with host/src/api/openai/fields.rs -->\n";
         const END: &str = "<!-- /fields -->\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/fields.md");
-        let page = std::fs::read_to_string(path).unwrap();
-        let (head, rest) = page.split_once(BEGIN).unwrap();
-        let (found, tail) = rest.split_once(END).unwrap();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, format!("{head}{BEGIN}{}{END}{tail}", table())).unwrap();
-        } else {
-            assert_eq!(found, table(), "run this test with UPDATE_DOCS=1");
-        }
+        crate::reference::compare("fields.md", BEGIN, END, &table());
     }
 
     #[test]

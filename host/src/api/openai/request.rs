@@ -29,8 +29,8 @@ pub(super) struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// Reads a body. The body is kept as text and not as a tree, and the number of parts that are checked is
-    /// bounded. So reading takes little more memory than the body itself.
+    /// Reads a body. One part of it after the other is read as a tree, with a bound on how many values the part may
+    /// have, and then as the program's own type. So what is kept takes about as much memory as the body.
     ///
     /// `honours` says what the adapter of a model honours.
     ///
