@@ -11,31 +11,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
-use guests::adapter::{AdapterSession, NotOpened};
-use guests::admit::Guest;
+use guests::adapter::AdapterSession;
 use guests::completion::Context;
+use guests::instance::{Configured, NotOpened};
 use guests::loader::Loader;
 use guests::request::{Content, Message, Request, Role};
-use guests::settings::{GuestLimits, Settings};
+use guests::settings::{GuestLimits, GuestUse, Settings};
 use harness_guest::testing;
 
 const REQUEST: &str = r#"{"stream":true,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
 const LINE: &str = r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word "}},"session_id":"0b5f3d2e-2f7b-4c7e-9f0a-3a1f5f0a2b1c","parent_tool_use_id":null,"uuid":"5f0a2b1c-2f7b-4c7e-9f0a-3a1f0b5f3d2e"}"#;
 
 /// The built-in adapter as the service runs it, with room for this many instances.
-fn built_in(instances: u32) -> Result<Arc<Guest>> {
+fn built_in(instances: u32) -> Result<Configured> {
     let settings = Settings {
         dir: "/nowhere".into(),
         cache_dir: None,
         state_dir: None,
         limits: GuestLimits::default(),
         named: Vec::new(),
-        adapters: Vec::new(),
+        uses: vec![GuestUse {
+            guest: "claude-code".into(),
+            at: "bench".into(),
+            config: serde_json::json!({}),
+        }],
         instances,
     };
     let loader = Loader::start(settings, Arc::new(|_| ()))?;
     let guest = loader.set().serving.get("claude-code");
-    guest.cloned().context("there is a built-in guest")
+    let guest = guest.context("there is a built-in guest")?;
+    Configured::new(guest, &serde_json::json!({})).context("it takes the default configuration")
 }
 
 fn message(role: Role, text: &str) -> Message {
@@ -50,7 +55,7 @@ fn message(role: Role, text: &str) -> Message {
 }
 
 /// What a request takes before its process is there.
-fn open(guest: &Arc<Guest>) -> Result<AdapterSession> {
+fn open(guest: &Configured) -> Result<AdapterSession> {
     let context = Context {
         id: "chatcmpl-1".into(),
         created: 1,
@@ -59,6 +64,7 @@ fn open(guest: &Arc<Guest>) -> Result<AdapterSession> {
         resolved_model: None,
         profile: "claude-code",
         fetch_urls: false,
+        choice: 0,
     };
     let messages = [(Role::System, "Be brief."), (Role::User, "Say hi")];
     let request = Request {

@@ -113,6 +113,7 @@ impl Backend {
     /// What to do about its state, as commands for the shell of this service's user.
     pub(crate) fn remedy(&self) -> Vec<String> {
         match self.status.health() {
+            Health::Missing(_) if self.config.launch.profile.install.is_empty() => Vec::new(),
             Health::Missing(_) => vec![
                 self.config.launch.profile.install.to_owned(),
                 self.login_line(),
@@ -138,8 +139,7 @@ impl Backend {
         if folder(&self.base.load()) == Some(true) {
             self.find_program();
         }
-        let profile = self.config.launch.profile;
-        let line = command_line::exchange(&self.base.load(), profile, model, options)?;
+        let line = command_line::exchange(&self.base.load(), &self.config.launch, model, options)?;
         Ok(Arc::new(Launch {
             backend: self.config.name.clone(),
             revision: self.revision,

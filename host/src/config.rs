@@ -3,6 +3,7 @@
 //! One TOML file, or none: every key has a default, and the keys of a file replace the defaults
 //! one by one. Only `[backends]` replaces the built-in ones as a whole.
 
+mod guest_uses;
 mod keys;
 mod reader;
 mod root;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use reader::closest;
 
 pub use crate::profiles::Profile;
+pub use guests::settings::GuestUse;
 pub use processes::Framing;
 use reader::{Problems, Section};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// Where guests are, and what they may do.
     pub guests: guests::settings::Settings,
+    /// The files whose text is part of a guest's configuration.
+    pub files: Vec<PathBuf>,
     /// What is accepted, and probably not meant: a line each.
     pub warnings: Vec<String>,
 }
@@ -136,7 +140,9 @@ pub struct BackendConfig {
     /// Its name in the configuration.
     pub name: String,
     /// The guest that speaks its protocol.
-    pub adapter: String,
+    pub adapter: GuestUse,
+    /// The transforms of each of its models that names none of its own.
+    pub transforms: Vec<TransformUse>,
     /// How its processes are started. A change ends those that are idle.
     pub launch: LaunchConfig,
     /// How many requests it serves and lets wait.
@@ -158,6 +164,8 @@ pub struct LaunchConfig {
     pub profile: &'static Profile,
     /// The program: a path, or a name to look for on the `PATH`.
     pub command: String,
+    /// Its arguments, if its profile leaves them to the configuration. `{model}` stands for the model's name.
+    pub args: Vec<String>,
     /// Variables set for it.
     pub env: Vec<(String, Secret)>,
     /// Variables passed on from the environment of this service.
@@ -206,7 +214,7 @@ pub struct TimeoutConfig {
 }
 
 /// A model by the name that clients use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The name that clients use.
     pub name: String,
@@ -218,6 +226,26 @@ pub struct ModelConfig {
     pub context_length: Option<u64>,
     /// The configuration names it, so processes for it are started with the service.
     pub is_named: bool,
+    /// Its transforms, in the order of a request. None if they are its backend's.
+    pub transforms: Option<Vec<TransformUse>>,
+}
+
+/// A transform of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransformUse {
+    /// The guest and its configuration.
+    pub used: GuestUse,
+    /// What happens when it breaks a bound or a rule.
+    pub on_error: OnError,
+}
+
+/// What happens when a transform breaks a bound or a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// The request fails.
+    Refuse,
+    /// The request goes on without the transform.
+    Skip,
 }
 
 /// A configuration that cannot be used.
@@ -252,6 +280,8 @@ pub enum ConfigError {
         origin: String,
         /// A line for each mistake, beginning with the key.
         problems: Vec<String>,
+        /// The files that it names, which may be what is to be mended.
+        files: Vec<PathBuf>,
     },
 }
 
@@ -337,7 +367,11 @@ impl Config {
         if problems.is_empty() {
             Ok(config)
         } else {
-            Err(ConfigError::Keys { origin, problems })
+            Err(ConfigError::Keys {
+                origin,
+                problems,
+                files: config.files,
+            })
         }
     }
 

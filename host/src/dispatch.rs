@@ -9,15 +9,14 @@ pub(crate) mod request_log;
 
 use std::sync::Arc;
 
-use guests::adapter::AdapterSession;
-use guests::admit::Guest;
 use guests::completion::Context;
 use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit, Shed};
 use crate::backends::Backend;
+use crate::chain::{self, Chain, Choice, End};
 use crate::config::{Config, KeyDigest};
-use crate::exchange::{Exchange, ExchangeRequest, no_process, not_opened};
+use crate::exchange::{Exchange, ExchangeRequest, no_process};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::models::Route;
 use crate::pool::Pool;
@@ -45,18 +44,19 @@ pub(crate) struct Request {
     pub(crate) body: guests::request::Request,
 }
 
-/// Who calls.
+/// What is known of the caller of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Calling {
     /// The name of its key, if it has one.
     pub(crate) key: Option<Arc<str>>,
-    /// Who calls. Only the same caller may go on with a conversation.
+    /// The digest of its key, if it has one. Only the same caller may go on with a conversation.
     pub(crate) caller: Caller,
     /// The queue that the request waits in. Each caller has its own.
     pub(crate) queue: KeyDigest,
 }
 
-/// The running exchanges that answer a request.
+/// The answers to a request that are on their way: one for each choice, usually from an exchange
+/// (one request on one process).
 pub(crate) struct Answers {
     pub(crate) head: Head,
     pub(crate) choices: Choices,
@@ -70,7 +70,8 @@ pub(crate) struct Head {
     pub(crate) created: u64,
     /// The name that the client uses.
     pub(crate) model: String,
-    /// The `system_fingerprint` of the answer. It is made from the adapter's digest, and changes with it.
+    /// The `system_fingerprint` of the answer. It is made from the digest of the guests and their
+    /// configurations, and changes with it.
     pub(crate) fingerprint: String,
 }
 
@@ -87,21 +88,21 @@ pub(crate) fn check(service: &Service) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The snapshot that answers a request to `model`. If the model's adapter is still being compiled, this waits
+/// The snapshot that answers a request to `model`. If a guest of the model is still being compiled, this waits
 /// for it, and then returns the snapshot that has it.
 pub(crate) async fn settled(
     service: &Service,
     snapshot: Arc<Snapshot>,
     model: &str,
 ) -> Arc<Snapshot> {
-    let pending = &snapshot.guests.pending;
-    let backend = snapshot.models.backend(model);
-    let Some(backend) = backend.filter(|backend| pending.contains(&backend.config.adapter)) else {
+    if !snapshot.waits(model) {
+        return snapshot;
+    }
+    let Some(backend) = snapshot.models.backend(model) else {
         return snapshot;
     };
     let deadline = Instant::now() + backend.config.admission.queue_timeout;
-    let adapter = &backend.config.adapter;
-    service.runtime.adapter_settled(adapter, deadline).await;
+    service.runtime.settled(model, deadline).await;
     service.snapshot()
 }
 
@@ -125,33 +126,31 @@ pub(crate) async fn dispatch(
     let permits = admit(&route.backend, calling.queue, count).await?;
     let limit = route.backend.config.timeouts.request;
     request.output.prepare(&service.processes, limit).await?;
-    let guest = adapter(snapshot, &route.backend)?;
-    log.pinned(guest.generation);
-    let head = Head::new(&request.model, &guest);
-    let (is_own, lane) = (guest.is_own(), &service.lane);
-    let start = Start::new(
-        service,
-        calling,
-        &head,
-        route,
-        guest,
+    let chain = snapshot.chain(&route)?.clone();
+    log.pinned(chain.generation());
+    let head = Head::new(&request.model, &chain);
+    let (is_own, lane) = (chain.is_own(), &service.lane);
+    let start = Start {
+        pool: service.pool.clone(),
+        context: context(&head, &route),
+        request: exchange_request(route, &chain, calling.caller, request.size),
+        chain,
+        body: request.body,
         permits,
-        request.size,
-        request.body,
         count,
-    );
-    let exchanges = match is_own {
+    };
+    let choices = match is_own {
         true => start.run().await?,
         false => lane.run(start.run()).await?,
     };
-    log.started(exchanges.first().map_or("", Exchange::origin));
-    let place = |exchange| match is_own {
-        true => Some(Source::Here(Box::new(exchange))),
-        false => lane.take(exchange).map(Source::Apart),
+    log.started(choices.first().map_or("", Choice::origin));
+    let place = |choice| match is_own {
+        true => Some(Source::Here(Box::new(choice))),
+        false => lane.take(choice).map(Source::Apart),
     };
     Ok(Answers {
         head,
-        choices: Choices::new(exchanges.into_iter().filter_map(place).collect()),
+        choices: Choices::new(choices.into_iter().filter_map(place).collect()),
         output: request.output,
     })
 }
@@ -197,41 +196,21 @@ async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Perm
     })
 }
 
-/// The guest that speaks a backend's protocol.
-fn adapter(snapshot: &Snapshot, backend: &Backend) -> Result<Arc<Guest>, Failure> {
-    let name = &backend.config.adapter;
-    if let Some(guest) = snapshot.guests.serving.get(name) {
-        return Ok(guest.clone());
-    }
-    let set = &snapshot.guests;
-    let message = match set.rejected.get(name) {
-        Some(reason) => format!("the adapter `{name}` is not loaded: {reason}"),
-        None if set.pending.contains(name) => {
-            format!("the adapter `{name}` is still being compiled: try again later")
-        }
-        None => format!(
-            "the adapter `{name}` is not loaded: put it at {}",
-            snapshot.config.guests.file(name).display()
-        ),
-    };
-    Err(Failure::new(Kind::Guest, message).logged())
-}
-
 impl Head {
-    fn new(model: &str, guest: &Guest) -> Self {
+    fn new(model: &str, chain: &Chain) -> Self {
         Head {
             id: format!("chatcmpl-{}", uuid::Uuid::new_v4().simple()),
             created: unix_now(),
             model: model.to_owned(),
-            fingerprint: format!("fp_{}", guest.digest.chars().take(10).collect::<String>()),
+            fingerprint: format!("fp_{}", chain.digest.chars().take(10).collect::<String>()),
         }
     }
 }
 
-/// All that it takes to start the exchanges of a request.
+/// All that it takes to start answering a request.
 struct Start {
     pool: Arc<Pool>,
-    guest: Arc<Guest>,
+    chain: Chain,
     context: Context,
     body: guests::request::Request,
     request: ExchangeRequest,
@@ -240,76 +219,70 @@ struct Start {
 }
 
 impl Start {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a step's result, and none belongs to another"
-    )]
-    fn new(
-        service: &Service,
-        calling: Calling,
-        head: &Head,
-        route: Route,
-        guest: Arc<Guest>,
-        permits: Permit,
-        size: usize,
-        body: guests::request::Request,
-        count: usize,
-    ) -> Self {
-        let patience = route.backend.config.admission.queue_timeout;
-        let request = ExchangeRequest {
-            backend: route.backend,
-            model: route.model,
-            size,
-            caller: calling.caller,
-            deadline: Instant::now() + patience,
-            is_probe: false,
-        };
-        Start {
-            pool: service.pool.clone(),
-            guest,
-            context: context(head, &request),
-            body,
-            request,
-            permits,
-            count,
-        }
-    }
-
-    /// Opens the exchanges, and gets a process for each.
-    async fn run(mut self) -> Result<Vec<Exchange>, Failure> {
+    /// Opens the chain for each choice, and gets a process for each that needs one.
+    async fn run(mut self) -> Result<Vec<Choice>, Failure> {
         let size = self.request.size;
-        let open = |_| AdapterSession::open(self.guest.clone(), &self.context, &self.body, size);
-        let opened: Result<Vec<_>, _> = (0..self.count).map(open).collect();
+        let mut opened = Vec::with_capacity(self.count);
+        for choice in 0..self.count {
+            self.context.choice = choice as u32;
+            opened.push(self.chain.open(&self.context, &self.body, size)?);
+        }
         let request = self.request;
-        let opened = opened.map_err(|why| not_opened(&request.backend.config.adapter, why))?;
-        // Each session has its own copy of the request, and will make more.
+        // Each session has copied the request into its guest, and the guest will copy it again. So
+        // this copy is freed first.
         drop(self.body);
         let busy = |error| no_process(&request.backend, error);
         let _turn = match opened.len() {
             1 => None,
             _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
         };
-        let mut exchanges = Vec::with_capacity(opened.len());
-        for (guest, permit) in opened
+        let mut choices = Vec::with_capacity(opened.len());
+        for ((end, back), permit) in opened
             .into_iter()
             .zip(std::iter::from_fn(|| self.permits.split()))
         {
-            exchanges.push(Exchange::begin(request.clone(), guest, &self.pool, permit).await?);
+            let source = match end {
+                End::Reply(deltas, outcome) => chain::Source::Reply(deltas, outcome),
+                End::Adapter(session) => {
+                    let request = ExchangeRequest {
+                        size: back.size,
+                        ..request.clone()
+                    };
+                    let exchange = Exchange::begin(request, *session, &self.pool, permit).await?;
+                    chain::Source::Process(Box::new(exchange))
+                }
+            };
+            choices.push(Choice::new(source, back));
         }
-        Ok(exchanges)
+        Ok(choices)
     }
 }
 
-/// What an adapter is told of a request beside its body.
-fn context(head: &Head, request: &ExchangeRequest) -> Context {
-    let offer = request.backend.status.offer(&request.model);
+/// What an exchange needs to know of a request of `size` bytes.
+fn exchange_request(route: Route, chain: &Chain, caller: Caller, size: usize) -> ExchangeRequest {
+    let patience = route.backend.config.admission.queue_timeout;
+    ExchangeRequest {
+        backend: route.backend,
+        model: route.model,
+        size,
+        caller,
+        deadline: Instant::now() + patience,
+        chain: chain.digest.clone(),
+        is_probe: false,
+    }
+}
+
+/// What guests are told of a request beside its body.
+fn context(head: &Head, route: &Route) -> Context {
+    let offer = route.backend.status.offer(&route.model);
     Context {
         id: head.id.clone(),
         created: head.created,
         model: head.model.clone(),
-        backend_model: request.model.clone(),
-        profile: request.backend.config.launch.profile.name,
+        backend_model: route.model.clone(),
+        profile: route.backend.config.launch.profile.name,
         resolved_model: offer.and_then(|offer| offer.resolved),
-        fetch_urls: request.backend.config.fetch_urls,
+        fetch_urls: route.backend.config.fetch_urls,
+        choice: 0,
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use basics::blocking;
 use bytes::Bytes;
 use guests::adapter::AdapterSession;
-use guests::completion::{Delta, Effect, FinishReason, Outcome};
+use guests::completion::{Delta, Effect, FinishReason, Outcome, Usage};
 use guests::{Effects, GuestError};
 use processes::{Framing, Output};
 use tokio::time::Instant;
@@ -31,8 +31,7 @@ use crate::backends::Backend;
 use crate::backends::status::Reporter;
 use crate::failure::{Failure, Kind};
 use crate::pool::Pool;
-use failures::{api_failure, guest_failure};
-pub(crate) use failures::{no_process, not_opened};
+pub(crate) use failures::{api_failure, guest_failure, no_process, not_opened};
 use lease::{Lease, Next};
 use text::TextPieces;
 use timeouts::Timeouts;
@@ -62,6 +61,8 @@ pub(crate) struct ExchangeRequest {
     pub(crate) caller: Caller,
     /// When it stops waiting for a process.
     pub(crate) deadline: Instant,
+    /// Names the guests and their configurations. Only the same chain may go on with the conversation.
+    pub(crate) chain: Arc<str>,
     /// Whether this is a probe, which only asks what the backend offers. A probe does not wait for a slot (room
     /// for one more process), and its process is not parked.
     pub(crate) is_probe: bool,
@@ -84,6 +85,8 @@ pub(crate) struct Exchange {
     over: bool,
     /// It ended with an answer after which the conversation may go on.
     may_go_on: bool,
+    /// What the adapter says of the tokens so far.
+    usage_so_far: Option<Usage>,
 }
 
 /// What came of a request.
@@ -119,6 +122,7 @@ impl Exchange {
             calls: 0,
             over: false,
             may_go_on: false,
+            usage_so_far: None,
         };
         let size = exchange.request.size;
         let effects = match resumption {
@@ -127,6 +131,16 @@ impl Exchange {
         };
         exchange.apply(effects);
         Ok(exchange)
+    }
+
+    /// What comes next, if it has come already.
+    pub(crate) fn ready(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What the adapter says of the tokens so far.
+    pub(crate) fn usage_so_far(&self) -> Option<Usage> {
+        self.usage_so_far
     }
 
     /// Where its process came from.
@@ -266,6 +280,7 @@ impl Exchange {
                 self.lease.answers();
                 self.events.push_back(Event::Delta(delta));
             }
+            Effect::Counted(usage) => self.usage_so_far = Some(usage),
             Effect::Report(report) => {
                 let model = &*self.request.model;
                 let reporter = match self.request.is_probe {
@@ -308,7 +323,7 @@ impl Exchange {
     pub(crate) fn park(mut self) {
         if self.may_go_on {
             let size = self.request.size.saturating_add(self.answered);
-            self.lease.park(&mut self.guest, size, self.request.caller);
+            self.lease.park(&mut self.guest, size, &self.request);
         }
     }
 

@@ -12,7 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::exchange::{Event, Exchange};
+use crate::chain::Choice;
+use crate::exchange::Event;
 use crate::failure::{Failure, Kind};
 
 /// How many calls of such guests run at once.
@@ -27,7 +28,7 @@ const EVENTS_AHEAD: usize = 16;
 /// The threads.
 pub(crate) struct Lane(Option<Runtime>);
 
-/// An exchange that runs in the lane. Dropping it ends the exchange.
+/// A choice that is answered in the lane. Dropping it ends the choice.
 pub(crate) struct Apart {
     events: mpsc::Receiver<Event>,
     _task: AbortOnDropHandle<()>,
@@ -62,12 +63,12 @@ impl Lane {
         task.await.unwrap_or_else(|_| Err(lost()))
     }
 
-    /// Moves an exchange into the lane.
-    pub(crate) fn take(&self, mut exchange: Exchange) -> Option<Apart> {
+    /// Moves a choice into the lane.
+    pub(crate) fn take(&self, mut choice: Choice) -> Option<Apart> {
         let (sender, events) = mpsc::channel(EVENTS_AHEAD);
         let task = self.0.as_ref()?.spawn(async move {
             loop {
-                let event = exchange.next().await;
+                let event = choice.next().await;
                 let is_last = !matches!(event, Event::Delta(_));
                 if sender.send(event).await.is_err() {
                     return;
@@ -76,7 +77,7 @@ impl Lane {
                     // The client has its whole answer, so it does not matter how long the guest takes from here
                     // on. Dropping the `Apart` ends this task only at an `await`, and none follows: parking is
                     // always carried out.
-                    return exchange.park();
+                    return choice.park();
                 }
             }
         });

@@ -25,10 +25,14 @@ pub(crate) struct Route {
     pub(crate) model: String,
     /// What the metrics and the log call it: one of a few names, whatever clients think of.
     pub(crate) label: String,
+    /// Its name, if the configuration lists it.
+    pub(crate) configured: Option<String>,
 }
 
 /// What the metrics call a model.
 enum Label<'a> {
+    /// This name, which is configured.
+    Configured(&'a str),
     /// This name.
     Name(&'a str),
     /// This name, as long as there are few such.
@@ -107,8 +111,12 @@ impl Models {
         Some(Route {
             backend: backend.clone(),
             model: model.to_owned(),
+            configured: match label {
+                Label::Configured(name) => Some(name.to_owned()),
+                _ => None,
+            },
             label: match label {
-                Label::Name(name) => name.to_owned(),
+                Label::Configured(name) | Label::Name(name) => name.to_owned(),
                 Label::Offered(name) => offered_label(name),
                 Label::Other(begin) => format!("{begin}other"),
             },
@@ -120,7 +128,7 @@ impl Models {
         if let Some(model) = self.configured.iter().find(|m| m.name == name) {
             let mut backends = self.backends.iter();
             let backend = backends.find(|b| b.config.name == model.backend)?;
-            return Some((backend, &model.model, Label::Name(name)));
+            return Some((backend, &model.model, Label::Configured(name)));
         }
         let offers = |backend: &&Arc<Backend>| {
             let offers = backend.status.offers();
@@ -143,7 +151,8 @@ impl Models {
         let backend = self
             .backends
             .iter()
-            .find(|b| b.is_real() && self.pass_through)?;
+            .find(|b| b.is_real() && b.config.launch.profile.passed_on.is_some())
+            .filter(|_| self.pass_through)?;
         let profile = backend.config.launch.profile;
         let mut retired = profile.retired.iter();
         if let Some((_, now)) = retired.find(|(begin, _)| name.starts_with(begin)) {

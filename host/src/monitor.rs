@@ -139,14 +139,10 @@ impl Rounds {
     /// Asks the backend what it offers. Costs no tokens.
     async fn probe(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
         let snapshot = self.runtime.current();
-        let Some(guest) = snapshot
-            .guests
-            .serving
-            .get(&backend.config.adapter)
-            .cloned()
-        else {
+        let Some(chain) = snapshot.chains.of_backend(&backend.config.name) else {
             return Ok(());
         };
+        let adapter = chain.adapter.clone();
         // All places are taken or waited for. Requests go first; a later check probes again.
         let Some(permit) = backend.admission.try_enter() else {
             return Ok(());
@@ -160,6 +156,7 @@ impl Rounds {
             resolved_model: None,
             profile: backend.config.launch.profile.name,
             fetch_urls: false,
+            choice: 0,
         };
         let request = ExchangeRequest {
             backend: backend.clone(),
@@ -167,13 +164,14 @@ impl Rounds {
             size: 0,
             caller: None,
             deadline: Instant::now(),
+            chain: chain.digest.clone(),
             is_probe: true,
         };
-        let (is_own, pool) = (guest.is_own(), self.pool.clone());
+        let (is_own, pool) = (adapter.guest.is_own(), self.pool.clone());
         let probed = async move {
-            let opened = AdapterSession::probe(guest, &context);
-            let name = &request.backend.config.adapter;
-            let opened = opened.map_err(|error| crate::exchange::not_opened(name, error.into()))?;
+            let name = adapter.guest.name.clone();
+            let opened = AdapterSession::probe(adapter, &context);
+            let opened = opened.map_err(|error| crate::exchange::guest_failure(&name, &error))?;
             let Some(opened) = opened else { return Ok(()) };
             let mut exchange = Exchange::begin(request, opened, &pool, permit).await?;
             loop {

@@ -6,6 +6,9 @@
 
 mod claude_code;
 mod demo;
+mod generic;
+
+use processes::Framing;
 
 /// How the host runs one kind of command line.
 #[derive(Debug)]
@@ -18,12 +21,12 @@ pub struct Profile {
     pub(crate) adapter: &'static str,
     /// Which program it is.
     pub(crate) program: Program,
-    /// Arguments of every launch that answers; the model's name follows them.
-    pub(crate) args: &'static [&'static str],
+    /// Arguments of every launch that answers.
+    pub(crate) args: Args,
     /// Variables of every launch. They override the configured ones.
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// The variable that says how often the command line itself repeats a failed call.
-    pub(crate) retries: &'static str,
+    pub(crate) retries: Option<&'static str>,
     /// Variables that it gets of the service's environment by default.
     pub(crate) pass_env: &'static [&'static str],
     /// Variables that say where its login is kept.
@@ -34,7 +37,7 @@ pub struct Profile {
     pub(crate) login_check: Option<&'static [&'static str]>,
     /// Arguments with which a person logs in.
     pub(crate) login: &'static [&'static str],
-    /// What installs it, as a line of the shell.
+    /// What installs it, as a line of the shell; empty if nothing does.
     pub(crate) install: &'static str,
     /// Names that clients use, and what the command line calls these models.
     pub(crate) models: &'static [(&'static str, &'static str)],
@@ -45,14 +48,16 @@ pub struct Profile {
     pub(crate) passed_on: Option<&'static str>,
     /// The model that every version of it knows.
     pub(crate) probe_model: &'static str,
+    /// How its output is cut into pieces by default.
+    pub(crate) framing: Framing,
     /// Processes that are kept warm by default, for each model in use.
     pub(crate) warm: usize,
     /// How long a process is kept after an answer by default, in seconds.
     pub(crate) continue_for: u64,
     /// What a process holds while it waits and none of its kind was measured, in bytes.
     pub(crate) idle_memory: u64,
-    /// The JSON Schema of a line of its standard input.
-    pub(crate) stdin_schema: &'static str,
+    /// What may be written to its standard input.
+    pub(crate) stdin: Stdin,
     /// It only shows that the service works.
     pub(crate) is_demo: bool,
 }
@@ -66,8 +71,28 @@ pub(crate) enum Program {
         name: &'static str,
         below_home: &'static [&'static str],
     },
+    /// The configured `command`, which has no default; it is looked for on the `PATH`.
+    Configured,
     /// This program itself, with this subcommand.
     This(&'static str),
+}
+
+/// The arguments of a launch that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Args {
+    /// These; the model's name follows them.
+    Fixed(&'static [&'static str]),
+    /// Those of the configuration, with the model's name in the place of `{model}`.
+    Configured,
+}
+
+/// What may be written to a standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdin {
+    /// Lines of JSON that fit this JSON Schema.
+    JsonLines(&'static str),
+    /// Any text.
+    Text,
 }
 
 /// Something about a launch that an adapter may ask for.
@@ -99,7 +124,8 @@ pub(crate) enum Place {
 }
 
 /// All profiles, the default one first.
-pub(crate) static PROFILES: [&Profile; 2] = [&claude_code::CLAUDE_CODE, &demo::DEMO];
+pub(crate) static PROFILES: [&Profile; 3] =
+    [&claude_code::CLAUDE_CODE, &demo::DEMO, &generic::GENERIC];
 
 /// The longest name of a model, in bytes. Anthropic's longest is below 40.
 const MODEL_NAME_MAX: usize = 128;

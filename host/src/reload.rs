@@ -82,7 +82,7 @@ impl Reloader {
                 let _ = done.send(Command::Admitted(Box::new(admitted)));
             }),
         )?;
-        let file = ConfigFile::new(config.source.clone());
+        let file = ConfigFile::new(&config);
         let runtime = RuntimeHandle::start(config, loader.set().clone(), processes, pool)?;
         let watcher = Watcher {
             runtime: runtime.clone(),
@@ -183,7 +183,7 @@ impl Watcher {
 
     /// Publishes a snapshot, with the guests that the loader has now.
     fn publish(&self, mut next: Snapshot) {
-        next.guests = self.loader.set().clone();
+        next.take_guests(self.loader.set());
         self.runtime.replace(next);
     }
 
@@ -217,23 +217,26 @@ fn log_problem(problem: &str) {
     }
 }
 
-/// The file of the configuration, if there is one.
+/// The file of the configuration, if there is one, and the files that it names.
 struct ConfigFile {
     path: Option<PathBuf>,
-    /// What the last visit saw of it.
-    seen: Option<FileStamp>,
-    /// What it looked like when it was last read.
-    handled: Option<FileStamp>,
+    /// The files whose text is part of a guest's configuration.
+    named: Vec<PathBuf>,
+    /// What the last visit saw of them all.
+    seen: Vec<Option<FileStamp>>,
+    /// What they looked like when they were last read.
+    handled: Vec<Option<FileStamp>>,
 }
 
 impl ConfigFile {
     /// The file that the service was started with. The second visit reads it again, because it may have changed
     /// since then.
-    fn new(path: Option<PathBuf>) -> Self {
+    fn new(config: &Config) -> Self {
         ConfigFile {
-            path,
-            seen: None,
-            handled: None,
+            path: config.source.clone(),
+            named: config.files.clone(),
+            seen: Vec::new(),
+            handled: Vec::new(),
         }
     }
 
@@ -241,22 +244,38 @@ impl ConfigFile {
     /// keys that it names may have changed.
     fn visit(&mut self, demanded: bool, current: &Config) -> Option<Result<Config, ConfigError>> {
         let path = self.path.clone()?;
-        let stamp = FileStamp::of(&path);
-        let is_settled = self.seen == stamp;
-        self.seen = stamp;
-        let is_due = demanded || (is_settled && self.handled != stamp);
-        if !is_due || stamp.is_none() {
+        let named = self.named.iter().map(|file| FileStamp::of(file));
+        let stamps: Vec<_> = [FileStamp::of(&path)].into_iter().chain(named).collect();
+        let is_settled = self.seen == stamps;
+        self.seen.clone_from(&stamps);
+        let is_due = demanded || (is_settled && self.handled != stamps);
+        if !is_due || stamps[0].is_none() {
             return None;
         }
-        self.handled = stamp;
+        self.handled = stamps;
         let overrides = &current.overrides;
         let read = Config::load(&Overrides {
             file: Some(path),
             ..overrides.clone()
         });
+        match &read {
+            Ok(Config { files, .. }) | Err(ConfigError::Keys { files, .. }) => self.watch(files),
+            Err(_) => {}
+        }
         Some(read.map(|config| Config {
             overrides: overrides.clone(),
             ..config
         }))
+    }
+
+    /// From now on these files are watched beside the configuration. They were just read.
+    fn watch(&mut self, files: &[PathBuf]) {
+        if self.named != files {
+            self.named = files.to_vec();
+            let stamps = files.iter().map(|file| FileStamp::of(file));
+            self.handled.truncate(1);
+            self.handled.extend(stamps);
+            self.seen.clone_from(&self.handled);
+        }
     }
 }

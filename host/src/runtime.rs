@@ -13,8 +13,10 @@ use tokio::time::Instant;
 
 use crate::backends::Backend;
 use crate::backends::launch::{Launch, PoolPolicy};
+use crate::chain::{Chain, Chains, Unready};
 use crate::config::Config;
-use crate::models::Models;
+use crate::failure::{Failure, Kind};
+use crate::models::{Models, Route};
 use crate::pool::Pool;
 use crate::telemetry;
 
@@ -26,6 +28,8 @@ pub(crate) struct Snapshot {
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) models: Arc<Models>,
     pub(crate) guests: Arc<GuestSet>,
+    /// Made of the configuration and the guests.
+    pub(crate) chains: Arc<Chains>,
     /// Why the current `harness.toml` is not in use. `None` if it is in use.
     pub(crate) config_problem: Option<String>,
 }
@@ -44,10 +48,12 @@ impl Snapshot {
         config: Arc<Config>,
         guests: Arc<GuestSet>,
         before: &[Arc<Backend>],
+        chains: &Chains,
     ) -> anyhow::Result<Self> {
         let backends = Backend::all(&config.backends, before)?;
         Ok(Snapshot {
             models: Arc::new(Models::new(&config, backends.clone())),
+            chains: Arc::new(Chains::new(&config, &guests, chains)),
             backends,
             config,
             guests,
@@ -61,15 +67,47 @@ impl Snapshot {
     ///
     /// Fails, and changes nothing, if the backends cannot be built.
     pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
-        *self = Snapshot::new(Arc::new(config), self.guests.clone(), &self.backends)?;
+        let guests = self.guests.clone();
+        *self = Snapshot::new(Arc::new(config), guests, &self.backends, &self.chains)?;
         Ok(())
+    }
+
+    /// Takes other guests.
+    pub(crate) fn take_guests(&mut self, guests: &Arc<GuestSet>) {
+        if !Arc::ptr_eq(&self.guests, guests) {
+            self.guests = guests.clone();
+            self.chains = Arc::new(Chains::new(&self.config, guests, &self.chains));
+        }
+    }
+
+    /// The chain that answers a route.
+    ///
+    /// # Errors
+    ///
+    /// Says why there is none.
+    pub(crate) fn chain(&self, route: &Route) -> Result<&Chain, Failure> {
+        self.chains.of(route).map_err(|unready| {
+            let message = match unready {
+                Unready::Bad(message) => message,
+                Unready::Pending(guest) => {
+                    format!("the guest `{guest}` is still being compiled: try again later")
+                }
+            };
+            Failure::new(Kind::Guest, message).logged()
+        })
+    }
+
+    /// Whether a model waits for a guest that is being compiled.
+    pub(crate) fn waits(&self, model: &str) -> bool {
+        let route = self.models.route(model);
+        route.is_some_and(|route| matches!(self.chains.of(&route), Err(Unready::Pending(_))))
     }
 
     /// The fields of a request that the adapter of a model honours. `None` if there is no such adapter.
     pub(crate) fn honours(&self, model: &str) -> Option<Arc<[String]>> {
-        let backend = self.models.backend(model)?;
-        let guest = self.guests.serving.get(&backend.config.adapter)?;
-        Some(guest.honours.clone())
+        let route = self.models.route(model)?;
+        let chain = self.chains.of(&route).ok()?;
+        Some(chain.adapter.guest.honours.clone())
     }
 
     /// Applies it to the pool and to the metrics.
@@ -111,7 +149,7 @@ impl RuntimeHandle {
         processes: Arc<Processes>,
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
-        let snapshot = Snapshot::new(config, guests, &[])?;
+        let snapshot = Snapshot::new(config, guests, &[], &Chains::default())?;
         snapshot.apply(&pool);
         Ok(Arc::new(RuntimeHandle {
             current: ArcSwap::from_pointee(snapshot),
@@ -132,10 +170,10 @@ impl RuntimeHandle {
         self.configured.subscribe()
     }
 
-    /// Waits until the guest of this name is no longer being compiled, or until `deadline`.
-    pub(crate) async fn adapter_settled(&self, name: &str, deadline: Instant) {
+    /// Waits until no guest of a model's chain is being compiled any more, or until `deadline`.
+    pub(crate) async fn settled(&self, model: &str, deadline: Instant) {
         let mut replaced = self.replaced.subscribe();
-        while self.current().guests.pending.contains(name) {
+        while self.current().waits(model) {
             let next = tokio::time::timeout_at(deadline, replaced.changed());
             if !matches!(next.await, Ok(Ok(()))) {
                 return;

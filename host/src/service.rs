@@ -55,13 +55,8 @@ impl Service {
             pool.clone(),
             metrics.clone(),
         );
-        for backend in &snapshot.backends {
-            let adapter = &backend.config.adapter;
-            let set = &snapshot.guests;
-            if !set.serving.contains_key(adapter) && !set.pending.contains(adapter) {
-                let file = snapshot.config.guests.file(adapter);
-                tracing::warn!(backend = %backend.config.name, file = %file.display(), "its adapter is not loaded");
-            }
+        for (name, problem) in snapshot.chains.problems() {
+            tracing::warn!(name, problem, "a model or backend cannot be served");
         }
         Ok(Arc::new(Service {
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),

@@ -296,7 +296,7 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
             whole[..whole.len() / 2].to_vec(),
             "not a WebAssembly component",
         ),
-        (wat("(component)"), "does not export"),
+        (wat("(component)"), "exports neither"),
         (wat(wasi), "`wasi:cli/environment@0.2.0`"),
         (
             wat(&log_of("claude-harness:guest/log@0.1.0")),
@@ -334,7 +334,7 @@ async fn an_operator_may_allow_a_guest_an_empty_wasi_but_no_sockets_and_no_sleep
         .replace("[guests.hostile]", "[guests.hostile]\nwasi = true");
     swapped.host.reconfigure(&allowed);
     for (import, reason) in [
-        ("wasi:cli/environment@0.2.0", "does not export"),
+        ("wasi:cli/environment@0.2.0", "exports neither"),
         (
             "wasi:clocks/monotonic-clock@0.2.0",
             "it imports `wasi:clocks/monotonic-clock@0.2.0`",
@@ -575,10 +575,11 @@ async fn a_refused_configuration_is_forgotten_when_it_is_mended() {
 #[tokio::test]
 async fn what_becomes_of_a_field_is_for_the_adapter_to_say() {
     let swapped = Swapped::start("hostile", "#hang", &[]);
-    let behaviour = json!({"answer": "x", "honours": ["temperature", "stop", "top_k"]});
+    let behaviour = json!({"answer": "x"});
     let config = config(swapped.host.home(), "hostile", &behaviour);
     swapped.host.reconfigure(&config);
-    std::fs::write(swapped.file("hostile.wasm"), hostile_component()).unwrap();
+    let honouring = describing("nothing", "temperature top_k");
+    std::fs::write(swapped.file("hostile.wasm"), honouring).unwrap();
     swapped.host.reload().await;
     let mut body = hello();
     for (field, value) in [
@@ -604,8 +605,8 @@ async fn what_becomes_of_a_field_is_for_the_adapter_to_say() {
 
 #[tokio::test]
 async fn a_request_waits_for_its_adapter_before_its_fields_are_judged() {
-    let behaviour = json!({"answer": "x", "honours": ["temperature"]});
-    let hostile = hostile_component();
+    let behaviour = json!({"answer": "x"});
+    let hostile = describing("nothing", "temperature");
     let files = [("hostile.wasm", &*hostile)];
     let swapped = Swapped::begin("hostile", "#hang", &files, &behaviour);
     let mut body = hello();
@@ -638,15 +639,27 @@ async fn what_a_guest_reports_cannot_carry_words_to_other_clients() {
     assert_eq!(swapped.host.ask("--settings", "x").await.0, 404);
 }
 
+/// The hostile guest with other words for `describe`: what it does, and the fields that it honours.
+fn describing(deed: &str, honours: &str) -> Vec<u8> {
+    let mut component = hostile_component();
+    let words = format!("describe does {deed:7} honours {honours:32}");
+    let begin = b"describe does nothing honours";
+    let at = component
+        .windows(begin.len())
+        .position(|part| part == begin);
+    let at = at.unwrap();
+    component[at..at + words.len()].copy_from_slice(words.as_bytes());
+    component
+}
+
 #[tokio::test]
 async fn a_guest_that_misbehaves_when_it_is_loaded_never_serves() {
     let hostile = hostile_component();
     let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
     for (at, deed) in [
         ("configure", "spin"),
-        ("describe", "spin"),
         ("configure", "allocate"),
-        ("describe", "trap"),
+        ("configure", "trap"),
     ] {
         let config = config(
             swapped.host.home(),
@@ -665,12 +678,23 @@ async fn a_guest_that_misbehaves_when_it_is_loaded_never_serves() {
             "the one before goes on"
         );
     }
+    // A guest says what it is before it is configured, so here it is another guest.
+    for deed in ["spin", "trap"] {
+        std::fs::write(swapped.file("hostile.wasm"), describing(deed, "")).unwrap();
+        let report = swapped.host.reload().await;
+        assert!(
+            report["rejected"]["hostile"].is_string(),
+            "{deed}: {report}"
+        );
+        assert_eq!(swapped.host.post(&hello()).await.0, 200);
+    }
+    std::fs::write(swapped.file("hostile.wasm"), &hostile).unwrap();
     let wrong = config(swapped.host.home(), "hostile", &json!({"colour": "red"}));
     swapped.host.reconfigure(&wrong);
     let report = swapped.host.reload().await;
     let reason = report["rejected"]["hostile"].as_str().unwrap_or_default();
     assert!(
-        reason.contains("[guests.hostile] config") && reason.contains("colour"),
+        reason.contains("`guests.hostile.config`") && reason.contains("colour"),
         "{report}"
     );
 }

@@ -14,6 +14,7 @@ mod fake;
 mod faults;
 mod features;
 mod functions;
+mod generic;
 mod guests;
 mod input;
 mod leaving;
@@ -23,6 +24,7 @@ mod real;
 mod real_pool;
 mod restart;
 mod transcripts;
+mod transforms;
 mod warnings;
 mod wire;
 

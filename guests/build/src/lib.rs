@@ -129,6 +129,7 @@ impl Workspace {
         let mut files = vec![guest.folder.join("Cargo.toml")];
         collect(&guest.folder.join("src"), &mut files)?;
         collect(&self.root.join("guests/kit/src"), &mut files)?;
+        collect(&self.root.join("guests/kit/bindings/src"), &mut files)?;
         collect(&self.root.join("wit"), &mut files)?;
         files.retain(|file| file.extension() != Some("sha256".as_ref()));
         files.sort();

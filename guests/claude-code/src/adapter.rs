@@ -24,13 +24,12 @@ impl Default for Settings {
 }
 
 /// The fields of a request that [`ChatRequest`] reads, beside those that the host honours itself.
-const HONOURS: [&str; 8] = [
+const HONOURS: [&str; 7] = [
     "tools",
     "tool_choice",
     "parallel_tool_calls",
     "response_format",
     "reasoning_effort",
-    "stop",
     "max_completion_tokens",
     "max_tokens",
 ];

@@ -1,7 +1,7 @@
 //! What comes of an answer: the API's stream events in, OpenAI's deltas out.
 //!
 //! ```text
-//! text ──► (held until a call that must come) ──► stop words, or the JSON object in it ──► content
+//! text ──► (held until a call that must come) ──► (the JSON object in it) ──► content
 //! thinking ──► reasoning        tool_use ──► tool calls        StructuredOutput ──► content
 //! ```
 
@@ -13,7 +13,7 @@ use crate::failure::no_structure;
 use crate::functions::{Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
 use crate::request::{Format, OutputSpec};
-use crate::text::{ObjectFinder, StopFilter};
+use crate::text::ObjectFinder;
 use crate::tokens::Tokens;
 
 /// The CLI's own tool for answers of a given schema.
@@ -41,7 +41,6 @@ pub struct Answer {
     shown: bool,
     /// Text that is shown only if a call follows, or no structured answer.
     held: String,
-    stop: StopFilter,
     object: ObjectFinder,
     structured: Structured,
     /// The model was asked again, because its answer was not what was asked for.
@@ -107,9 +106,8 @@ pub enum Step {
 
 impl Answer {
     /// An answer with these requirements.
-    pub fn new(mut spec: OutputSpec) -> Self {
+    pub fn new(spec: OutputSpec) -> Self {
         Answer {
-            stop: StopFilter::new(std::mem::take(&mut spec.stop)),
             spec,
             streams: None,
             messages: 0,
@@ -136,7 +134,7 @@ impl Answer {
         (alone && answer.done && !self.asked_again).then_some(&*answer.text)
     }
 
-    /// What the answer shall be like, but for its stop words.
+    /// What the answer shall be like.
     pub fn spec(&self) -> &OutputSpec {
         &self.spec
     }
@@ -171,13 +169,13 @@ impl Answer {
             }
             "content_block_delta" => {
                 if let Some(delta) = &event.delta {
-                    return self.block_delta(delta, out);
+                    self.block_delta(delta, out);
                 }
             }
             "content_block_stop" => self.block_stop(out),
             "message_delta" => return self.message_delta(event, out),
             // Whatever the reason that it gave, the CLI waits for the results now.
-            "message_stop" if self.calls > 0 => return self.finish_with_calls(out),
+            "message_stop" if self.calls > 0 => return Step::Finish(FinishReason::ToolCalls),
             _ => {}
         }
         Step::Continue
@@ -193,8 +191,6 @@ impl Answer {
         }
         if self.goes_on {
             self.tokens.message_ended();
-        } else {
-            self.stop.rest();
         }
         self.begin();
         self.messages += 1;
@@ -248,9 +244,7 @@ impl Answer {
         };
         let held = std::mem::take(&mut self.held);
         if !self.wants_structure() {
-            let (text, _) = self.stop.push(&held);
-            let rest = self.stop.rest();
-            self.show(text + &rest, out);
+            self.show(held, out);
         }
         out.push(Delta::ToolCall(ToolCallDelta {
             index: self.calls,
@@ -263,15 +257,14 @@ impl Answer {
         Block::Call { empty: true }
     }
 
-    fn block_delta(&mut self, delta: &line::Delta, out: &mut Vec<Delta>) -> Step {
+    fn block_delta(&mut self, delta: &line::Delta, out: &mut Vec<Delta>) {
         let pieces = [&delta.text, &delta.thinking, &delta.partial_json];
         let Some(piece) = pieces.into_iter().flatten().next().map(|piece| &**piece) else {
-            return Step::Continue;
+            return;
         };
-        self.tokens.wrote(piece.len());
         match self.block {
-            Block::Text => return self.text(piece, out),
-            Block::Unnamed if delta.text.is_some() => return self.text(piece, out),
+            Block::Text => self.text(piece, out),
+            Block::Unnamed if delta.text.is_some() => self.text(piece, out),
             Block::Unnamed if delta.thinking.is_some() => self.thinking(piece, out),
             Block::Thinking => self.thinking(piece, out),
             Block::Call { .. } | Block::Structured { .. } if piece.is_empty() => {}
@@ -285,7 +278,6 @@ impl Answer {
             }
             Block::Unnamed | Block::Other => {}
         }
-        Step::Continue
     }
 
     /// The end of a block. If no arguments were streamed for a call, or nothing for a structured answer, `{}`
@@ -319,24 +311,16 @@ impl Answer {
         }));
     }
 
-    fn text(&mut self, piece: &str, out: &mut Vec<Delta>) -> Step {
+    fn text(&mut self, piece: &str, out: &mut Vec<Delta>) {
         if self.wants_structure() || self.lacks_call() {
-            self.held.push_str(piece);
-            return Step::Continue;
+            return self.held.push_str(piece);
         }
         if self.spec.format == Format::Object {
             let part = self.object.push(piece).to_owned();
-            self.show(part, out);
-            return Step::Continue;
+            return self.show(part, out);
         }
         self.repeatable.text.push_str(piece);
-        let (text, stopped) = self.stop.push(piece);
-        self.show(text, out);
-        if !stopped {
-            return Step::Continue;
-        }
-        self.tokens.estimate();
-        Step::Finish(FinishReason::Stop)
+        self.show(piece.to_owned(), out);
     }
 
     fn thinking(&mut self, piece: &str, out: &mut Vec<Delta>) {
@@ -364,7 +348,7 @@ impl Answer {
                 self.show_all(out);
                 Step::Finish(reason)
             }
-            (Some("tool_use"), _) if self.calls > 0 => self.finish_with_calls(out),
+            (Some("tool_use"), _) if self.calls > 0 => Step::Finish(FinishReason::ToolCalls),
             // The CLI tells the model that there is no such tool, or that its answer does not fit.
             (Some("tool_use"), _) => {
                 self.goes_on = true;
@@ -379,16 +363,9 @@ impl Answer {
         }
     }
 
-    /// Ends the answer, because its calls are complete. The text that the stop filter kept back is shown first.
-    fn finish_with_calls(&mut self, out: &mut Vec<Delta>) -> Step {
-        let rest = self.stop.rest();
-        self.show(rest, out);
-        Step::Finish(FinishReason::ToolCalls)
-    }
-
     /// Shows what was held back, for there will be no more.
     fn show_all(&mut self, out: &mut Vec<Delta>) {
-        let text = self.stop.rest() + &std::mem::take(&mut self.held);
+        let text = std::mem::take(&mut self.held);
         let kept = std::mem::take(&mut self.structured.kept);
         if self.structured.call.is_some() {
             self.show(kept, out);
@@ -411,15 +388,12 @@ impl Answer {
             self.in_blocks = true;
         }
         for block in &message.content {
-            let step = self.finished_block(block, out);
-            if !matches!(step, Step::Continue) {
-                return step;
-            }
+            self.finished_block(block, out);
         }
         Step::Continue
     }
 
-    fn finished_block(&mut self, block: &line::Block, out: &mut Vec<Delta>) -> Step {
+    fn finished_block(&mut self, block: &line::Block, out: &mut Vec<Delta>) {
         let start = BlockStart {
             r#type: block.r#type.clone(),
             id: block.id.clone().unwrap_or_default(),
@@ -433,9 +407,8 @@ impl Answer {
             partial_json: input,
             ..line::Delta::default()
         };
-        let step = self.block_delta(&delta, out);
+        self.block_delta(&delta, out);
         self.block_stop(out);
-        step
     }
 
     /// The results of calls that the CLI dealt with itself: of the structured answer, it says

@@ -245,6 +245,13 @@ impl Exchange {
             ("user", _, Some(message)) => self.answer.call_results(message),
             _ => Step::Continue,
         };
+        if line
+            .event
+            .as_ref()
+            .is_some_and(|event| event.r#type == "message_start")
+        {
+            effects.push(Effect::Report(Report::Usage(self.answer.usage(None))));
+        }
         self.take(step, deltas, None, effects);
     }
 

@@ -8,10 +8,6 @@ use crate::failure::invalid_request;
 use crate::functions::Functions;
 use crate::schema;
 
-/// The most stop words, and the longest, in bytes. OpenAI takes four.
-const STOPS_MAX: usize = 16;
-const STOP_LENGTH_MAX: usize = 256;
-
 /// Below this limit on its tokens, an answer is not worth thinking about first: older models
 /// are told to think with at least 1024 tokens, or the API refuses.
 const THINKING_MIN: u64 = 2048;
@@ -72,8 +68,6 @@ pub struct OutputSpec {
     pub functions: Functions,
     /// Of what form its text is.
     pub format: Format,
-    /// Words that end it.
-    pub stop: Vec<String>,
     /// The client reads the answer as a whole, so nothing needs to be shown before it is certain.
     pub whole: bool,
     /// The client sees the model's thinking.
@@ -124,7 +118,6 @@ impl ChatRequest {
         let spec = OutputSpec {
             functions,
             format,
-            stop: stop(request.stop)?,
             whole: !request.stream,
             show_reasoning: permissions.show_reasoning,
         };
@@ -181,17 +174,6 @@ fn format(format: OutputFormat) -> Result<Format, ApiError> {
     schema::for_answer(schema, at).map(Format::Schema)
 }
 
-fn stop(mut words: Vec<String>) -> Result<Vec<String>, ApiError> {
-    words.retain(|word| !word.is_empty());
-    if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
-        let message = format!(
-            "`stop` may have at most {STOPS_MAX} strings of at most {STOP_LENGTH_MAX} bytes"
-        );
-        return Err(invalid_request(message, Some("stop".into())));
-    }
-    Ok(words)
-}
-
 #[cfg(test)]
 mod tests {
     use harness_guest::testing;
@@ -221,7 +203,6 @@ mod tests {
                 r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"array"}}}"#,
                 "response_format.json_schema.schema",
             ),
-            (&format!(r#""stop":"{}""#, "x".repeat(300)), "stop"),
         ] {
             assert_eq!(
                 read(field).unwrap_err().param.as_deref(),
@@ -233,12 +214,10 @@ mod tests {
 
     #[test]
     fn empty_lists_and_plain_text_formats_are_no_feature() {
-        let request = read(
-            r#""tools":[],"stop":[""],"response_format":{"type":"text"},"tool_choice":"auto""#,
-        )
-        .unwrap();
+        let request =
+            read(r#""tools":[],"response_format":{"type":"text"},"tool_choice":"auto""#).unwrap();
         assert_eq!(request.launch, Launch::default());
-        assert!(request.spec.stop.is_empty() && request.conversation.system.is_empty());
+        assert!(request.conversation.system.is_empty());
     }
 
     #[test]

@@ -2,9 +2,6 @@
 
 use crate::line::Usage;
 
-/// Bytes of text that make about one token, for answers whose tokens nobody counted.
-const BYTES_PER_TOKEN: usize = 4;
-
 /// Tokens of an answer.
 #[derive(Debug, Default)]
 pub struct Tokens {
@@ -17,15 +14,12 @@ pub struct Tokens {
     /// Of thinking in earlier messages and in this one, as the CLI estimates them.
     earlier_thinking: u64,
     thinking: u64,
-    /// The size of what this message has, in bytes.
-    written: usize,
 }
 
 impl Tokens {
     /// A message begins, with these tokens so far.
     pub fn message_began(&mut self, usage: Option<&Usage>) {
         self.now = usage.cloned().unwrap_or_default();
-        self.written = 0;
         self.earlier_thinking = self.earlier_thinking.saturating_add(self.thinking);
         self.thinking = 0;
     }
@@ -41,21 +35,9 @@ impl Tokens {
         self.now.update(usage);
     }
 
-    /// So many bytes were written.
-    pub fn wrote(&mut self, bytes: usize) {
-        self.written = self.written.saturating_add(bytes);
-    }
-
     /// The CLI's estimate of what was thought in this message.
     pub fn thought(&mut self, tokens: u64) {
         self.thinking = self.thinking.max(tokens);
-    }
-
-    /// The message ends before the API counted: what was written stands for its tokens.
-    pub fn estimate(&mut self) {
-        let estimate = self.written.div_ceil(BYTES_PER_TOKEN) as u64;
-        let counted = self.now.output_tokens.unwrap_or(0);
-        self.now.output_tokens = Some(counted.max(estimate));
     }
 
     /// The turn is over, and all its messages took this.

@@ -8,7 +8,6 @@
 
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
-use guest_claude_code::text::StopFilter;
 use harness_guest::{Delta, Effect, testing};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -247,27 +246,5 @@ proptest! {
     fn any_text_is_taken(text in ".{0,200}") {
         let mut exchange = Exchange::new(requests().swap_remove(0));
         check(&exchange.output(&text));
-    }
-
-    #[test]
-    fn stop_words_are_found_wherever_the_text_is_cut(
-        words in prop::collection::vec("[ab\u{fc}]{1,4}", 1..4),
-        pieces in prop::collection::vec("[ab\u{fc}]{0,5}", 0..8),
-    ) {
-        let whole: String = pieces.concat();
-        let found = |word: &String| whole.find(word.as_str()).map(|at| (at + word.len(), at));
-        let first = words.iter().filter_map(found).min().map(|(_, at)| at);
-        let mut filter = StopFilter::new(words.clone());
-        let mut shown = String::new();
-        let stopped = pieces.iter().any(|piece| {
-            let (text, stopped) = filter.push(piece);
-            shown += &text;
-            stopped
-        });
-        prop_assert_eq!(stopped, first.is_some());
-        if !stopped {
-            shown += &filter.rest();
-        }
-        prop_assert_eq!(shown.as_str(), &whole[..first.unwrap_or(whole.len())]);
     }
 }

@@ -126,6 +126,7 @@ fn reported(report: &Report) -> Value {
             "utilization": limit.utilization,
         }}),
         Report::LoginEndsAt(at) => json!({ "login_ends_at": at }),
+        Report::Usage(tokens) => json!({"usage_so_far": tokens.prompt_tokens}),
         Report::Other(json) => json!({ "other": json }),
     }
 }

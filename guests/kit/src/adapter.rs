@@ -1,13 +1,12 @@
 //! Makes exports of the contract of an [`Adapter`].
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use crate::bindings::exports::harness::guest::{adapter, guest, probe, reuse};
 use crate::{
     ApiError, Context, Description, Effect, Held, LaunchOption, Problem, Request, Resumption,
-    Wanted,
+    Wanted, state,
 };
 
 /// One request on one process of a command line. `wit/1.0.0/adapter.wit` says when each function is called.
@@ -80,16 +79,6 @@ pub struct Exported<A>(PhantomData<A>);
 #[derive(Debug)]
 pub struct Session<A>(RefCell<A>);
 
-thread_local! {
-    /// The settings of this instance's adapter.
-    static SETTINGS: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
-}
-
-/// Calls `then` with the settings. None before `configure`, which the host always calls first.
-fn with_settings<A: Adapter, T>(then: impl FnOnce(&A::Settings) -> T) -> Option<T> {
-    SETTINGS.with_borrow(|settings| Some(then(settings.as_ref()?.downcast_ref()?)))
-}
-
 impl<A: Adapter> guest::Guest for Exported<A> {
     fn describe() -> Description {
         A::describe()
@@ -97,7 +86,7 @@ impl<A: Adapter> guest::Guest for Exported<A> {
 
     fn configure(config: String) -> Result<(), Vec<Problem>> {
         let settings = A::configure(&config)?;
-        SETTINGS.set(Some(Box::new(settings)));
+        state::keep(settings);
         Ok(())
     }
 }
@@ -108,7 +97,7 @@ impl<A: Adapter> adapter::Guest for Exported<A> {
 
 impl<A: Adapter> adapter::GuestSession for Session<A> {
     fn open(context: Context, request: Request) -> Result<adapter::Session, ApiError> {
-        let opened = with_settings::<A, _>(|settings| A::open(settings, context, request));
+        let opened = state::with(|settings| A::open(settings, context, request));
         let opened = opened.unwrap_or_else(|| {
             let message = "`open` was called before `configure`";
             Err(crate::failure(crate::ErrorKind::BackendFailed, message))
@@ -135,7 +124,7 @@ impl<A: Adapter> adapter::GuestSession for Session<A> {
 
 impl<A: Adapter> probe::Guest for Exported<A> {
     fn open(context: Context) -> Option<adapter::Session> {
-        let opened = with_settings::<A, _>(|settings| A::probe(settings, context))??;
+        let opened = state::with(|settings| A::probe(settings, context))??;
         Some(adapter::Session::new(Session(RefCell::new(opened))))
     }
 }

@@ -1,7 +1,7 @@
 //! What a guest of claude-harness is written with, in Rust.
 //!
-//! A guest implements a trait and exports it: [`Adapter`] for a command line. The types are those of the contract
-//! in `wit/`, which documents them. Outside of WebAssembly everything works as well, but for the log, so a guest
+//! A guest implements a trait and exports it: [`Adapter`] for a command line, [`Transform`] for what stands between
+//! clients and adapters. The types are those of the contract in `wit/`, which documents them. Outside of WebAssembly everything works as well, but for the log, so a guest
 //! is tested like any other crate; [`testing`] reads requests from JSON for that.
 //!
 //! ```
@@ -51,9 +51,14 @@
 )]
 
 mod adapter;
+mod state;
 pub mod testing;
+mod transform;
 
-/// The contract's types and export macros, generated from `wit/`.
+#[doc(hidden)]
+pub use harness_guest_bindings as bindings;
+
+/// The exports of a transform, generated from `wit/`. The types that all guests share are those of [`bindings`].
 #[doc(hidden)]
 #[allow(
     missing_docs,
@@ -62,11 +67,15 @@ pub mod testing;
     clippy::all,
     reason = "generated code"
 )]
-pub mod bindings {
+pub mod transform_bindings {
     wit_bindgen::generate!({
         path: "../../wit/1.0.0",
-        world: "full-adapter-guest",
+        world: "transform-guest",
         pub_export_macro: true,
+        with: {
+            "harness:guest/types@1.0.0": crate::bindings::harness::guest::types,
+            "harness:guest/log@1.0.0": crate::bindings::harness::guest::log,
+        },
     });
 }
 
@@ -78,6 +87,7 @@ pub use bindings::exports::harness::guest::guest::{Description, Problem};
 pub use bindings::exports::harness::guest::reuse::{Held, HeldTurn, Resumption, Wanted};
 pub use bindings::harness::guest::log::Level;
 pub use bindings::harness::guest::types::*;
+pub use transform::{Decision, Ending, ExportedTransform, Opened, Reply, Step, Transform, ending};
 
 /// Writes a line to the host's log. Outside of WebAssembly there is none.
 pub fn log(level: Level, message: &str) {

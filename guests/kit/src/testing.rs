@@ -19,6 +19,7 @@ pub fn context(model: &str) -> Context {
         resolved_model: None,
         profile: "test".into(),
         fetch_urls: false,
+        choice: 0,
         extra: None,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::runtime::Snapshot;
 
-/// If the current `harness.toml` or guests' folder is not in use, adds the reason to a state.
+/// If the current `harness.toml`, guests' folder or a chain of guests is not in use, adds the reason to a state.
 fn add_problems(state: &mut Value, snapshot: &Snapshot) {
     for (name, problem) in [
         ("configuration", &snapshot.config_problem),
@@ -18,5 +18,8 @@ fn add_problems(state: &mut Value, snapshot: &Snapshot) {
         if let Some(problem) = problem {
             state[name] = json!({"rejected": problem});
         }
+    }
+    for (name, problem) in snapshot.chains.problems() {
+        state["chains"][name] = json!({"rejected": problem});
     }
 }

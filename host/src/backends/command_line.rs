@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use processes::CommandLine;
 
 use crate::config;
-use crate::profiles::{Place, Profile, Program};
+use crate::profiles::{Args, Place, Profile, Program};
 
 /// A launch option that the profile does not know, or a value that it does not allow.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +18,22 @@ pub(crate) struct BadLaunchOption {
 /// The command line of an exchange. `options` are the guest's.
 pub(crate) fn exchange(
     base: &CommandLine,
-    profile: &Profile,
+    launch: &config::LaunchConfig,
     model: &str,
     options: &[(String, String)],
 ) -> Result<CommandLine, BadLaunchOption> {
+    let profile = launch.profile;
     let mut line = base.clone();
-    line.args.extend(profile.args.iter().map(OsString::from));
-    line.args.push(model.into());
+    match profile.args {
+        Args::Fixed(args) => {
+            line.args.extend(args.iter().map(OsString::from));
+            line.args.push(model.into());
+        }
+        Args::Configured => {
+            let args = launch.args.iter().map(|arg| arg.replace("{model}", model));
+            line.args.extend(args.map(OsString::from));
+        }
+    }
     for (name, value) in options {
         let known = profile.options.iter().find(|o| o.name == name);
         let Some(optional) = known.filter(|o| o.values.allow(value)) else {
@@ -62,6 +71,7 @@ pub(crate) fn version_check(base: &CommandLine) -> CommandLine {
 pub(crate) fn base(launch: &config::LaunchConfig) -> CommandLine {
     let (program, args) = match launch.profile.program {
         Program::Command { below_home, .. } => (find(&launch.command, below_home), Vec::new()),
+        Program::Configured => (find(&launch.command, &[]), Vec::new()),
         Program::This(subcommand) => (own_program(), vec![subcommand.into()]),
     };
     CommandLine {
@@ -86,12 +96,12 @@ fn environment(launch: &config::LaunchConfig) -> Vec<(String, OsString)> {
         .env
         .iter()
         .map(|(name, value)| (name.to_string(), value.into()));
-    let retries = (
-        launch.profile.retries.to_owned(),
-        launch.max_retries.to_string().into(),
-    );
+    let retries = launch.profile.retries.map(|variable| {
+        let count = launch.max_retries.to_string();
+        (variable.to_owned(), count.into())
+    });
     passed
-        .chain([retries])
+        .chain(retries)
         .chain(configured)
         .chain(ours)
         .collect()
@@ -142,7 +152,7 @@ pub(crate) fn looked_for(backend: &config::BackendConfig) -> String {
             .iter()
             .map(|folder| format!(", ~/{folder}"))
             .collect(),
-        Program::This(_) => String::new(),
+        Program::Configured | Program::This(_) => String::new(),
     };
     format!(
         " (it was looked for in {path}{below_home}; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
@@ -170,7 +180,8 @@ fn find(command: &str, below_home: &[&str]) -> PathBuf {
         .unwrap_or_else(|| command.into())
 }
 
-fn is_executable(file: &Path) -> bool {
+/// Whether there is such a program.
+pub(crate) fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     file.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
@@ -192,7 +203,7 @@ mod tests {
 
     fn worded(options: &[(String, String)]) -> Result<CommandLine, BadLaunchOption> {
         let launch = claude();
-        exchange(&base(&launch), launch.profile, "opus", options)
+        exchange(&base(&launch), &launch, "opus", options)
     }
 
     #[test]

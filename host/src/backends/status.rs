@@ -281,7 +281,7 @@ impl Health {
         match self {
             Health::Starting => "not looked at yet".into(),
             Health::Ready => "ready".into(),
-            Health::Missing(what) => format!("the {product} command line was not found: {what}"),
+            Health::Missing(what) => format!("the command line of {product} was not found: {what}"),
             Health::LoggedOut => format!("{product} is not logged in"),
             Health::Failing(what) => format!("{product} does not work: {what}"),
         }
@@ -307,7 +307,7 @@ impl Backend {
         self.find_program();
         let profile = self.config.launch.profile;
         let Some(login_check) = super::command_line::login_check(&self.base.load(), profile) else {
-            return true;
+            return self.check_program();
         };
         let before = self.status.health();
         match processes
@@ -336,6 +336,20 @@ impl Backend {
             }
         }
         now == Health::Ready
+    }
+
+    /// Looks whether the program of a backend without a login is there.
+    fn check_program(&self) -> bool {
+        let program = &self.base.load().program;
+        let is_there = super::command_line::is_executable(program);
+        self.status.set(match is_there {
+            true => Health::Ready,
+            false => {
+                let looked = super::command_line::looked_for(&self.config);
+                Health::Missing(format!("{}{looked}", program.display()))
+            }
+        });
+        is_there
     }
 
     /// Asks the command line for its version, if it is another program than the one that said it last.

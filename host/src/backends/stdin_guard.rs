@@ -10,12 +10,13 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::ascii_json;
-use crate::profiles::Profile;
+use crate::profiles::{Profile, Stdin};
 
 /// Checks and rewrites every line for a backend's standard input.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    schema: Validator,
+    /// None if any text may be written.
+    schema: Option<Validator>,
 }
 
 /// A line that may not be written. Says where it went wrong, and nothing of what it contains.
@@ -24,6 +25,9 @@ pub(crate) enum Refusal {
     /// Not one JSON object, or one with a key twice.
     #[error("it is not exactly one JSON object without repeated keys (column {0})")]
     Syntax(usize),
+    /// A text with the character 0, which no program expects.
+    #[error("it has the character 0")]
+    Null,
     /// A message that is not on the list.
     #[error("`{kind}` with these fields is not on the list of what may be written")]
     NotListed {
@@ -40,21 +44,32 @@ impl Guard {
     ///
     /// Fails only if the schema built into this program is wrong.
     pub(crate) fn new(profile: &Profile, urls: bool) -> anyhow::Result<Self> {
-        let mut schema: Value = serde_json::from_str(profile.stdin_schema)?;
+        let Stdin::JsonLines(schema) = profile.stdin else {
+            return Ok(Guard { schema: None });
+        };
+        let mut schema: Value = serde_json::from_str(schema)?;
         if !urls {
             schema["$defs"]["url"] = Value::Bool(false);
         }
         let schema = jsonschema::validator_for(&schema).map_err(|e| anyhow::anyhow!("{e}"))?;
-        Ok(Guard { schema })
+        Ok(Guard {
+            schema: Some(schema),
+        })
     }
 
-    /// Checks what a guest wants to write, and returns the line to write instead.
+    /// Checks what a guest wants to write, and returns what to write instead.
     pub(crate) fn seal(&self, text: String) -> Result<Vec<u8>, Refusal> {
+        let Some(schema) = &self.schema else {
+            return match text.contains('\0') {
+                true => Err(Refusal::Null),
+                false => Ok(text.into_bytes()),
+            };
+        };
         let Distinct(mut message) =
             serde_json::from_str(&text).map_err(|e| Refusal::Syntax(e.column()))?;
         // It may be many megabytes, and there will be a third copy of it.
         drop(text);
-        if !self.schema.is_valid(&message) {
+        if !schema.is_valid(&message) {
             return Err(Refusal::NotListed {
                 kind: kind_of(&message),
             });

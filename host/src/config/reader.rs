@@ -64,7 +64,7 @@ impl<'p> Section<'p> {
     }
 
     /// The full name of a key in this table.
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
         } else {
@@ -72,7 +72,8 @@ impl<'p> Section<'p> {
         }
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Value> {
+    /// The value of a key, whatever it is.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<Value> {
         self.asked.push(key);
         self.table.remove(key)
     }
@@ -94,7 +95,7 @@ impl<'p> Section<'p> {
         nearest: impl FnOnce(&Value) -> Option<String>,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Option<T> {
-        let value = self.take(key)?;
+        let value = self.value(key)?;
         let found = read(&value);
         if found.is_none() {
             let way_out = nearest(&value).map(|right| format!("; write `{key} = {right}`"));

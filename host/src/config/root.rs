@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use guests::settings::{GuestConfig, GuestLimits, GuestLog, Settings};
+use guests::settings::{GuestLimits, GuestUse, Settings};
 
+use super::guest_uses::{self, Guests};
 use super::keys;
 use super::reader::Section;
 use super::serving;
-use super::{Access, BackendConfig, Config, HttpConfig, KeepAliveForm, Listen, Overrides};
+use super::{
+    Access, BackendConfig, Config, HttpConfig, KeepAliveForm, Listen, ModelConfig, Overrides,
+};
 
 /// The largest value of `warm_memory` and `max_body_memory`, in bytes. A larger one is taken for a typing error.
 const MEMORY_MOST: usize = 1 << 40;
@@ -27,10 +30,13 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     let listen = listen(root, overrides);
     let access = keys::access(root, &folder, overrides);
     check_reach(root, &listen, &access, overrides);
-    let backends = serving::backends(root);
+    let dir = root.text("guests_dir").unwrap_or_else(|| "guests.d".into());
+    let mut sections = guest_uses::read(root, &folder, folder.join(dir));
+    let backends = serving::backends(root, &mut sections);
     let builtin_models = root.flag("builtin_models").unwrap_or(true);
-    let models = serving::models(root, &backends, builtin_models);
-    let guests = guests(root, &folder, &backends);
+    let models = serving::models(root, &backends, builtin_models, &mut sections);
+    let files = std::mem::take(&mut sections.files);
+    let guests = guest_settings(root, &folder, sections, &backends, &models);
     Config {
         listen,
         shutdown_grace: root
@@ -44,6 +50,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         builtin_models,
         models,
         guests,
+        files,
         warnings: Vec::new(),
         overrides: overrides.clone(),
         source,
@@ -172,47 +179,66 @@ fn guest_limits(root: &mut Section) -> GuestLimits {
 /// configuration may allow more exchanges than the first one.
 const EXCHANGES_LEAST: usize = 128;
 
+/// There is always room for this many transforms beside each adapter.
+const TRANSFORMS_LEAST: usize = 2;
+
 /// Room for instances that do not belong to an exchange: those of guests that are being admitted.
 const MORE_INSTANCES: u32 = 32;
 
-fn guests(root: &mut Section, folder: &Path, backends: &[BackendConfig]) -> Settings {
-    let exchanges: usize = backends.iter().map(|b| b.admission.max_concurrent).sum();
-    let exchanges = u32::try_from(exchanges.max(EXCHANGES_LEAST)).unwrap_or(u32::MAX);
-    let dir = root.text("guests_dir").unwrap_or_else(|| "guests.d".into());
+fn guest_settings(
+    root: &mut Section,
+    folder: &Path,
+    sections: Guests,
+    backends: &[BackendConfig],
+    models: &[ModelConfig],
+) -> Settings {
     let mut or_default = |key, variable, below_home| {
         let named = root.text(key).map(|dir| folder.join(dir));
         named.or_else(|| default_dir(variable, below_home))
     };
+    let uses = uses(backends, models);
     Settings {
-        dir: folder.join(dir),
         cache_dir: or_default("cache_dir", "XDG_CACHE_HOME", ".cache"),
         state_dir: or_default("state_dir", "XDG_STATE_HOME", ".local/state"),
         limits: guest_limits(root),
-        named: named_guests(root),
-        adapters: backends.iter().map(|b| b.adapter.clone()).collect(),
-        instances: exchanges.saturating_add(MORE_INSTANCES),
+        named: sections.sections(&uses),
+        uses,
+        instances: instances(backends, models),
+        dir: sections.dir,
     }
 }
 
-fn named_guests(root: &mut Section) -> Vec<GuestConfig> {
-    let mut guests = Vec::new();
-    for (name, mut section) in root.sections("guests").unwrap_or_default() {
-        let mut guest = GuestConfig::unset(&name);
-        if let Some(config) = section.json("config") {
-            guest.config = config;
+/// What guests are used for. What several models use with the same configuration is one use.
+fn uses(backends: &[BackendConfig], models: &[ModelConfig]) -> Vec<GuestUse> {
+    let adapters = backends.iter().map(|backend| &backend.adapter);
+    let of_backends = backends.iter().flat_map(|backend| &backend.transforms);
+    let of_models = models
+        .iter()
+        .flat_map(|model| model.transforms.iter().flatten());
+    let transforms = of_backends
+        .chain(of_models)
+        .map(|transform| &transform.used);
+    let mut uses: Vec<GuestUse> = Vec::new();
+    for used in adapters.chain(transforms) {
+        let same = |known: &GuestUse| known.guest == used.guest && known.config == used.config;
+        if !uses.iter().any(same) {
+            uses.push(used.clone());
         }
-        guest.wasi = section.flag("wasi").unwrap_or(guest.wasi);
-        let levels = [
-            ("debug", GuestLog::Debug),
-            ("info", GuestLog::Info),
-            ("warn", GuestLog::Warn),
-            ("error", GuestLog::Error),
-        ];
-        guest.log = section.choice("log", &levels).unwrap_or(guest.log);
-        guests.push(guest);
-        section.finish();
     }
-    guests
+    uses
+}
+
+/// Room for the instances of all exchanges that may run at once.
+fn instances(backends: &[BackendConfig], models: &[ModelConfig]) -> u32 {
+    let exchanges: usize = backends.iter().map(|b| b.admission.max_concurrent).sum();
+    let of_backends = backends.iter().map(|backend| backend.transforms.len());
+    let of_models = models
+        .iter()
+        .flat_map(|model| model.transforms.as_ref().map(Vec::len));
+    let longest = of_backends.chain(of_models).max().unwrap_or(0);
+    let instances = exchanges.max(EXCHANGES_LEAST) * (1 + longest.max(TRANSFORMS_LEAST));
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+    instances.saturating_add(MORE_INSTANCES)
 }
 
 /// The default folder, or `None` if the user has no home folder. `/tmp` is no substitute, because others can
@@ -272,7 +298,7 @@ mod tests {
             [models.x]
             backend = "claud"
             model = "--dangerously"
-            transforms = ["redact"]
+            transforms = ["redcat"]
             "#,
         );
         let keys: Vec<_> = found
@@ -285,7 +311,7 @@ mod tests {
                 "listen",
                 "backends.claude.env.CLAUDE_CODE_DISABLE_ATTACHMENTS",
                 "backends.claude.queue_timeout",
-                "models.x.transforms",
+                "models.x.transforms[0]",
                 "models.x.model",
                 "models.x.backend",
                 "max_body",
@@ -330,7 +356,7 @@ mod tests {
             "the usual names stay"
         );
         assert_eq!(
-            config.guests.guest("prompt-template").config["template"],
+            config.guests.guest("prompt-template").uses[0].config["template"],
             "x"
         );
     }

@@ -2,41 +2,42 @@
 
 use std::time::Duration;
 
+use super::guest_uses::Guests;
 use super::reader::Section;
 use super::{
     AdmissionConfig, BackendConfig, Framing, LaunchConfig, ModelConfig, PoolConfig, Profile,
     Secret, TimeoutConfig,
 };
-use crate::profiles::{PROFILES, Program, is_model_name};
+use crate::profiles::{Args, PROFILES, Program, is_model_name};
 
 /// The backends that exist if none is configured, each with its profile.
 const BUILT_IN: [(&str, &str); 2] = [("claude", "claude-code"), ("demo", "demo")];
 
 /// The configured backends, or the built-in ones.
-pub(super) fn backends(root: &mut Section) -> Vec<BackendConfig> {
+pub(super) fn backends(root: &mut Section, guests: &mut Guests) -> Vec<BackendConfig> {
     let Some(sections) = root.sections("backends") else {
         let mut defaults = Vec::new();
         for (name, profile) in BUILT_IN {
             let table = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
             let mut section = root.beside(format!("backends.{name}"), table);
-            defaults.push(backend(name.to_owned(), &mut section));
+            defaults.push(backend(name.to_owned(), &mut section, guests));
         }
         return defaults;
     };
     let read = sections.into_iter().map(|(name, mut section)| {
-        let backend = backend(name, &mut section);
+        let backend = backend(name, &mut section, guests);
         section.finish();
         backend
     });
     read.collect()
 }
 
-fn backend(name: String, section: &mut Section) -> BackendConfig {
+fn backend(name: String, section: &mut Section, guests: &mut Guests) -> BackendConfig {
     let profiles = PROFILES.map(|profile| (profile.name, profile));
     let profile = section.choice("profile", &profiles).unwrap_or(PROFILES[0]);
-    let adapter = section.text("adapter");
     BackendConfig {
-        adapter: adapter.unwrap_or_else(|| profile.adapter.into()),
+        adapter: guests.adapter(section, profile.adapter),
+        transforms: guests.transforms(section).unwrap_or_default(),
         launch: launch(section, profile),
         admission: AdmissionConfig {
             max_concurrent: section.count("max_concurrent", 1, 1024).unwrap_or(4) as usize,
@@ -57,11 +58,23 @@ fn launch(section: &mut Section, profile: &'static Profile) -> LaunchConfig {
     let framings = [("lines", Framing::Lines), ("bytes", Framing::Bytes)];
     let program = match profile.program {
         Program::Command { name, .. } | Program::This(name) => name,
+        Program::Configured => "",
     };
+    let command = section.text("command").unwrap_or_else(|| program.into());
+    if command.is_empty() {
+        section.problem(
+            "command",
+            "the program is missing: a path, or a name on the PATH",
+        );
+    }
     let pass_env = || profile.pass_env.iter().map(|name| (*name).to_owned());
     LaunchConfig {
         profile,
-        command: section.text("command").unwrap_or_else(|| program.into()),
+        command,
+        args: match profile.args {
+            Args::Configured => section.texts("args").unwrap_or_default(),
+            Args::Fixed(_) => Vec::new(),
+        },
         env: environment(section, profile),
         pass_env: section
             .texts("pass_env")
@@ -69,7 +82,7 @@ fn launch(section: &mut Section, profile: &'static Profile) -> LaunchConfig {
         max_retries: section.count("max_retries", 0, 10).unwrap_or(0),
         framing: section
             .choice("framing", &framings)
-            .unwrap_or(Framing::Lines),
+            .unwrap_or(profile.framing),
         max_line: section.size("max_line", 1 << 30).unwrap_or(16 << 20),
     }
 }
@@ -133,10 +146,11 @@ pub(super) fn models(
     root: &mut Section,
     backends: &[BackendConfig],
     built_in: bool,
+    guests: &mut Guests,
 ) -> Vec<ModelConfig> {
     let mut models = Vec::new();
     for (name, mut section) in root.sections("models").unwrap_or_default() {
-        models.extend(model(name, &mut section, backends));
+        models.extend(model(name, &mut section, backends, guests));
         section.finish();
     }
     if built_in {
@@ -154,17 +168,16 @@ pub(super) fn models(
     models
 }
 
-fn model(name: String, section: &mut Section, backends: &[BackendConfig]) -> Option<ModelConfig> {
+fn model(
+    name: String,
+    section: &mut Section,
+    backends: &[BackendConfig],
+    guests: &mut Guests,
+) -> Option<ModelConfig> {
     let backend = section.text("backend");
     let model = section.text("model").unwrap_or_else(|| name.clone());
     let context_length = section.count("context_length", 1, u32::MAX);
-    if section
-        .texts("transforms")
-        .is_some_and(|list| !list.is_empty())
-    {
-        let what = "this version has no transforms: leave the list empty";
-        section.problem("transforms", what);
-    }
+    let transforms = guests.transforms(section);
     if !is_model_name(&model) {
         let what = "is no name of a model: letters, digits and `._:/@[]-`, a letter or digit first";
         section.problem("model", format_args!("`{model}` {what}"));
@@ -192,6 +205,7 @@ fn model(name: String, section: &mut Section, backends: &[BackendConfig]) -> Opt
             model,
             context_length: context_length.map(u64::from),
             is_named: true,
+            transforms,
         }),
     }
 }
@@ -224,6 +238,7 @@ fn default_models(backends: &[BackendConfig]) -> Vec<ModelConfig> {
             model: (*model).into(),
             context_length: None,
             is_named: false,
+            transforms: None,
         }));
     }
     models

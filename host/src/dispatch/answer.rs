@@ -39,7 +39,7 @@ impl Answer {
             Delta::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
             Delta::Refusal(text) => self.refusal.get_or_insert_default().push_str(&text),
             Delta::ToolCall(call) => self.push_call(call),
-            Delta::Extra(fields, _) => self.extra.extend(fields),
+            Delta::Extra { name, value, .. } => drop(self.extra.insert(name, value)),
         }
     }
 

@@ -1,33 +1,35 @@
-//! The answers to one request: one exchange for each choice, all at once.
+//! The answers to one request: all choices at once.
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use guests::completion::Usage;
 
-use crate::exchange::{Event, Exchange};
+use crate::chain::Choice;
+use crate::exchange::Event;
 use crate::lane::Apart;
 
-/// An exchange, wherever it runs.
+/// A choice, wherever it is answered.
 pub(crate) enum Source {
-    /// In the request's own task, because its guest is built in.
-    Here(Box<Exchange>),
-    /// In the lane, because its guest is from a file.
+    /// In the request's own task, because its guests are built in.
+    Here(Box<Choice>),
+    /// In the lane (the low-priority threads for guests from files), because one of its guests is
+    /// from a file.
     Apart(Apart),
 }
 
 impl Source {
     async fn next(&mut self) -> Event {
         match self {
-            Source::Here(exchange) => exchange.next().await,
-            Source::Apart(exchange) => exchange.next().await,
+            Source::Here(choice) => choice.next().await,
+            Source::Apart(choice) => choice.next().await,
         }
     }
 
-    /// Parks the process of a finished exchange, so that it may serve the next turn. Exchanges in the lane park
+    /// Parks the process of a finished choice, so that it may serve the next turn. Choices in the lane park
     /// theirs by themselves.
     fn park(self) {
-        if let Source::Here(exchange) = self {
-            exchange.park();
+        if let Source::Here(choice) = self {
+            choice.park();
         }
     }
 
@@ -50,35 +52,35 @@ impl Source {
     }
 }
 
-/// Exchanges that answer one request, each under its index.
+/// The choices of one answer, each under its index.
 pub(crate) struct Choices {
-    exchanges: Running,
+    running: Running,
     /// Which choices are finished.
     finished: Vec<bool>,
     usage: Option<Usage>,
 }
 
-/// The exchanges that are not finished.
+/// The choices that are not finished.
 enum Running {
-    /// The usual case, which needs no stream.
+    /// The usual case: a single choice, so no streams have to be merged.
     One(Option<Source>),
     /// Several, which are polled in turn.
     Many(SelectAll<BoxStream<'static, (usize, Event)>>),
 }
 
 impl Choices {
-    pub(crate) fn new(mut exchanges: Vec<Source>) -> Self {
-        let finished = vec![false; exchanges.len()];
-        let exchanges = match exchanges.len() {
-            0 | 1 => Running::One(exchanges.pop()),
+    pub(crate) fn new(mut choices: Vec<Source>) -> Self {
+        let finished = vec![false; choices.len()];
+        let running = match choices.len() {
+            0 | 1 => Running::One(choices.pop()),
             _ => {
-                let each = exchanges.into_iter().enumerate();
+                let each = choices.into_iter().enumerate();
                 let events = each.map(|(index, source)| source.events(index));
                 Running::Many(stream::select_all(events))
             }
         };
         Choices {
-            exchanges,
+            running,
             finished,
             usage: None,
         }
@@ -98,7 +100,7 @@ impl Choices {
     /// What comes next, and from which choice. None when all are finished. If one choice fails, all of
     /// them end, and this returns None from then on.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
-        let (index, event) = match &mut self.exchanges {
+        let (index, event) = match &mut self.running {
             Running::One(only) => {
                 let event = only.as_mut()?.next().await;
                 if let Event::Finish(_) = event
@@ -119,7 +121,7 @@ impl Choices {
                     (sum, more) => sum.or(more),
                 };
             }
-            Event::Fail(_) => self.exchanges = Running::One(None),
+            Event::Fail(_) => self.running = Running::One(None),
         }
         Some((index, event))
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use guests::GuestError;
-use guests::adapter::NotOpened;
 use guests::completion::{ApiError, ErrorKind};
+use guests::instance::NotOpened;
 
 use crate::backends::Backend;
 use crate::backends::status::Health;
@@ -41,7 +41,7 @@ pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
     Failure::new(kind, backend.message(&health) + &way_out).logged()
 }
 
-pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
+pub(crate) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
     metrics::counter!(names::GUEST_FAILURES, "guest" => guest.to_owned()).increment(1);
     let kind = if matches!(error, GuestError::Saturated) {
         Kind::Overloaded
@@ -54,7 +54,7 @@ pub(super) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
 /// The longest wait that a client is told, in seconds. No limit of an account lasts longer than a month.
 const RETRY_MOST: u64 = 31 * 24 * 3600;
 
-pub(super) fn api_failure(error: ApiError) -> Failure {
+pub(crate) fn api_failure(error: ApiError) -> Failure {
     let (kind, code) = match error.kind {
         ErrorKind::InvalidRequest => (Kind::InvalidRequest, None),
         ErrorKind::UnsupportedParameter => (Kind::UnsupportedParameter, None),

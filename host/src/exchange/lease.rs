@@ -59,7 +59,7 @@ impl Lease {
                 let wanted = wanted.map_err(|error| broken(guest, error))?;
                 wanted.map(|wanted| {
                     let turns = wanted.turns.iter();
-                    conversation_key(guest, &request.caller, &wanted.opening, turns)
+                    conversation_key(&request.chain, &request.caller, &wanted.opening, turns)
                 })
             }
             false => None,
@@ -188,7 +188,12 @@ impl Lease {
 
     /// Parks the process if the adapter says that the conversation can go on in it. `size` is the number of
     /// bytes of the request and its answer.
-    pub(super) fn park(&mut self, guest: &mut AdapterSession, size: usize, caller: Caller) {
+    pub(super) fn park(
+        &mut self,
+        guest: &mut AdapterSession,
+        size: usize,
+        request: &ExchangeRequest,
+    ) {
         self.awaiting_first_token = None;
         if self.is_probe || !self.pool.may_park(&self.launch) {
             return;
@@ -203,7 +208,7 @@ impl Lease {
         };
         let turns = held.turns.iter().map(|turn| &turn.key);
         let parked = Parked {
-            conversation: conversation_key(guest, &caller, &held.opening, turns),
+            conversation: conversation_key(&request.chain, &request.caller, &held.opening, turns),
             resumption: Resumption {
                 kept: held.turns.len() as u32,
                 memo: held.memo,
@@ -229,19 +234,16 @@ fn launch(
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
-/// The key of a conversation: its history, the caller, and the guest with its configuration.
+/// The key of a conversation: its history, the caller, and the guests with their configurations.
 fn conversation_key<'a>(
-    guest: &AdapterSession,
+    chain: &str,
     caller: &Caller,
     opening: &'a Key,
     turns: impl Iterator<Item = &'a Key>,
 ) -> ConversationKey {
-    let guest = guest.guest();
     let mut digest = Sha256::new();
-    for part in [guest.digest.as_bytes(), guest.config.as_bytes()] {
-        digest.update((part.len() as u64).to_le_bytes());
-        digest.update(part);
-    }
+    digest.update((chain.len() as u64).to_le_bytes());
+    digest.update(chain);
     digest.update([u8::from(caller.is_some())]);
     digest.update(caller.unwrap_or_default());
     for key in std::iter::once(opening).chain(turns) {

@@ -63,7 +63,8 @@ impl Demand {
         (policy.revision == launch.revision).then_some(policy)
     }
 
-    /// The assumed memory of an idle process of which none was measured yet, in bytes.
+    /// The memory that an idle process with this launch is assumed to have while none was measured,
+    /// in bytes.
     pub(super) fn idle_memory(&self, launch: &Launch) -> u64 {
         self.policy
             .get(&launch.backend)

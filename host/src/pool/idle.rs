@@ -181,7 +181,8 @@ impl<P: Idles> IdleSet<P> {
         (!self.closed && !time.is_zero()).then_some(time)
     }
 
-    /// Parks a process. Evicts parked ones for it, or itself if there is no room.
+    /// Parks a process. Evicts other parked ones to make room for it. If even that would not be
+    /// enough, evicts only the new one.
     pub(super) fn park(&mut self, launch: Arc<Launch>, process: P, parked: Parked) -> Evicted<P> {
         let usual = self.demand.idle_memory(&launch);
         let size = process.resident().unwrap_or(usual);

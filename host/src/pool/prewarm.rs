@@ -13,8 +13,9 @@ use super::{Launch, Pool};
 /// How often idle processes are maintained if nothing happens.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest delay of a warm start while requests wait for their first token. Without it, a load that never
-/// pauses would prevent all warm starts, which would be slower.
+/// The longest delay of a warm start while requests wait for their first token. Without this limit,
+/// a load that never pauses would prevent all warm starts, and requests without warm processes are
+/// slower still.
 const START_DELAY_MAX: Duration = Duration::from_millis(1500);
 
 /// A new process is busy for 0.4 to 0.9 s. The next one is started when the new one has used no processor time
@@ -22,7 +23,8 @@ const START_DELAY_MAX: Duration = Duration::from_millis(1500);
 const REST_DURATION: Duration = Duration::from_millis(150);
 const START_DURATION_MAX: Duration = Duration::from_secs(5);
 
-/// How often a wait looks again: whether a process is at rest, and whether requests wait for their first token.
+/// How often it is checked again whether a process is at rest, and whether requests wait for their
+/// first token.
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
 impl Pool {

@@ -1,6 +1,8 @@
 //! Claude Code, tested with 2.1.197 and 2.1.330.
 
-use super::{LaunchOption, Place, Profile, Program, Values};
+use processes::Framing;
+
+use super::{Args, LaunchOption, Place, Profile, Program, Stdin, Values};
 
 /// `--tools ""` and `--strict-mcp-config` leave the model nothing to call, `--setting-sources ""`
 /// keeps hooks and plugins of the user's settings out, `--settings` denies what `@path` in a
@@ -94,9 +96,9 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
         name: "claude",
         below_home: &[".local/bin", ".claude/local"],
     },
-    args: &ARGS,
+    args: Args::Fixed(&ARGS),
     env: &ENV,
-    retries: RETRIES,
+    retries: Some(RETRIES),
     pass_env: &PASS_ENV,
     login_places: &["CLAUDE_CONFIG_DIR", "HOME", "XDG_CONFIG_HOME"],
     options: &OPTIONS,
@@ -125,10 +127,11 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
     ],
     passed_on: Some("claude-"),
     probe_model: "default",
+    framing: Framing::Lines,
     warm: 1,
     continue_for: 60,
     // An idle one has 130 to 190 MB.
     idle_memory: 160 << 20,
-    stdin_schema: STDIN_SCHEMA,
+    stdin: Stdin::JsonLines(STDIN_SCHEMA),
     is_demo: false,
 };

@@ -1,16 +1,18 @@
 //! The demonstration that is built into this program. It speaks Claude Code's protocol, so that what works
 //! with it works with the other but for the login.
 
-use super::{Profile, Program, claude_code};
+use processes::Framing;
+
+use super::{Args, Profile, Program, Stdin, claude_code};
 
 pub(super) static DEMO: Profile = Profile {
     name: "demo",
     product: "the demonstration",
     adapter: "claude-code",
     program: Program::This(crate::demo::SUBCOMMAND),
-    args: &claude_code::ARGS,
+    args: Args::Fixed(&claude_code::ARGS),
     env: &claude_code::ENV,
-    retries: claude_code::RETRIES,
+    retries: Some(claude_code::RETRIES),
     pass_env: &claude_code::PASS_ENV,
     login_places: &[],
     options: &claude_code::OPTIONS,
@@ -21,10 +23,11 @@ pub(super) static DEMO: Profile = Profile {
     retired: &[],
     passed_on: None,
     probe_model: "demo",
+    framing: Framing::Lines,
     // It starts in a moment.
     warm: 0,
     continue_for: 0,
     idle_memory: 16 << 20,
-    stdin_schema: claude_code::STDIN_SCHEMA,
+    stdin: Stdin::JsonLines(claude_code::STDIN_SCHEMA),
     is_demo: true,
 };

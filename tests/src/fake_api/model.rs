@@ -92,7 +92,7 @@ fn last_blocks(request: &Value) -> Vec<Value> {
     content.unwrap_or_default()
 }
 
-fn last_prompt(request: &Value) -> String {
+pub(super) fn last_prompt(request: &Value) -> String {
     let messages = request["messages"].as_array().cloned().unwrap_or_default();
     let said = messages
         .iter()
@@ -104,7 +104,7 @@ fn last_prompt(request: &Value) -> String {
 }
 
 /// The text in a few pieces, as it streams.
-fn pieces(text: &str) -> Vec<&str> {
+pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {

@@ -137,6 +137,12 @@ fn of_functions(scenario: &str, request: &Value) -> Vec<Step> {
             steps.extend(end("end_turn", 6));
             steps
         }
+        "echo" => {
+            let said = super::model::last_prompt(request);
+            let mut steps = text_block(0, &super::model::pieces(&said));
+            steps.extend(end("end_turn", 6));
+            steps
+        }
         "stops" => {
             let mut steps = text_block(0, &["one ", "tw", "o EN", "D three"]);
             steps.push(Step::Wait(Duration::from_secs(30)));

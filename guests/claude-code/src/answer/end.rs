@@ -30,8 +30,6 @@ impl Answer {
             Format::Schema(_) => self.structured_end(out),
             Format::Object => self.object_end(),
             Format::Text => {
-                let rest = self.stop.rest();
-                self.show(rest, out);
                 // A command of the CLI's own, or a turn that it dropped, has a result but no message.
                 if !self.shown && self.messages == 0 {
                     self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);

@@ -1,123 +1,67 @@
 //! Calls an adapter for one request, on an instance of its own.
 
-use std::sync::Arc;
-
-use basics::plain;
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
-use super::GuestError;
-use super::admit::Guest;
-use super::completion::{ApiError, Context, Held, Resumption, Wanted};
-use super::contract::v1_0::{self, Adapter, Effects, Problem};
-use super::engine::{Effort, State};
-use super::request::Request;
-
-/// The longest message of a guest about its configuration, in characters.
-const MESSAGE_MAX: usize = 500;
+use crate::GuestError;
+use crate::admit::Guest;
+use crate::completion::{Context, Held, Resumption, Wanted};
+use crate::contract::v1_0::{self, Adapter, Calls, Effects, Instance};
+use crate::engine::{Effort, State};
+use crate::instance::{Configured, NotOpened};
+use crate::request::Request;
 
 /// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
 /// meanwhile.
 pub struct AdapterSession {
-    guest: Arc<Guest>,
+    of: Configured,
     store: Store<State>,
-    adapter: Adapter,
+    instance: Instance,
     session: ResourceAny,
 }
 
-/// Why an adapter did not open a session.
-#[derive(Debug)]
-pub enum NotOpened {
-    /// It cannot serve this request, and says why.
-    Refused(ApiError),
-    /// It broke a bound.
-    Broken(GuestError),
-}
-
-impl From<GuestError> for NotOpened {
-    fn from(error: GuestError) -> Self {
-        NotOpened::Broken(error)
-    }
-}
-
-/// A fresh instance that took its configuration; the inner error is what the guest says of the configuration.
-pub(crate) fn instantiate(
-    guest: &Guest,
-) -> Result<Result<(Store<State>, Adapter), String>, GuestError> {
-    let mut store = guest.engine.store(&guest.settings);
-    let effort = Effort::Request(guest.config.len());
-    let adapter = guest
-        .engine
-        .call(&mut store, effort, |store| guest.pre.instantiate(store))?;
-    let taken = guest.engine.call(&mut store, effort, |store| {
-        adapter.configure(store, &guest.config)
-    })?;
-    Ok(match taken {
-        Ok(()) => Ok((store, adapter)),
-        Err(problems) => Err(listed(&problems)),
-    })
-}
-
-/// All problems of a configuration as one sentence.
-fn listed(problems: &[Problem]) -> String {
-    let problem = |problem: &Problem| match problem.key.as_str() {
-        "" => problem.message.clone(),
-        key => format!("`{key}`: {}", problem.message),
-    };
-    let all: Vec<String> = problems.iter().map(problem).collect();
-    plain::line(&all.join("; "), MESSAGE_MAX)
-}
-
-impl Guest {
-    /// Makes an instance and drops it: for a benchmark, what a request takes whatever the adapter does.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the guest breaks a bound.
-    pub fn try_instance(&self) -> Result<(), GuestError> {
-        ready(self).map(drop)
-    }
-}
-
 impl AdapterSession {
-    /// Opens a session for a request whose body had `size` bytes.
+    /// Opens a session for a request of `size` bytes.
     pub fn open(
-        guest: Arc<Guest>,
+        of: Configured,
         context: &Context,
         request: &Request,
         size: usize,
     ) -> Result<Self, NotOpened> {
-        let (mut store, adapter) = ready(&guest)?;
+        let (mut store, instance) = of.ready()?;
+        let adapter = calls(&instance)?;
         let open = |store: &mut Store<State>| {
             v1_0::with_request(request, |request| adapter.open(store, context, request))
         };
-        let opened = guest.engine.call(&mut store, Effort::Request(size), open)?;
+        let engine = &of.guest.engine;
+        let opened = engine.call(&mut store, Effort::Request(size), open)?;
         let session = opened.map_err(NotOpened::Refused)?;
         Ok(AdapterSession {
-            guest,
+            of,
             store,
-            adapter,
+            instance,
             session,
         })
     }
 
     /// Opens a session that only asks what the backend offers, if the adapter has one.
-    pub fn probe(guest: Arc<Guest>, context: &Context) -> Result<Option<Self>, GuestError> {
-        let (mut store, adapter) = ready(&guest)?;
-        let opened = guest.engine.call(&mut store, Effort::Request(0), |store| {
-            adapter.probe(store, context)
-        })?;
+    pub fn probe(of: Configured, context: &Context) -> Result<Option<Self>, GuestError> {
+        let (mut store, instance) = of.ready()?;
+        let adapter = calls(&instance)?;
+        let probe = |store: &mut Store<State>| adapter.probe(store, context);
+        let engine = &of.guest.engine;
+        let opened = engine.call(&mut store, Effort::Request(0), probe)?;
         Ok(opened.map(|session| AdapterSession {
-            guest,
+            of,
             store,
-            adapter,
+            instance,
             session,
         }))
     }
 
     /// The guest that is called.
     pub fn guest(&self) -> &Guest {
-        &self.guest
+        &self.of.guest
     }
 
     /// Names and values of the launch options that the process is to have.
@@ -175,16 +119,15 @@ impl AdapterSession {
         effort: Effort,
         call: impl FnOnce(&Adapter, &mut Store<State>, ResourceAny) -> wasmtime::Result<T> + Send,
     ) -> Result<T, GuestError> {
-        let (adapter, session) = (&self.adapter, self.session);
+        let (adapter, session) = (calls(&self.instance)?, self.session);
         let call = |store: &mut Store<State>| call(adapter, store, session);
-        self.guest.engine.call(&mut self.store, effort, call)
+        self.of.guest.engine.call(&mut self.store, effort, call)
     }
 }
 
-/// An instance of a guest that was admitted with the same configuration.
-fn ready(guest: &Guest) -> Result<(Store<State>, Adapter), GuestError> {
-    instantiate(guest)?.map_err(|message| {
-        let what = format!("it refused a configuration that it had taken: {message}");
-        GuestError::Contract(what)
-    })
+fn calls(instance: &Instance) -> Result<&Adapter, GuestError> {
+    match &instance.calls {
+        Calls::Adapter(adapter) => Ok(adapter),
+        Calls::Transform(_) => Err(GuestError::Contract("it is no adapter".into())),
+    }
 }

@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::adapter::instantiate;
 use super::cache::{Cache, Compile};
 use super::compile::CompileError;
-use super::contract::v1_0::{self, AdapterPre, Description};
+use super::contract::v1_0::{self, Description, GuestPre};
 use super::engine::{Effort, Engine};
+use super::instance::{bare, configured};
 use crate::settings::GuestConfig;
 
 /// The largest component, in bytes: those made of Python have 18 MB.
@@ -63,10 +63,31 @@ pub struct Guest {
     /// The fields of a request that it honours.
     pub honours: Arc<[String]>,
     pub(crate) engine: Engine,
-    pub(crate) pre: AdapterPre,
-    /// What its instances are configured with, as JSON.
-    pub config: String,
+    pub(crate) pre: GuestPre,
+    /// The configurations that it took, as JSON: one for each use of it.
+    pub(crate) configs: Vec<Arc<str>>,
+    /// What it says of the configurations that it did not take.
+    pub(crate) refused: Option<String>,
     pub(crate) settings: GuestConfig,
+}
+
+/// What a guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// It speaks the protocol of a command line.
+    Adapter,
+    /// It changes requests and answers on their way.
+    Transform,
+}
+
+impl World {
+    /// Its name in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            World::Adapter => "adapter",
+            World::Transform => "transform",
+        }
+    }
 }
 
 /// Where a guest comes from.
@@ -84,6 +105,11 @@ impl Guest {
     /// Whether it is built into this program. Calls of such a guest are known to be short.
     pub fn is_own(&self) -> bool {
         self.origin == GuestSource::Embedded
+    }
+
+    /// What it is.
+    pub fn world(&self) -> World {
+        self.pre.world()
     }
 }
 
@@ -114,7 +140,7 @@ pub enum Refused {
     )]
     Import(String),
     /// It does not export the contract.
-    #[error("it does not export the contract's adapter, version 1.0.0: {0}")]
+    #[error("it exports neither `adapter` nor `transform` of the contract, version 1.0: {0}")]
     Contract(String),
     /// It was built for a contract that is not served any more.
     #[error("it was built for version {0} of the contract: build it again for version 1.0")]
@@ -127,14 +153,9 @@ pub enum Refused {
     /// A call broke a bound.
     #[error("{0}")]
     Call(#[from] super::GuestError),
-    /// It refuses its configuration.
-    #[error("it refuses its configuration `[guests.{name}] config`: {message}")]
-    Config {
-        /// Its name.
-        name: String,
-        /// What it says about it.
-        message: String,
-    },
+    /// It refuses its configuration: each key, and what it says about it.
+    #[error("it refuses its configuration {0}")]
+    Config(String),
 }
 
 impl From<CompileError> for Refused {
@@ -199,7 +220,7 @@ pub(crate) fn admit(
     let pre = engine
         .linker(candidate.settings.wasi)
         .instantiate_pre(&component)
-        .and_then(AdapterPre::new)
+        .and_then(GuestPre::new)
         .map_err(|e| Refused::Contract(first_line(&e)))?;
     let mut guest = Guest {
         name: candidate.settings.name.clone(),
@@ -211,7 +232,8 @@ pub(crate) fn admit(
         honours: Arc::default(),
         engine: engine.clone(),
         pre,
-        config: candidate.settings.config.to_string(),
+        configs: Vec::new(),
+        refused: None,
         settings: candidate.settings.clone(),
     };
     let description = describe(&guest)?;
@@ -223,18 +245,38 @@ pub(crate) fn admit(
         false => "unknown".into(),
     };
     guest.summary = plain::line(&description.summary, SUMMARY_MAX);
+    configure(&mut guest)?;
     Ok(guest)
 }
 
+/// Tries all configurations that the guest is to have.
+///
+/// # Errors
+///
+/// Fails if it takes none of them.
+fn configure(guest: &mut Guest) -> Result<(), Refused> {
+    let mut refusals = Vec::new();
+    for used in &guest.settings.uses {
+        let config = used.config.to_string();
+        match configured(guest, &config)? {
+            Ok(_) if guest.configs.iter().any(|known| **known == *config) => {}
+            Ok(_) => guest.configs.push(config.into()),
+            Err(message) => refusals.push(format!("`{}`: {message}", used.at)),
+        }
+    }
+    guest.refused = (!refusals.is_empty()).then(|| refusals.join("; "));
+    match guest.refused.take_if(|_| guest.configs.is_empty()) {
+        Some(all) => Err(Refused::Config(all)),
+        None => Ok(()),
+    }
+}
+
 fn describe(guest: &Guest) -> Result<Description, Refused> {
-    let (mut store, adapter) = instantiate(guest)?.map_err(|message| Refused::Config {
-        name: guest.name.clone(),
-        message,
-    })?;
+    let (mut store, instance) = bare(guest)?;
     let effort = Effort::Request(0);
     let described = guest
         .engine
-        .call(&mut store, effort, |store| adapter.describe(store))?;
+        .call(&mut store, effort, |store| instance.describe(store))?;
     Ok(described)
 }
 

@@ -1,9 +1,10 @@
-//! The host's own types for an answer. What adapters of every version of the contract say is translated into
+//! The host's own types for an answer. What guests of every version of the contract say is translated into
 //! these types, and every API renders its responses from them.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::report::Report;
+use crate::request::Request;
 
 /// JSON as text.
 pub type Json = String;
@@ -25,6 +26,8 @@ pub struct Context {
     pub profile: &'static str,
     /// Whether the backend may fetch pictures and files by URLs that clients name.
     pub fetch_urls: bool,
+    /// Which choice of the request this is, from 0.
+    pub choice: u32,
 }
 
 /// What an adapter wants the host to do.
@@ -38,10 +41,43 @@ pub enum Effect {
     Emit(Delta),
     /// Take note of this about the backend.
     Report(Report),
+    /// These are the tokens of the answer so far.
+    Counted(Usage),
     /// The answer is complete.
     Finish(Outcome),
     /// The request failed.
     Fail(ApiError),
+}
+
+/// What a transform makes of a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// The request goes on as it came.
+    Pass,
+    /// This request goes on in its place.
+    Rewrite(Box<Request>),
+    /// The request goes no further; this is the answer.
+    Answer(Vec<Delta>, Outcome),
+}
+
+/// What a transform makes of pieces of an answer.
+#[derive(Debug)]
+pub enum Step {
+    /// These go on in their place.
+    Forward(Vec<Delta>),
+    /// The answer ends here.
+    End(Ending),
+    /// The request fails.
+    Fail(ApiError),
+}
+
+/// The end of an answer, as a transform wants it.
+#[derive(Debug)]
+pub struct Ending {
+    /// The last pieces.
+    pub deltas: Vec<Delta>,
+    /// Why it ends.
+    pub finish_reason: FinishReason,
 }
 
 /// A piece of an answer.
@@ -55,8 +91,15 @@ pub enum Delta {
     Refusal(String),
     /// A piece of a function call.
     ToolCall(ToolCallDelta),
-    /// Fields of the adapter's own, and how many bytes of JSON they were.
-    Extra(Map<String, Value>, usize),
+    /// A field of the guest's own.
+    Extra {
+        /// The field's name.
+        name: String,
+        /// Its value.
+        value: Value,
+        /// How many bytes of JSON it was.
+        size: usize,
+    },
 }
 
 /// A piece of a function call. The first piece of an index has an id and a name.
@@ -208,7 +251,7 @@ impl Delta {
         match self {
             Delta::Content(text) | Delta::Reasoning(text) | Delta::Refusal(text) => text.len(),
             Delta::ToolCall(call) => call.arguments.len(),
-            Delta::Extra(_, size) => *size,
+            Delta::Extra { size, .. } => *size,
         }
     }
 }

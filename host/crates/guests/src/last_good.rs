@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 
 use basics::ownership;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::settings::GuestConfig;
+use crate::settings::{GuestConfig, GuestUse};
 
 /// A folder with one file for each guest. Such a file holds the length of the guest's settings, the settings as
 /// JSON, and the component. Without a folder, nothing is kept.
@@ -23,7 +22,7 @@ pub(super) struct LastGood(Option<PathBuf>);
 /// What a guest was admitted with.
 #[derive(Deserialize, Serialize)]
 struct Settings {
-    config: Value,
+    uses: Vec<GuestUse>,
     wasi: bool,
 }
 
@@ -59,7 +58,7 @@ impl LastGood {
             return;
         };
         let admitted = Settings {
-            config: settings.config.clone(),
+            uses: settings.uses.clone(),
             wasi: settings.wasi,
         };
         let kept = serde_json::to_vec(&admitted)
@@ -76,9 +75,9 @@ impl LastGood {
         let (length, rest) = whole.split_at_checked(8)?;
         let length = u64::from_le_bytes(length.try_into().ok()?);
         let (json, component) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        let Settings { config, wasi } = serde_json::from_slice(json).ok()?;
+        let Settings { uses, wasi } = serde_json::from_slice(json).ok()?;
         let settings = GuestConfig {
-            config,
+            uses,
             wasi,
             ..now.clone()
         };

@@ -2,8 +2,8 @@
 //!
 //! `engine` compiles and bounds, [`admit`] decides whether a component may serve,
 //! `folder` finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
-//! [`compile`] compiles files in a process of their own, `last_good` keeps what was admitted, and
-//! [`adapter`] calls an adapter for one request. `contract` translates what guests say into the types of
+//! [`compile`] compiles files in a process of their own, `last_good` keeps what was admitted.
+//! [`instance`] makes an instance for one request, which [`adapter`] or [`transform`] calls. `contract` translates what guests say into the types of
 //! [`completion`], which the rest of the host knows.
 
 pub mod adapter;
@@ -14,6 +14,7 @@ pub mod completion;
 mod contract;
 mod engine;
 mod folder;
+pub mod instance;
 pub mod jobs;
 mod last_good;
 pub mod loader;
@@ -21,6 +22,7 @@ pub mod registry;
 pub mod report;
 pub mod request;
 pub mod settings;
+pub mod transform;
 
 pub use contract::v1_0::Effects;
 

@@ -22,10 +22,32 @@ use super::registry::{GuestSet, Successor};
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
-const EMBEDDED: [(&str, &[u8]); 1] = [(
-    "claude-code",
-    include_bytes!("../../../../guests/dist/claude-code.wasm"),
-)];
+const EMBEDDED: [(&str, &[u8]); 4] = [
+    (
+        "claude-code",
+        include_bytes!("../../../../guests/dist/claude-code.wasm"),
+    ),
+    (
+        "prompt-template",
+        include_bytes!("../../../../guests/dist/prompt-template.wasm"),
+    ),
+    (
+        "redact",
+        include_bytes!("../../../../guests/dist/redact.wasm"),
+    ),
+    (
+        "system-prompt",
+        include_bytes!("../../../../guests/dist/system-prompt.wasm"),
+    ),
+];
+
+/// The built-in guest that is there when the service begins to listen. The others are compiled meanwhile.
+const FIRST: &str = "claude-code";
+
+/// The names of the guests built into this program.
+pub fn built_in() -> impl Iterator<Item = &'static str> {
+    EMBEDDED.into_iter().map(|(name, _)| name)
+}
 
 /// Why the loader could not start. Without it, the service cannot start either.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +78,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Admits the built-in guests, except those whose name a file has, and starts the admission of the files.
+    /// Admits the first built-in guest, unless a file has its name, and starts the admission of all others.
     /// `on_admitted` must pass each result that it gets to [`Loader::admitted`].
     ///
     /// # Errors
@@ -90,14 +112,15 @@ impl Loader {
         self.jobs.names().cloned().collect()
     }
 
-    /// The set to begin with: the built-in guests whose place no file takes.
+    /// The set to begin with: the first built-in guest, if it is used and no file takes its place.
     fn embedded(&self) -> Result<GuestSet, StartError> {
         let listed = folder::list(&self.settings.dir);
         let mut set = GuestSet {
             generation: 1,
             ..GuestSet::default()
         };
-        for (name, bytes) in EMBEDDED {
+        let first = self.used().into_iter().filter(|(name, _)| *name == FIRST);
+        for (name, bytes) in first {
             // A folder that cannot be read may hold a file of this name. So the built-in guest does not serve
             // in its place.
             if listed
@@ -111,7 +134,7 @@ impl Loader {
             match self.jobs.admit(&candidate) {
                 Ok(guest) => drop(set.serving.insert(name.to_owned(), Arc::new(guest))),
                 // The settings may be meant for a file that will take the place of the built-in guest.
-                Err(refused @ Refused::Config { .. }) => {
+                Err(refused @ Refused::Config(_)) => {
                     tracing::warn!(guest = name, %refused, "a built-in guest was not loaded");
                     set.rejected.insert(name.to_owned(), refused.to_string());
                 }
@@ -121,6 +144,13 @@ impl Loader {
         Ok(set)
     }
 
+    /// The built-in guests that anything uses. The others are not loaded.
+    fn used(&self) -> Vec<(&'static str, &'static [u8])> {
+        let used = EMBEDDED.into_iter();
+        used.filter(|(name, _)| !self.settings.guest(name).uses.is_empty())
+            .collect()
+    }
+
     /// Warns of sections `[guests.NAME]` that no guest reads.
     fn warn_of_unknown(&self) {
         let settings = &self.settings;
@@ -128,7 +158,7 @@ impl Loader {
             let name = &guest.name;
             let known = EMBEDDED.iter().any(|(embedded, _)| embedded == name)
                 || settings.file(name).exists()
-                || settings.adapters.contains(name);
+                || settings.uses(name);
             if !known {
                 let name = plain::line(name, 80);
                 tracing::warn!(
@@ -175,13 +205,13 @@ impl Loader {
             Err(error) => {
                 let reason = format!("cannot look at {}: {error}", self.settings.dir.display());
                 next.reject_folder(reason);
-                for (name, _) in EMBEDDED {
+                for (name, _) in self.used() {
                     self.fall_back(name, next);
                 }
                 return;
             }
         };
-        for (name, bytes) in EMBEDDED {
+        for (name, bytes) in self.used() {
             // No file takes the place of this built-in guest after all. At the start the folder could not be
             // read, or the file was there but is gone now.
             let is_known = next.set.serving.contains_key(name)
@@ -284,7 +314,12 @@ impl Loader {
                     }
                     GuestSource::Embedded => {}
                 }
+                let refused = guest.refused.clone();
                 next.take(guest);
+                if let Some(refused) = refused {
+                    let refused = Refused::Config(refused);
+                    next.reject(&done.name, &refused.to_string());
+                }
             }
             // It was good once, and is refused now, for instance by another version of this program.
             Err(refused) if done.origin == GuestSource::LastGood => {

@@ -32,6 +32,113 @@ pub struct Request {
     pub extra: Option<Json>,
 }
 
+impl Request {
+    /// How many bytes of text it has, base64 included.
+    pub fn size(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let messages: usize = self.messages.iter().map(Message::size).sum();
+        let tools = self.tools.iter().map(|tool| match tool {
+            Tool::Function(function) => {
+                function.name.len() + length(&function.description) + length(&function.parameters)
+            }
+            Tool::Other(json) => json.len(),
+        });
+        let schema = match &self.output_format {
+            OutputFormat::JsonSchema(schema) => length(&schema.schema),
+            _ => 0,
+        };
+        messages + tools.sum::<usize>() + schema + length(&self.extra)
+    }
+
+    /// Checks what a guest made of a request.
+    ///
+    /// # Errors
+    ///
+    /// Names what is not as in a request of a client's.
+    pub fn check(&self) -> Result<(), String> {
+        if self.messages.is_empty() {
+            return Err("`messages` is empty".into());
+        }
+        for (i, message) in self.messages.iter().enumerate() {
+            message
+                .check()
+                .map_err(|what| format!("`messages[{i}]{what}"))?;
+        }
+        for (i, tool) in self.tools.iter().enumerate() {
+            let json = match tool {
+                Tool::Function(function) => function.parameters.as_ref(),
+                Tool::Other(json) => Some(json),
+            };
+            if json.is_some_and(|json| !is_object_text(json)) {
+                return Err(format!("`tools[{i}]` has JSON that is no object"));
+            }
+        }
+        if let OutputFormat::JsonSchema(schema) = &self.output_format
+            && schema
+                .schema
+                .as_ref()
+                .is_some_and(|json| !is_object_text(json))
+        {
+            return Err("`response_format` has a schema that is no object".into());
+        }
+        match &self.extra {
+            Some(json) if !is_object_text(json) => Err("`extra` is no object".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Message {
+    fn size(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let content = match &self.content {
+            None => 0,
+            Some(Content::Text(text)) => text.len(),
+            Some(Content::Parts(parts)) => parts.iter().map(Part::size).sum(),
+        };
+        let calls = self.tool_calls.iter().map(|call| match call {
+            ToolCall::Function(call) => call.name.len() + call.arguments.len(),
+            ToolCall::Other(json) => json.len(),
+        });
+        content + calls.sum::<usize>() + length(&self.name) + length(&self.extra)
+    }
+
+    /// The error goes on behind `messages[i]`.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.content.is_none() && self.role != Role::Assistant {
+            return Err("` has no content");
+        }
+        if self.role == Role::Tool && self.tool_call_id.is_none() {
+            return Err(".tool_call_id` is missing");
+        }
+        if self.role != Role::Assistant && !self.tool_calls.is_empty() {
+            return Err(".tool_calls` is not an assistant's");
+        }
+        match &self.extra {
+            Some(json) if !is_object_text(json) => Err(".extra` is no object"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Part {
+    fn size(&self) -> usize {
+        match self {
+            Part::Text(part) | Part::Refusal(part) => part.text.len(),
+            Part::Image(image) => image.url.len(),
+            Part::Audio(audio) => audio.data.len(),
+            Part::File(file) => file.data.as_ref().map_or(0, String::len),
+            Part::Other(json) => json.len(),
+        }
+    }
+}
+
+/// Whether a text is a JSON object.
+fn is_object_text(json: &str) -> bool {
+    json.trim_start().starts_with('{')
+        && serde_json::from_str::<serde::de::IgnoredAny>(json).is_ok()
+}
+
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sampling {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Where guests are, and what they may do.
@@ -18,8 +19,8 @@ pub struct Settings {
     pub limits: GuestLimits,
     /// The guests that have a section.
     pub named: Vec<GuestConfig>,
-    /// The guests that backends need.
-    pub adapters: Vec<String>,
+    /// What guests are used for, and with which configuration.
+    pub uses: Vec<GuestUse>,
     /// How many instances there is room for at once. A change takes effect at the next start.
     pub instances: u32,
 }
@@ -54,12 +55,23 @@ impl Default for GuestLimits {
 pub struct GuestConfig {
     /// Its name.
     pub name: String,
-    /// What it is configured with: a JSON object.
-    pub config: Value,
+    /// What it is used for. In [`Settings::named`]: how its configuration is tried although nothing uses it.
+    pub uses: Vec<GuestUse>,
     /// Whether it may import an empty WASI.
     pub wasi: bool,
     /// The highest level that its lines in the log have.
     pub log: GuestLog,
+}
+
+/// A use of a guest.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct GuestUse {
+    /// The guest's name.
+    pub guest: String,
+    /// The key of the configuration that says so, for messages.
+    pub at: String,
+    /// What the guest is configured with: a JSON object.
+    pub config: Value,
 }
 
 /// The highest level that a guest's lines in the log have.
@@ -76,10 +88,18 @@ pub enum GuestLog {
 }
 
 impl Settings {
-    /// The configuration of a guest. A guest without a section has the defaults.
+    /// What is configured of a guest. A guest without a section has the defaults.
     pub fn guest(&self, name: &str) -> GuestConfig {
         let found = self.named.iter().find(|guest| guest.name == name);
-        found.cloned().unwrap_or_else(|| GuestConfig::unset(name))
+        let mut guest = found.cloned().unwrap_or_else(|| GuestConfig::unset(name));
+        let uses = self.uses.iter().filter(|used| used.guest == name);
+        guest.uses.extend(uses.cloned());
+        guest
+    }
+
+    /// Whether anything uses a guest.
+    pub fn uses(&self, name: &str) -> bool {
+        self.uses.iter().any(|used| used.guest == name)
     }
 
     /// Where the component of a guest is looked for.
@@ -93,7 +113,7 @@ impl GuestConfig {
     pub fn unset(name: &str) -> Self {
         GuestConfig {
             name: name.to_owned(),
-            config: Value::Object(Default::default()),
+            uses: Vec::new(),
             wasi: false,
             log: GuestLog::Debug,
         }

@@ -98,7 +98,7 @@ impl<R: AsFd> FrameReader<R> {
     /// Drops all output that can be read at this moment. False if the process cannot be used again: there was
     /// too much to be leftovers, the output stops within a line, or it was closed.
     pub(super) fn skip(&mut self) -> bool {
-        /// More than that are no leftovers, in bytes.
+        /// The most output that may be leftovers, in bytes.
         const MOST: usize = 1 << 20;
         let mut last = self.buffer.last().copied();
         self.buffer.clear();

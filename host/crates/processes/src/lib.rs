@@ -47,7 +47,8 @@ pub struct Processes {
     adopted: Adopted,
     endings: TaskTracker,
     slots: Slots,
-    /// The runtime that watches pipes and awaits ends, whatever thread starts or drops a process.
+    /// The runtime that watches the pipes of processes and waits for processes to end, whatever
+    /// thread starts or drops them.
     runtime: Handle,
 }
 
@@ -292,8 +293,9 @@ impl Processes {
         }
     }
 
-    /// Replaces the warden if it is gone. Also ends orphans: programs that ended processes of this service left
-    /// behind, or other services that were killed. The search runs on another thread.
+    /// Replaces the warden if it is gone. Also ends orphans: programs that were left behind by
+    /// processes of this service that have ended, or by other services that were killed.
+    /// The search runs on another thread.
     pub fn look_after(&self) {
         self.warden.look_after();
         let (marks, warden) = (self.marks.clone(), self.warden.clone());

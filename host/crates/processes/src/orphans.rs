@@ -1,5 +1,5 @@
-//! Finds processes by a mark in their environment, which their children inherit: what left its
-//! process group, and what a service left behind that was killed together with its warden.
+//! Finds processes by a mark in their environment, which their children inherit: those that moved
+//! out of their process group, and those of a service that was killed together with its warden.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,8 +82,8 @@ impl Marks {
         look(&mut self.0.live.lock())
     }
 
-    /// Ends what this service's processes left behind when they ended, and what services left
-    /// behind that are gone. May take half a second.
+    /// Ends what this service's processes left behind when they ended, and what was left behind by
+    /// services that no longer run. May take half a second.
     pub(super) fn end_strays(&self, warden: &Warden, adopted: &Adopted) {
         adopted.end(|| warden.children());
         end(|found| match found.service == self.0.service {
@@ -109,7 +109,8 @@ impl Drop for Mark {
 /// Processes that this one adopts: its children that it did not start.
 #[derive(Clone)]
 pub(super) struct Adopted {
-    /// The children that were there before: whoever started this program by `exec` left them.
+    /// The children that this process already had when the program began: it may have been started
+    /// by `exec` in a process that had children.
     before: Arc<BTreeSet<(i32, u64)>>,
 }
 
@@ -119,8 +120,9 @@ const SEEN_TWICE: Duration = Duration::from_millis(200);
 
 impl Adopted {
     /// Asks the kernel to make this process the parent of its descendants whose own parents have ended. So they
-    /// are found even without a mark. The first process of a container becomes their parent anyway, even of
-    /// processes that somebody else started: there, none without a mark is ended.
+    /// are found even without a mark. If this process is the first one of a container (process id
+    /// 1), it also becomes the parent of processes that others started. In that case, only
+    /// processes with a mark are ended.
     pub(super) fn begin() -> Self {
         let this = rustix::process::getpid();
         if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-/// The unit of processor time in `/proc`, in hertz: fixed for programs, whatever the kernel's own.
+/// How many units of processor time in `/proc` make a second. Programs always see this value,
+/// whatever tick rate the kernel uses itself.
 const USER_HZ: u64 = 100;
 
 /// What `/proc/PID/stat` says.
@@ -24,7 +25,7 @@ impl Stat {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name before it may hold anything, even a parenthesis.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        // The state is the third field of all.
+        // Fields are numbered as in proc(5), where the state, the first one here, is the third.
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let (user, system) = (number(14)?, number(15)?);
         Some(Stat {

@@ -335,7 +335,7 @@ fn signal_group(pid: Pid, signal: Signal) {
     let _ = rustix::process::kill_process_group(pid, signal);
 }
 
-/// Whether the process has ended; it stays to be reaped.
+/// Whether the process has ended; this does not reap it.
 fn has_ended(pid: Pid) -> bool {
     wait_status(pid).is_none_or(|status| status.is_some())
 }

@@ -1,7 +1,7 @@
 //! A watchdog: ends what the service leaves behind if it is killed.
 //!
 //! The warden is a small process of the same program. The service tells it of each process
-//! group through a pipe; when the pipe closes, because the service is gone however it went, the
+//! group through a pipe; when the pipe closes, because the service has ended in whatever way, the
 //! warden ends the groups that are still there.
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ pub const SUBCOMMAND: &str = "warden";
 /// How long groups have after SIGTERM before they are killed.
 const TERM_GRACE: Duration = Duration::from_millis(400);
 
-/// The service's end.
+/// The service's side of the connection to its warden.
 #[derive(Clone)]
 pub(super) struct Warden(Arc<Mutex<Connection>>);
 
@@ -69,7 +69,7 @@ impl Warden {
         self.0.lock().send("");
     }
 
-    /// The service's own children that are processes' leaders, and the warden itself.
+    /// The service's own children: the leaders of the process groups, and the warden itself.
     pub(super) fn children(&self) -> BTreeSet<i32> {
         let connection = self.0.lock();
         let warden = connection.child.id().cast_signed();
@@ -106,7 +106,7 @@ impl Connection {
         if told.is_ok() {
             return;
         }
-        // One that is killed does nothing more.
+        // The old warden is killed first: otherwise it would end all groups when its pipe closes.
         let _ = self.child.kill();
         let _ = self.child.wait();
         match (self.launch)() {

@@ -22,7 +22,7 @@ use rustix::process::geteuid;
 /// with a random name.
 const FOLDERS_MAX: u32 = 1000;
 
-/// How long the lock of a service that has ended may be there, and how often it is tried.
+/// How long to wait for the lock of a service that has ended, and how often to try to get it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -43,8 +43,8 @@ struct State {
 /// A folder that belongs to this service; it goes when this is dropped.
 struct Root {
     path: PathBuf,
-    /// The folder itself, locked: the lock goes with the service, however that ends, and keeps those
-    /// away who tidy up `/tmp`.
+    /// The folder itself, locked. The lock is released when the service ends, however it ends, and
+    /// keeps programs that tidy up `/tmp` away from the folder.
     lock: File,
 }
 
@@ -65,7 +65,8 @@ impl Root {
                 return Ok(Root { path, lock });
             }
         }
-        // Somebody took all of these names: any other one does, but the API's cache will not know it.
+        // All of these names are taken. Any other name will do, but the API's cache will not know
+        // it.
         let path = tempfile::Builder::new()
             .prefix("harness-")
             .permissions(fs::Permissions::from_mode(0o700))
@@ -77,7 +78,8 @@ impl Root {
         Ok(Root { path, lock })
     }
 
-    /// Whether its path still leads to it: somebody who minds no locks may have removed it.
+    /// Whether the path still leads to this folder: a program that ignores locks may have removed
+    /// it.
     fn is_there(&self) -> bool {
         is_at(&self.lock, &self.path).unwrap_or(false)
     }
@@ -142,8 +144,8 @@ fn clear(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a folder, if the service that had it is gone and no other one has taken it over. Its lock goes
-/// a moment after the rest of a service does.
+/// Removes a folder, if the service that had it is gone and no other one has taken it over. The
+/// lock of a service that ends is released a moment after everything else, so this waits for it.
 pub(super) fn remove_abandoned(folder: &Path) {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
@@ -163,7 +165,7 @@ pub(super) fn remove_abandoned(folder: &Path) {
 }
 
 impl Workdirs {
-    /// Takes a folder; it goes when the last directory in it does.
+    /// Takes a folder. It is removed when this value and the last directory in it are dropped.
     pub(super) fn new() -> io::Result<Self> {
         Workdirs::below(&std::env::temp_dir())
     }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::add_problems;
 use crate::backends::Backend;
 use crate::backends::status::Health;
+use crate::profiles::Stdin;
 use crate::runtime::Snapshot;
 use crate::service::Service;
 
@@ -57,7 +58,9 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
 fn is_rejected(snapshot: &Snapshot) -> bool {
     let guests = &snapshot.guests;
     let problems = [&snapshot.config_problem, &guests.folder_problem];
-    !guests.rejected.is_empty() || problems.into_iter().any(Option::is_some)
+    !guests.rejected.is_empty()
+        || problems.into_iter().any(Option::is_some)
+        || snapshot.chains.problems().next().is_some()
 }
 
 fn warned(backends: &[&Arc<Backend>]) -> bool {
@@ -72,7 +75,7 @@ fn warnings(backend: &Backend) -> Vec<String> {
 
 /// A backend's health. If its adapter does not serve, the backend cannot be ready.
 fn health_of(backend: &Backend, set: &GuestSet) -> Health {
-    let adapter = &backend.config.adapter;
+    let adapter = &backend.config.adapter.guest;
     if set.serving.contains_key(adapter) {
         return backend.status.health();
     }
@@ -94,7 +97,9 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     };
     let mut state = json!({
         "status": word,
-        "adapter": backend.config.adapter,
+        "adapter": backend.config.adapter.guest,
+        // Whether what guests write to it is checked against a list of messages.
+        "guarded": backend.config.launch.profile.stdin != Stdin::Text,
         "in_flight": backend.admission.in_flight(),
         "queued": backend.admission.queued(),
         "max_concurrent": backend.config.admission.max_concurrent,

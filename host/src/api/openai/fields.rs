@@ -94,7 +94,7 @@ pub(super) const FIELDS: [Field; 36] = [
         "messages",
         Shape::List,
         Host,
-        "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text`, `refusal`, and from the user or a function `image_url`, `file`; `name` is not passed on",
+        "roles `system`, `developer`, `user`, `assistant`, `tool`; parts `text` and `refusal`, and also `image_url` and `file` in messages of the user or of a function; `name` is not passed on",
     ),
     field("model", Shape::Text, Host, ""),
     field("stream", Shape::Flag, Host, ""),
@@ -143,8 +143,8 @@ pub(super) const FIELDS: [Field; 36] = [
     field(
         "stop",
         Shape::TextOrList,
-        Means,
-        "up to 16 strings of at most 256 bytes each, in text; not in JSON or in arguments; `completion_tokens` is an estimate then",
+        Host,
+        "up to 16 strings of at most 256 bytes each; they are looked for in the answer's text, not in JSON answers or in arguments; if one ends the answer, `completion_tokens` is an estimate",
     ),
     field(
         "max_completion_tokens",
@@ -395,7 +395,7 @@ mod tests {
     #[test]
     fn the_table_follows_what_the_adapter_says_that_it_honours() {
         let text =
-            r#"{"temperature":1,"tools":[1],"stop":"x","max_tokens":5,"top_k":1,"stream":true}"#;
+            r#"{"temperature":1,"tools":[1],"logprobs":true,"max_tokens":5,"top_k":1,"n":1}"#;
         let fields: Fields<'_> = serde_json::from_str(text).unwrap();
         let honours =
             |names: &[&str]| Honours(Some(names.iter().map(|name| (*name).to_owned()).collect()));
@@ -404,12 +404,12 @@ mod tests {
             read.err().and_then(|failure| failure.param)
         };
         let usual = built_in();
-        assert_eq!(refused(&usual), None);
+        assert_eq!(refused(&usual).as_deref(), Some("logprobs"));
         assert_eq!(ignored(&fields, &usual), ["temperature", "top_k"]);
-        let sampling = honours(&["temperature", "top_k", "stop"]);
+        let sampling = honours(&["temperature", "top_k", "logprobs"]);
         assert_eq!(refused(&sampling).as_deref(), Some("tools"));
         assert_eq!(ignored(&fields, &sampling), ["max_tokens"]);
-        assert_eq!(refused(&honours(&["tools"])).as_deref(), Some("stop"));
+        assert_eq!(refused(&honours(&["tools"])).as_deref(), Some("logprobs"));
         let nothing =
             r#"{"tools":[ ],"tool_choice":"auto","response_format":{"type":"text"},"stop":[]}"#;
         let fields: Fields<'_> = serde_json::from_str(nothing).unwrap();

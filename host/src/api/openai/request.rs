@@ -20,6 +20,10 @@ pub(super) const PARTS_MAX: usize = 100_000;
 /// The most parts of one message. The longest real ones have some hundred pictures.
 const MESSAGE_PARTS_MAX: usize = 20_000;
 
+/// The most stop words, and the longest, in bytes. OpenAI takes four.
+const STOPS_MAX: usize = 16;
+const STOP_LENGTH_MAX: usize = 256;
+
 /// A request, with what only this API needs for the answer.
 #[derive(Debug)]
 pub(super) struct ChatRequest {
@@ -113,11 +117,7 @@ fn body(
         sampling,
         output_format: tools::output_format(read.shift_remove("response_format"))?,
         reasoning_effort: take_string(read, "reasoning_effort"),
-        stop: match read.shift_remove("stop") {
-            Some(Value::String(word)) => vec![word],
-            Some(Value::Array(words)) => words.into_iter().filter_map(string).collect(),
-            _ => Vec::new(),
-        },
+        stop: stop(read.shift_remove("stop"))?,
         extra: extra(fields),
     })
 }
@@ -154,6 +154,23 @@ fn extra(fields: &Fields<'_>) -> Option<String> {
         text += value.get();
     }
     (!text.is_empty()).then(|| text + "}")
+}
+
+/// Reads `stop`. Empty words do not count.
+fn stop(value: Option<Value>) -> Result<Vec<String>, Failure> {
+    let mut words: Vec<String> = match value {
+        Some(Value::String(word)) => vec![word],
+        Some(Value::Array(words)) => words.into_iter().filter_map(string).collect(),
+        _ => Vec::new(),
+    };
+    words.retain(|word| !word.is_empty());
+    if words.len() > STOPS_MAX || words.iter().any(|word| word.len() > STOP_LENGTH_MAX) {
+        let message = format!(
+            "`stop` may have at most {STOPS_MAX} strings of at most {STOP_LENGTH_MAX} bytes"
+        );
+        return Err(Failure::invalid("stop", message));
+    }
+    Ok(words)
 }
 
 fn string(value: Value) -> Option<String> {
@@ -360,6 +377,7 @@ mod tests {
             (&with(r#""response_format":"json""#), "response_format"),
             (&with(r#""n":"2""#), "n"),
             (&with(r#""stream":"yes""#), "stream"),
+            (&with(&format!(r#""stop":"{}""#, "x".repeat(300))), "stop"),
             (
                 &with(r#""stream_options":{"include_usage":1}"#),
                 "stream_options.include_usage",

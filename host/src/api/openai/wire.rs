@@ -73,7 +73,7 @@ pub(super) fn delta_value(delta: Delta) -> Value {
         Delta::Reasoning(text) => json!({ "reasoning_content": text }),
         Delta::Refusal(text) => json!({ "refusal": text }),
         Delta::ToolCall(call) => json!({ "tool_calls": [tool_call_value(call)] }),
-        Delta::Extra(fields, _) => fields.into(),
+        Delta::Extra { name, value, .. } => Map::from_iter([(name, value)]).into(),
     }
 }
 

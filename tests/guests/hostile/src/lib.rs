@@ -1,5 +1,5 @@
 //! A guest that does what its configuration tells it, good or bad: for the tests of the host's
-//! bounds.
+//! bounds. What it does in `describe`, before it has a configuration, stands in [`DESCRIBED`].
 //!
 //! `{"at": "open", "do": "spin"}` spins in `open`. With `{"write": "…"}` it writes that text to
 //! the backend. Without either it answers at once.
@@ -23,9 +23,10 @@ pub struct Behaviour {
     pub write: Vec<String>,
     /// What is answered.
     pub answer: String,
-    /// The fields of a request that it says it honours.
-    pub honours: Vec<String>,
 }
+
+/// What `describe` does, and the fields of a request that it says it honours.
+static DESCRIBED: &str = "describe does nothing honours                                 ";
 
 thread_local! {
     static BEHAVIOUR: RefCell<Behaviour> = RefCell::default();
@@ -39,10 +40,14 @@ pub struct Hostile;
 
 fn behave(here: &str) -> Vec<Effect> {
     let behaviour = BEHAVIOUR.with_borrow(Clone::clone);
-    if behaviour.at != here {
-        return Vec::new();
+    match behaviour.at == here {
+        true => behave_so(&behaviour.r#do),
+        false => Vec::new(),
     }
-    match behaviour.r#do.as_str() {
+}
+
+fn behave_so(deed: &str) -> Vec<Effect> {
+    match deed {
         "spin" => loop {
             std::hint::black_box(());
         },
@@ -95,10 +100,13 @@ impl Adapter for Hostile {
     type Settings = ();
 
     fn describe() -> Description {
-        behave("describe");
+        // The tests write other words over these in the component.
+        let words = std::hint::black_box(DESCRIBED);
+        let (deed, honours) = words.split_once(" honours").unwrap_or_default();
+        behave_so(deed.trim_start_matches("describe does").trim());
         Description {
             config_schema: "{}".into(),
-            honours: BEHAVIOUR.with_borrow(|behaviour| behaviour.honours.clone()),
+            honours: honours.split_whitespace().map(str::to_owned).collect(),
             ..harness_guest::description("hostile", "0", "does what it is told")
         }
     }

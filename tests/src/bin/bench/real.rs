@@ -194,7 +194,7 @@ impl Bench {
             .max()
             .context("no request came")?;
         let what = format!(
-            "body of \"Say hi\" at the API, Claude Code {}",
+            "size of the request that the CLI sends to the API for \"Say hi\", Claude Code {}",
             self.version
         );
         row(&what, &format!("{size} bytes"), "2000 bytes");

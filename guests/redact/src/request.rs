@@ -1,0 +1,192 @@
+//! Goes through all texts of a request.
+
+use std::ops::Range;
+
+use harness_guest::{Content, Message, OutputFormat, Part, Request, Tool, ToolCall};
+
+use crate::find::Finder;
+use crate::json;
+use crate::places::Places;
+
+/// A request whose texts are being redacted.
+pub struct Redacted<'f> {
+    finder: &'f Finder,
+    places: Places,
+    unreadable: Option<Unread>,
+}
+
+/// What of a request cannot be redacted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// Where it is.
+    pub at: String,
+    /// What it is.
+    pub what: &'static str,
+}
+
+impl<'f> Redacted<'f> {
+    /// Begins with these placeholders.
+    pub fn new(finder: &'f Finder, places: Places) -> Self {
+        Redacted {
+            finder,
+            places,
+            unreadable: None,
+        }
+    }
+
+    /// The first thing that could not be redacted.
+    pub fn unreadable(&self) -> Option<&Unread> {
+        self.unreadable.as_ref()
+    }
+
+    /// The placeholders of the request.
+    pub fn into_places(self) -> Places {
+        self.places
+    }
+
+    /// Redacts all texts, and takes note of what is no text.
+    pub fn request(&mut self, request: &mut Request) {
+        for (i, message) in request.messages.iter_mut().enumerate() {
+            self.message(i, message);
+        }
+        for (i, tool) in request.tools.iter().enumerate() {
+            self.tool(i, tool);
+        }
+        if let OutputFormat::JsonSchema(schema) = &request.output_format {
+            let texts = [&schema.description, &schema.schema];
+            let at = || "response_format.json_schema".into();
+            self.declared(texts.into_iter().flatten(), at);
+        }
+        request.stop.iter_mut().for_each(|word| self.text(word));
+        self.json(&mut request.extra);
+    }
+
+    fn message(&mut self, i: usize, message: &mut Message) {
+        message.name.iter_mut().for_each(|name| self.text(name));
+        match &mut message.content {
+            None => {}
+            Some(Content::Text(text)) => self.text(text),
+            Some(Content::Parts(parts)) => {
+                for (j, part) in parts.iter_mut().enumerate() {
+                    self.part(part, || format!("messages[{i}].content[{j}]"));
+                }
+            }
+        }
+        for (j, call) in message.tool_calls.iter_mut().enumerate() {
+            match call {
+                ToolCall::Function(call) => {
+                    self.json_text(&mut call.arguments);
+                    self.json(&mut call.extra);
+                }
+                ToolCall::Other(json) => {
+                    self.json_text(json);
+                    self.unread(
+                        || format!("messages[{i}].tool_calls[{j}]"),
+                        "a call of a tool that is no function",
+                    );
+                }
+            }
+        }
+        self.json(&mut message.extra);
+    }
+
+    fn part(&mut self, part: &mut Part, at: impl Fn() -> String) {
+        match part {
+            Part::Text(part) | Part::Refusal(part) => {
+                self.text(&mut part.text);
+                self.json(&mut part.extra);
+            }
+            Part::Image(_) => self.unread(at, "a picture"),
+            Part::Audio(_) => self.unread(at, "a sound"),
+            Part::File(file) => {
+                file.filename.iter_mut().for_each(|name| self.text(name));
+                self.unread(at, "the content of a file");
+            }
+            Part::Other(_) => self.unread(at, "a part of an unknown type"),
+        }
+    }
+
+    /// A declaration cannot be redacted, because the model must fill it in as it is.
+    fn tool(&mut self, i: usize, tool: &Tool) {
+        match tool {
+            Tool::Function(function) => {
+                let texts = [&function.description, &function.parameters];
+                self.declared(texts.into_iter().flatten(), || format!("tools[{i}]"));
+            }
+            Tool::Other(_) => self.unread(|| format!("tools[{i}]"), "a tool that is no function"),
+        }
+    }
+
+    fn declared<'t>(
+        &mut self,
+        mut texts: impl Iterator<Item = &'t String>,
+        at: impl Fn() -> String,
+    ) {
+        let mut found = Vec::new();
+        if texts.any(|text| {
+            self.finder.find(text, &mut found);
+            !found.is_empty()
+        }) {
+            self.unread(at, "a declaration with personal data or a secret");
+        }
+    }
+
+    fn unread(&mut self, at: impl Fn() -> String, what: &'static str) {
+        self.unreadable
+            .get_or_insert_with(|| Unread { at: at(), what });
+    }
+
+    fn text(&mut self, text: &mut String) {
+        let mut found = Vec::new();
+        self.finder.find(text, &mut found);
+        if !found.is_empty() {
+            *text = replaced(text, &found, &mut self.places);
+        }
+    }
+
+    fn json(&mut self, text: &mut Option<String>) {
+        text.iter_mut().for_each(|text| self.json_text(text));
+    }
+
+    /// JSON, or what a model wrote in its place.
+    fn json_text(&mut self, text: &mut String) {
+        match json::mapped(text, &mut |string| self.text(string)) {
+            Some(changed) => *text = changed,
+            None => self.text(text),
+        }
+    }
+}
+
+/// A text with placeholders where something was found. `found` is in the order of the text.
+fn replaced(text: &str, found: &[(Range<usize>, &str)], places: &mut Places) -> String {
+    let mut new = String::with_capacity(text.len());
+    let mut at = 0;
+    for (range, kind) in found {
+        new.push_str(&text[at..range.start]);
+        new.push_str(places.place(kind, &text[range.clone()]));
+        at = range.end;
+    }
+    new + &text[at..]
+}
+
+/// Calls `each` with all texts of a request's messages, as they came.
+pub fn texts(request: &Request, each: &mut impl FnMut(&str)) {
+    for message in &request.messages {
+        message.name.iter().for_each(|name| each(name));
+        match &message.content {
+            None => {}
+            Some(Content::Text(text)) => each(text),
+            Some(Content::Parts(parts)) => parts.iter().for_each(|part| match part {
+                Part::Text(part) | Part::Refusal(part) => each(&part.text),
+                Part::File(file) => file.filename.iter().for_each(|name| each(name)),
+                Part::Image(_) | Part::Audio(_) | Part::Other(_) => {}
+            }),
+        }
+        for call in &message.tool_calls {
+            match call {
+                ToolCall::Function(call) => each(&call.arguments),
+                ToolCall::Other(json) => each(json),
+            }
+        }
+    }
+}

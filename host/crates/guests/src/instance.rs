@@ -1,0 +1,105 @@
+//! Fresh instances of guests, ready to be called.
+
+use std::sync::Arc;
+
+use basics::plain;
+use serde_json::Value;
+use wasmtime::Store;
+
+use crate::GuestError;
+use crate::admit::Guest;
+use crate::completion::ApiError;
+use crate::contract::v1_0::{Instance, Problem};
+use crate::engine::{Effort, State};
+
+/// The longest message of a guest about its configuration, in characters.
+const MESSAGE_MAX: usize = 500;
+
+/// A guest with one of the configurations that it took. It holds the guest to its end, whatever is loaded
+/// meanwhile.
+#[derive(Clone)]
+pub struct Configured {
+    /// The guest.
+    pub guest: Arc<Guest>,
+    /// What its instances are configured with, as JSON.
+    pub config: Arc<str>,
+}
+
+/// Why a guest did not open a request.
+#[derive(Debug)]
+pub enum NotOpened {
+    /// It cannot serve this request, or does not let it pass, and says why.
+    Refused(ApiError),
+    /// It broke a bound.
+    Broken(GuestError),
+}
+
+impl From<GuestError> for NotOpened {
+    fn from(error: GuestError) -> Self {
+        NotOpened::Broken(error)
+    }
+}
+
+impl Configured {
+    /// None if the guest did not take this configuration when it was admitted.
+    pub fn new(guest: &Arc<Guest>, config: &Value) -> Option<Self> {
+        let config = config.to_string();
+        let taken = guest.configs.iter().find(|taken| ***taken == *config)?;
+        Some(Configured {
+            guest: guest.clone(),
+            config: taken.clone(),
+        })
+    }
+
+    /// Makes an instance and drops it: for a benchmark, what a request takes whatever the guest does.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the guest breaks a bound.
+    pub fn try_instance(&self) -> Result<(), GuestError> {
+        self.ready().map(drop)
+    }
+
+    /// An instance for one request.
+    pub(crate) fn ready(&self) -> Result<(Store<State>, Instance), GuestError> {
+        configured(&self.guest, &self.config)?.map_err(|message| {
+            let what = format!("it refused a configuration that it had taken: {message}");
+            GuestError::Contract(what)
+        })
+    }
+}
+
+/// A fresh instance that was not configured.
+pub(crate) fn bare(guest: &Guest) -> Result<(Store<State>, Instance), GuestError> {
+    let mut store = guest.engine.store(&guest.settings);
+    let instance = guest.engine.call(&mut store, Effort::Request(0), |store| {
+        guest.pre.instantiate(store)
+    })?;
+    Ok((store, instance))
+}
+
+/// A fresh instance that took its configuration; the inner error is what the guest says of the configuration.
+pub(crate) fn configured(
+    guest: &Guest,
+    config: &str,
+) -> Result<Result<(Store<State>, Instance), String>, GuestError> {
+    let (mut store, instance) = bare(guest)?;
+    let effort = Effort::Request(config.len());
+    let taken = guest.engine.call(&mut store, effort, |store| {
+        instance.configure(store, config)
+    })?;
+    Ok(match taken {
+        Ok(()) => Ok((store, instance)),
+        Err(problems) => Err(listed(&problems)),
+    })
+}
+
+/// All problems of a configuration as one sentence.
+fn listed(problems: &[Problem]) -> String {
+    let problem = |problem: &Problem| match problem.key.as_str() {
+        "" => problem.message.clone(),
+        key => format!("`{key}`: {}", problem.message),
+    };
+    let all: Vec<String> = problems.iter().map(problem).collect();
+    plain::line(&all.join("; "), MESSAGE_MAX)
+}

@@ -1,0 +1,187 @@
+//! The guests that answer a request: the transforms of its model, in their order, and the adapter.
+//!
+//! ```text
+//! request ──► first transform ──► … ──► last transform ──► adapter ⇄ process
+//! client  ◄── stop words ◄── calls ◄── first transform ◄── … ◄── last transform ◄── adapter
+//! ```
+//!
+//! A request pins its chain at its beginning, and each of its choices has instances of its own.
+
+mod calls;
+mod choice;
+mod estimate;
+mod set;
+mod stop;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use guests::GuestError;
+use guests::adapter::AdapterSession;
+use guests::completion::{Context, Decision, Delta, Outcome};
+use guests::instance::{Configured, NotOpened};
+use guests::request::{OutputFormat, Request, Tool};
+use guests::transform::{self, Filter};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::OnError;
+use crate::exchange::{guest_failure, not_opened};
+use crate::failure::Failure;
+pub(crate) use choice::{Choice, Source};
+pub(crate) use set::{Chains, Unready};
+
+/// The guests that answer requests to a model.
+#[derive(Clone)]
+pub(crate) struct Chain {
+    pub(crate) transforms: Arc<[Link]>,
+    pub(crate) adapter: Configured,
+    /// Names the chain: it is made of all guests and their configurations.
+    pub(crate) digest: Arc<str>,
+}
+
+/// A transform of a chain.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) of: Configured,
+    pub(crate) on_error: OnError,
+}
+
+/// The way of an answer back to the client, for one choice of a request.
+pub(crate) struct WayBack {
+    /// The filters of the answer, in the order of the request.
+    filters: Vec<Watching>,
+    /// The functions that the client declares. None if no transform can have changed them.
+    declared: Option<HashSet<String>>,
+    stop: Vec<String>,
+    /// Bytes of the request that went to the adapter.
+    pub(crate) size: usize,
+}
+
+/// Where a request ended up.
+pub(crate) enum End {
+    /// At the adapter.
+    Adapter(Box<AdapterSession>),
+    /// At a transform, which answers it.
+    Reply(Vec<Delta>, Outcome),
+}
+
+/// A transform that watches an answer.
+struct Watching {
+    filter: Filter,
+    on_error: OnError,
+    calls: calls::Calls,
+}
+
+impl Chain {
+    fn new(transforms: Vec<Link>, adapter: Configured) -> Self {
+        let mut digest = Sha256::new();
+        let links = transforms.iter().map(|link| &link.of);
+        for of in links.chain([&adapter]) {
+            for part in [of.guest.digest.as_bytes(), of.config.as_bytes()] {
+                digest.update((part.len() as u64).to_le_bytes());
+                digest.update(part);
+            }
+        }
+        let digest = digest.finalize();
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Chain {
+            transforms: transforms.into(),
+            adapter,
+            digest: digest.into(),
+        }
+    }
+
+    /// Whether all of its guests are built into this program.
+    pub(crate) fn is_own(&self) -> bool {
+        self.adapter.guest.is_own() && self.transforms.iter().all(|link| link.of.guest.is_own())
+    }
+
+    /// The generation of its newest guest.
+    pub(crate) fn generation(&self) -> u64 {
+        let transforms = self.transforms.iter().map(|link| link.of.guest.generation);
+        transforms.fold(self.adapter.guest.generation, u64::max)
+    }
+
+    /// Shows the request of `size` bytes to each guest in turn.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a guest refuses it or breaks a bound.
+    pub(crate) fn open(
+        &self,
+        context: &Context,
+        request: &Request,
+        size: usize,
+    ) -> Result<(End, WayBack), Failure> {
+        let mut back = WayBack {
+            filters: Vec::new(),
+            declared: (!self.transforms.is_empty()).then(|| declared(request)),
+            stop: match request.output_format {
+                OutputFormat::Text => request.stop.clone(),
+                // JSON that was cut off would be of no use.
+                OutputFormat::JsonObject | OutputFormat::JsonSchema(_) => Vec::new(),
+            },
+            size,
+        };
+        let mut now = Cow::Borrowed(request);
+        for link in &*self.transforms {
+            let seen = transform::open(&link.of, context, &now, back.size);
+            let seen = seen.and_then(|(decision, filter)| checked(decision).map(|d| (d, filter)));
+            let (decision, filter) = match seen {
+                Ok(seen) => seen,
+                Err(NotOpened::Broken(error)) if link.on_error == OnError::Skip => {
+                    skipped(&link.of.guest.name, &error);
+                    continue;
+                }
+                Err(reason) => return Err(not_opened(&link.of.guest.name, reason)),
+            };
+            match decision {
+                Decision::Answer(deltas, outcome) => {
+                    return Ok((End::Reply(deltas, outcome), back));
+                }
+                Decision::Pass => {}
+                Decision::Rewrite(rewritten) => {
+                    now = Cow::Owned(Request {
+                        stream: request.stream,
+                        ..*rewritten
+                    });
+                    back.size = size.max(now.size());
+                }
+            }
+            back.filters.extend(filter.map(|filter| Watching {
+                filter,
+                on_error: link.on_error,
+                calls: calls::Calls::default(),
+            }));
+        }
+        let session = AdapterSession::open(self.adapter.clone(), context, &now, back.size);
+        let session = session.map_err(|why| not_opened(&self.adapter.guest.name, why))?;
+        Ok((End::Adapter(Box::new(session)), back))
+    }
+}
+
+/// A decision, if what was rewritten is still a request.
+fn checked(decision: Decision) -> Result<Decision, NotOpened> {
+    if let Decision::Rewrite(request) = &decision {
+        request.check().map_err(|what| {
+            NotOpened::Broken(GuestError::Contract(format!("its request: {what}")))
+        })?;
+    }
+    Ok(decision)
+}
+
+/// The names of the functions that a request declares.
+fn declared(request: &Request) -> HashSet<String> {
+    let names = request.tools.iter().filter_map(|tool| match tool {
+        Tool::Function(function) => Some(function.name.clone()),
+        Tool::Other(_) => None,
+    });
+    names.collect()
+}
+
+/// A transform that only observes broke a bound. The request goes on without it.
+fn skipped(guest: &str, error: &GuestError) {
+    let failure = guest_failure(guest, error);
+    tracing::warn!(guest, detail = ?failure.detail, "a transform failed and was skipped: {error}");
+}

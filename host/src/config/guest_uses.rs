@@ -1,0 +1,236 @@
+//! The configuration's sections `[guests]`, and what backends and models use guests for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use basics::ownership;
+use guests::loader;
+use guests::settings::{GuestConfig, GuestLog, GuestUse};
+use serde_json::{Map, Value};
+
+use super::reader::Section;
+use super::{OnError, TransformUse};
+
+/// The largest file that `{ file = … }` may name, in bytes. A template has some kilobytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The most transforms of one model.
+const TRANSFORMS_MAX: usize = 16;
+
+/// What is configured of guests, before it is known what they are used for.
+pub(super) struct Guests {
+    /// Where paths begin.
+    folder: PathBuf,
+    /// Where components are.
+    pub(super) dir: PathBuf,
+    named: Vec<GuestConfig>,
+    /// `[guests.NAME] config`
+    configs: BTreeMap<String, Value>,
+    /// The files that configurations name.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Reads `[guests]`.
+pub(super) fn read(root: &mut Section, folder: &Path, dir: PathBuf) -> Guests {
+    let mut guests = Guests {
+        folder: folder.to_owned(),
+        dir,
+        named: Vec::new(),
+        configs: BTreeMap::new(),
+        files: Vec::new(),
+    };
+    for (name, mut section) in root.sections("guests").unwrap_or_default() {
+        let mut guest = GuestConfig::unset(&name);
+        if let Some(config) = section.json("config") {
+            let config = guests.with_files(&section, "config", config);
+            guests.configs.insert(name, config);
+        }
+        guest.wasi = section.flag("wasi").unwrap_or(guest.wasi);
+        let levels = [
+            ("debug", GuestLog::Debug),
+            ("info", GuestLog::Info),
+            ("warn", GuestLog::Warn),
+            ("error", GuestLog::Error),
+        ];
+        guest.log = section.choice("log", &levels).unwrap_or(guest.log);
+        guests.named.push(guest);
+        section.finish();
+    }
+    guests
+}
+
+impl Guests {
+    /// A guest with the configuration of its section.
+    fn plain(&self, name: &str) -> GuestUse {
+        let config = self.configs.get(name).cloned();
+        GuestUse {
+            guest: name.to_owned(),
+            at: format!("guests.{name}.config"),
+            config: config.unwrap_or_else(|| Value::Object(Map::new())),
+        }
+    }
+
+    /// The sections. The configuration of one that nothing uses is tried all the same.
+    pub(super) fn sections(&self, used: &[GuestUse]) -> Vec<GuestConfig> {
+        let sections = self.named.iter().cloned().map(|mut guest| {
+            if used.iter().all(|used| used.guest != guest.name) {
+                guest.uses.push(self.plain(&guest.name));
+            }
+            guest
+        });
+        sections.collect()
+    }
+
+    /// Reads `adapter`: the name of a guest, or a table with its name and a configuration.
+    pub(super) fn adapter(&mut self, section: &mut Section, default: &str) -> GuestUse {
+        match section.value("adapter") {
+            None => self.plain(default),
+            Some(value) => match self.one(section, "adapter", value) {
+                Some((used, _)) => used,
+                None => self.plain(default),
+            },
+        }
+    }
+
+    /// Reads `transforms`: each the name of a guest, or a table with its name.
+    pub(super) fn transforms(&mut self, section: &mut Section) -> Option<Vec<TransformUse>> {
+        let list = match section.value("transforms")? {
+            toml::Value::Array(list) if list.len() <= TRANSFORMS_MAX => list,
+            toml::Value::Array(_) => {
+                let what = format!("a model may have at most {TRANSFORMS_MAX} transforms");
+                section.problem("transforms", what);
+                return None;
+            }
+            single @ toml::Value::String(_) => vec![single],
+            _ => {
+                section.problem("transforms", "this is not an array of guests");
+                return None;
+            }
+        };
+        let mut transforms: Vec<TransformUse> = Vec::new();
+        for (i, value) in list.into_iter().enumerate() {
+            let at = format!("transforms[{i}]");
+            let Some((used, on_error)) = self.one(section, &at, value) else {
+                continue;
+            };
+            let name = &used.guest;
+            if transforms.iter().any(|known| known.used.guest == *name) {
+                section.problem(&at, format_args!("`{name}` is in the chain already"));
+            } else if !self.is_there(name) {
+                let file = self.dir.join(format!("{name}.wasm"));
+                let built_in = loader::built_in().collect::<Vec<_>>().join(", ");
+                let what = format!(
+                    "there is no guest `{name}`: put it at {}, or name a built-in one of {built_in}",
+                    file.display()
+                );
+                section.problem(&at, what);
+            }
+            transforms.push(TransformUse { used, on_error });
+        }
+        Some(transforms)
+    }
+
+    fn is_there(&self, name: &str) -> bool {
+        loader::built_in().any(|known| known == name)
+            || self.dir.join(format!("{name}.wasm")).exists()
+    }
+
+    /// One use of a guest. A table's `config` is laid over the configuration of the guest's section.
+    fn one(
+        &mut self,
+        section: &Section,
+        at: &str,
+        value: toml::Value,
+    ) -> Option<(GuestUse, OnError)> {
+        let table = match value {
+            toml::Value::String(name) => return Some((self.plain(&name), OnError::Refuse)),
+            toml::Value::Table(table) => table,
+            _ => {
+                section.problem(at, "this is neither a guest's name nor a table");
+                return None;
+            }
+        };
+        let mut table = section.beside(section.name(at), table);
+        let words = [("refuse", OnError::Refuse), ("skip", OnError::Skip)];
+        let on_error = table.choice("on_error", &words);
+        let config = table.json("config");
+        let Some(name) = table.text("guest") else {
+            table.problem("guest", "the guest's name is missing");
+            return None;
+        };
+        let mut used = self.plain(&name);
+        if let Some(config) = config {
+            used.at = table.name("config");
+            if let (Value::Object(all), Value::Object(own)) =
+                (&mut used.config, self.with_files(&table, "config", config))
+            {
+                all.extend(own);
+            }
+        }
+        table.finish();
+        Some((used, on_error.unwrap_or(OnError::Refuse)))
+    }
+
+    /// Puts the text of a file in the place of each `{ file = PATH }`.
+    fn with_files(&mut self, section: &Section, at: &str, value: Value) -> Value {
+        match value {
+            Value::Object(table) => match named_file(&table) {
+                Some(path) => {
+                    let path = self.folder.join(path);
+                    let text = text_of(&path);
+                    self.files.push(path);
+                    text.unwrap_or_else(|what| {
+                        section.problem(at, what);
+                        String::new()
+                    })
+                    .into()
+                }
+                None => {
+                    let fields = table.into_iter().map(|(key, value)| {
+                        let value = self.with_files(section, &format!("{at}.{key}"), value);
+                        (key, value)
+                    });
+                    Value::Object(fields.collect())
+                }
+            },
+            Value::Array(list) => {
+                let items = list.into_iter().enumerate();
+                let items =
+                    items.map(|(i, item)| self.with_files(section, &format!("{at}[{i}]"), item));
+                Value::Array(items.collect())
+            }
+            other => other,
+        }
+    }
+}
+
+/// The path, if a table is `{ file = PATH }`.
+fn named_file(table: &Map<String, Value>) -> Option<&str> {
+    match table.len() {
+        1 => table.get("file")?.as_str(),
+        _ => None,
+    }
+}
+
+/// The text of a file, or what is wrong with it.
+fn text_of(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| format!("cannot read {shown}: {error}");
+    // A FIFO is not opened: that would wait for a writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(format!("{shown} is not a regular file"));
+    }
+    ownership::check(path).map_err(|what| what.to_string())?;
+    let mut text = Vec::new();
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let size = file.take(FILE_MAX + 1).read_to_end(&mut text);
+    if size.map_err(unreadable)? as u64 > FILE_MAX {
+        return Err(format!("{shown} is larger than {} MiB", FILE_MAX >> 20));
+    }
+    String::from_utf8(text).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("{shown} is not UTF-8: byte {at}")
+    })
+}

@@ -1,0 +1,165 @@
+//! A transform that does what its configuration tells it, good or bad: for the tests of chains.
+//!
+//! `{"at": "take", "do": "spin"}` spins in `take`. The other settings say what it does to requests and answers.
+
+use harness_guest::{
+    ApiError, Content, Context, Decision, Delta, Description, Ending, ErrorKind, FinishReason,
+    Function, Opened, Outcome, Problem, Reply, Request, Step, Tool, ToolCallDelta, Transform,
+    failure, outcome,
+};
+
+/// What to do, and when.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Behaviour {
+    /// The function in which it happens.
+    pub at: String,
+    /// What happens.
+    pub r#do: String,
+    /// Put before the last message.
+    pub prefix: String,
+    /// The answer, without a backend.
+    pub answer: String,
+    /// Put around the answer's text in brackets.
+    pub mark: String,
+    /// The answer ends after so many pieces.
+    pub end_after: usize,
+    /// A function that is declared beside the client's.
+    pub function: String,
+}
+
+/// It watches an answer.
+#[derive(Debug)]
+pub struct Meddler {
+    behaviour: Behaviour,
+    pieces: usize,
+}
+
+impl Behaviour {
+    fn is(&self, at: &str, what: &str) -> bool {
+        self.at == at && self.r#do == what
+    }
+
+    fn behave(&self, here: &str) {
+        if self.at != here {
+            return;
+        }
+        match self.r#do.as_str() {
+            "spin" => loop {
+                std::hint::black_box(());
+            },
+            "trap" => std::process::abort(),
+            "panic" => panic!("it was told to"),
+            "allocate" => {
+                let mut all: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    all.push(vec![1; 64 << 20]);
+                    std::hint::black_box(&all);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Transform for Meddler {
+    type Settings = Behaviour;
+
+    fn describe() -> Description {
+        harness_guest::description("meddler", "1.0.0", "does what its configuration tells it")
+    }
+
+    fn configure(config: &str) -> Result<Behaviour, Vec<Problem>> {
+        let behaviour: Behaviour = harness_guest::settings(config)?;
+        behaviour.behave("configure");
+        Ok(behaviour)
+    }
+
+    fn open(
+        behaviour: &Behaviour,
+        _context: Context,
+        mut request: Request,
+    ) -> Result<Opened<Self>, ApiError> {
+        behaviour.behave("open");
+        if behaviour.is("open", "refuse") {
+            return Err(failure(ErrorKind::Refused, "not this one"));
+        }
+        if behaviour.is("open", "empty") {
+            request.messages.clear();
+        }
+        if behaviour.is("open", "huge") {
+            request.messages[0].content = Some(Content::Text("x".repeat(100 << 20)));
+        }
+        if let Some(message) = request.messages.last_mut()
+            && let Some(Content::Text(text)) = &mut message.content
+        {
+            text.insert_str(0, &behaviour.prefix);
+        }
+        if !behaviour.function.is_empty() {
+            request.tools.push(Tool::Function(Function {
+                name: behaviour.function.clone(),
+                description: None,
+                parameters: None,
+                strict: false,
+                extra: None,
+            }));
+        }
+        Ok(Opened {
+            decision: match behaviour.answer.as_str() {
+                "" => Decision::Rewrite(request),
+                text => Decision::Answer(Reply {
+                    deltas: vec![Delta::Content(text.into())],
+                    outcome: outcome(FinishReason::Stop),
+                }),
+            },
+            filter: Some(Meddler {
+                behaviour: behaviour.clone(),
+                pieces: 0,
+            }),
+        })
+    }
+
+    fn take(&mut self, mut deltas: Vec<Delta>) -> Step {
+        self.behaviour.behave("take");
+        if self.behaviour.is("take", "fail") {
+            return Step::Fail(failure(ErrorKind::Refused, "not this answer"));
+        }
+        if self.behaviour.is("take", "huge") {
+            deltas.push(Delta::Content("x".repeat(100 << 20)));
+        }
+        if self.behaviour.is("take", "bad-call") {
+            deltas.push(Delta::ToolCall(ToolCallDelta {
+                index: 7,
+                id: None,
+                name: None,
+                arguments: "{}".into(),
+            }));
+        }
+        self.pieces += deltas.len();
+        let mark = &self.behaviour.mark;
+        for delta in &mut deltas {
+            if let Delta::Content(text) = delta
+                && !mark.is_empty()
+            {
+                *text = format!("[{mark} {text}]");
+            }
+        }
+        match self.behaviour.end_after {
+            most if most > 0 && self.pieces >= most => Step::End(Ending {
+                deltas,
+                ..harness_guest::ending(FinishReason::Stop)
+            }),
+            _ => Step::Forward(deltas),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Result<Ending, ApiError> {
+        self.behaviour.behave("finish");
+        if self.behaviour.is("finish", "fail") {
+            return Err(failure(ErrorKind::Refused, "not this end"));
+        }
+        Ok(harness_guest::ending(outcome.finish_reason))
+    }
+}
+
+harness_guest::export_transform!(Meddler);
