@@ -110,7 +110,7 @@ fn repeat(what: &str, how: &str, count: u32, pooled: bool) -> Result<Duration> {
         match (what, &guest, &mut session) {
             ("requests", Some(guest), _) => drop(black_box(open(guest)?)),
             ("requests", None, _) => drop(black_box(native()?)),
-            ("instances", Some(guest), _) => guest.try_instance()?,
+            ("instances", Some(guest), _) => guest.guest.try_instance(&guest.config)?,
             ("instances", None, _) => {}
             ("lines", _, Some(session)) => drop(black_box(session.output(&[LINE], 0)?)),
             ("lines", _, None) => drop(black_box(exchange.output(LINE))),

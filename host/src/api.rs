@@ -24,6 +24,8 @@ use access::Area;
 /// The header with the id of a request. Every log line about the request has the same id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+pub(crate) use openai::chat_request;
+
 /// How a request reached this service, known from the socket it came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
@@ -61,6 +63,11 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .fallback(routes::no_such_route);
     let admin = Router::new()
         .route("/metrics", get(admin::metrics::metrics))
+        .route("/admin/guests", get(admin::guests::list))
+        .route(
+            "/admin/guests/{name}/rollback",
+            post(admin::guests::roll_back),
+        )
         .route("/admin/reload", post(admin::reload::reload));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
         let state = (service.clone(), area, render);

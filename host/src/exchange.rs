@@ -41,8 +41,9 @@ use timeouts::Timeouts;
 /// escape.
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
-/// What is handed to the adapter in one call, at most: lines, and bytes of lines that were read already. A call
-/// for more bytes would be one for a whole request.
+/// What is handed to the adapter in one call, at most: lines, and bytes of lines that were read
+/// already. A call with many more bytes would get the longer time limit of a call that handles a
+/// whole request.
 const BATCH_LINES_MAX: usize = 256;
 const BATCH_SIZE_MAX: usize = 32 << 10;
 

@@ -15,6 +15,7 @@ pub mod demo;
 mod dispatch;
 mod exchange;
 pub mod failure;
+pub mod guest_command;
 mod lane;
 pub mod limits;
 mod models;
@@ -24,6 +25,7 @@ mod profiles;
 #[cfg(test)]
 mod reference;
 mod reload;
+mod render;
 mod runtime;
 pub mod schema_check;
 pub mod server;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
+use claude_harness::guest_command::{self, GuestCommand};
 use claude_harness::server::{self, Inherited};
 use claude_harness::{compile, demo, limits, memory, schema_check, telemetry, warden};
 
@@ -24,6 +25,11 @@ struct Arguments {
 enum Command {
     /// Serve until a signal; this is what no command at all does
     Serve(Serve),
+    /// Look at guests, check them, and go back to earlier ones
+    Guest {
+        #[command(subcommand)]
+        command: GuestCommand,
+    },
     #[command(name = demo::SUBCOMMAND, hide = true)]
     DemoBackend {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
     let serve_arguments = match arguments.command {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
+        Some(Command::Guest { command }) => return status(guest_command::run(command)),
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
         Some(Command::CheckSchemas) => return status(schema_check::run()),
         Some(Command::CompileGuest) => return compiled(compile::run()),

@@ -61,6 +61,15 @@ impl Snapshot {
         })
     }
 
+    /// A snapshot for looking at it, without a service.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the backends cannot be built.
+    pub(crate) fn offline(config: Config, guests: Arc<GuestSet>) -> anyhow::Result<Self> {
+        Self::new(Arc::new(config), guests, &[], &Chains::default())
+    }
+
     /// Takes another configuration.
     ///
     /// # Errors

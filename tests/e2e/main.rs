@@ -15,6 +15,7 @@ mod faults;
 mod features;
 mod functions;
 mod generic;
+mod guest_command;
 mod guests;
 mod input;
 mod leaving;

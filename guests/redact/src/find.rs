@@ -97,7 +97,7 @@ impl Finder {
     pub fn find<'f>(&'f self, text: &str, found: &mut Vec<(Range<usize>, &'f str)>) {
         found.clear();
         let mut all: Vec<(Range<usize>, usize, &str)> = Vec::new();
-        // Most texts have none of the bytes that any built-in kind needs.
+        // Each built-in kind but `ApiKey` needs one of these bytes. Most texts have none of them.
         if text
             .bytes()
             .any(|byte| byte == b'@' || byte.is_ascii_digit() || byte == b':')
@@ -124,7 +124,8 @@ impl Finder {
     }
 }
 
-/// Leaves of overlapping finds the one with the lowest rank, and nothing that touches a text like a placeholder.
+/// Of finds that overlap, keeps the one with the lowest rank. Drops every find that overlaps a text
+/// that looks like a placeholder.
 fn settle<'f>(
     text: &str,
     mut all: Vec<(Range<usize>, usize, &'f str)>,
@@ -133,7 +134,8 @@ fn settle<'f>(
     for place in lookalikes(text) {
         all.push((place, 0, ""));
     }
-    // Marks each byte with the best rank that covers it: a find stays if it owns its first byte and all others.
+    // The best rank comes first, and lookalikes before all: a find stays if none of its bytes is
+    // covered yet.
     all.sort_by_key(|(range, rank, name)| (!name.is_empty(), *rank, range.start));
     let mut covered = vec![false; text.len()];
     for (range, _, name) in all {

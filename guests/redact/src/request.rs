@@ -148,7 +148,8 @@ impl<'f> Redacted<'f> {
         text.iter_mut().for_each(|text| self.json_text(text));
     }
 
-    /// JSON, or what a model wrote in its place.
+    /// Redacts a text that should be JSON. If it is not (a model may have written it), or is nested
+    /// too deeply, it is redacted as plain text.
     fn json_text(&mut self, text: &mut String) {
         match json::mapped(text, &mut |string| self.text(string)) {
             Some(changed) => *text = changed,

@@ -215,7 +215,7 @@ impl Places {
 
 /// What a text begins with.
 enum Found<'t> {
-    /// So many bytes stand for this.
+    /// How many bytes at the beginning of the text are replaced, and the value that replaces them.
     Value(usize, Cow<'t, str>),
     /// It may be a placeholder, if more comes.
     Maybe,

@@ -1,6 +1,7 @@
 //! What operators look at.
 
 mod gauges;
+pub(super) mod guests;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod reload;

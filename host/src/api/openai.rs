@@ -12,3 +12,21 @@ mod shapes;
 mod stream;
 mod tools;
 mod wire;
+
+use crate::failure::Failure;
+use crate::runtime::Snapshot;
+
+/// A chat completion request from its text. `model` takes the place of the one that it names.
+pub(crate) fn chat_request(
+    text: String,
+    model: Option<&str>,
+    snapshot: &Snapshot,
+) -> Result<crate::dispatch::Request, Failure> {
+    let honours = |named: &str| fields::Honours(snapshot.honours(model.unwrap_or(named)));
+    let read = request::ChatRequest::parse(text.into(), honours);
+    let mut request = read.map_err(|unread| unread.failure)?.request;
+    if let Some(model) = model {
+        model.clone_into(&mut request.model);
+    }
+    Ok(request)
+}

@@ -18,7 +18,8 @@ pub(crate) struct Choice {
     source: Source,
     /// In the order of the request. One that is None has ended.
     filters: Vec<Option<Watching>>,
-    /// What the client may see called, if a transform can have changed that.
+    /// The functions whose calls may reach the client, and the calls so far. None if no transform
+    /// can have changed the calls.
     declared: Option<(HashSet<String>, Calls)>,
     stop: StopFilter,
     ready: VecDeque<Event>,

@@ -10,7 +10,8 @@ fn tokens(bytes: usize) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN) as u64
 }
 
-/// The tokens of an answer that the host has ended: what the backend has counted so far, and what was written.
+/// The tokens of an answer that the host has ended: what the backend has counted so far, but no
+/// fewer output tokens than are estimated from what was written.
 pub(super) fn of_cut(counted: Usage, written: usize) -> Usage {
     Usage {
         completion_tokens: counted.completion_tokens.max(tokens(written)),

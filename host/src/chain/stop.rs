@@ -27,7 +27,7 @@ impl StopFilter {
         self.words.is_empty()
     }
 
-    /// What goes on of these pieces, and whether a stop word ends the answer behind it.
+    /// The part of these pieces that goes on, and whether a stop word ends the answer after it.
     pub(super) fn pass(&mut self, deltas: Vec<Delta>) -> (Vec<Delta>, bool) {
         if self.is_empty() {
             return (deltas, false);
@@ -42,7 +42,7 @@ impl StopFilter {
                         return (passed, true);
                     }
                 }
-                // Text before a call stands before it.
+                // Text that came before a call must also go on before it.
                 Delta::ToolCall(_) => {
                     passed.extend(self.rest());
                     passed.push(delta);
@@ -53,7 +53,7 @@ impl StopFilter {
         (passed, false)
     }
 
-    /// The text that was kept back, because no stop word came of it.
+    /// The text that was kept back, and that goes on now because it did not become a stop word.
     pub(super) fn rest(&mut self) -> Option<Delta> {
         content(std::mem::take(&mut self.kept))
     }

@@ -171,7 +171,7 @@ impl Lease {
         }
     }
 
-    /// Kills the process without the time to end in order.
+    /// Kills the process without giving it time to end by itself.
     pub(super) fn end_at_once(&mut self) {
         if let Some(process) = self.tenure.process() {
             process.end_at_once();

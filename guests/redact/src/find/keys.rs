@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// How tokens begin, and how many more letters and digits they have at least. From the documentation of who hands
-/// them out.
+/// How tokens begin, and how many more letters and digits they have at least. The
+/// list is from the documentation of those who issue the tokens.
 const BEGINNINGS: [(&str, usize); 24] = [
     ("sk-", 16),
     ("pk_live_", 16),

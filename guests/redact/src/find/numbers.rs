@@ -27,7 +27,8 @@ fn is_within_a_word(text: &str, range: &Range<usize>) -> bool {
     is_word(text[..range.start].chars().next_back()) || is_word(text[range.end..].chars().next())
 }
 
-/// Numbers of cards: 13 to 19 digits, alone or in groups, whose last one is right (ISO/IEC 7812).
+/// Numbers of cards: 13 to 19 digits, alone or in groups. The last digit is a check digit, and is
+/// right (ISO/IEC 7812).
 pub(super) fn cards(text: &str, each: &mut dyn FnMut(Range<usize>)) {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut card = |groups: &mut Vec<Range<usize>>| {
@@ -132,7 +133,8 @@ fn iban(text: &str, start: usize) -> Option<usize> {
     best
 }
 
-/// Whether the check digits are right: the number with its first four characters at the end leaves 1 of 97.
+/// Whether the check digits are right: with its first four characters moved to
+/// the end, the number leaves a remainder of 1 when it is divided by 97.
 fn is_checked(letters: &[u8]) -> bool {
     let turned = letters[4..].iter().chain(&letters[..4]);
     let rest = turned.fold(0_u32, |rest, byte| match byte {

@@ -16,6 +16,7 @@ use super::compile::CompileError;
 use super::contract::v1_0::{self, Description, GuestPre};
 use super::engine::{Effort, Engine};
 use super::instance::{bare, configured};
+use crate::GuestError;
 use crate::settings::GuestConfig;
 
 /// The largest component, in bytes: those made of Python have 18 MB.
@@ -107,6 +108,20 @@ impl Guest {
         self.origin == GuestSource::Embedded
     }
 
+    /// The configurations that it took, as JSON.
+    pub fn configs(&self) -> &[Arc<str>] {
+        &self.configs
+    }
+
+    /// Makes an instance with one of its configurations, and drops it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the guest breaks a bound.
+    pub fn try_instance(&self, config: &str) -> Result<(), GuestError> {
+        configured(self, config).map(drop)
+    }
+
     /// What it is.
     pub fn world(&self) -> World {
         self.pre.world()
@@ -168,7 +183,7 @@ impl From<CompileError> for Refused {
 }
 
 /// The digest that names a component, in hexadecimal.
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -51,15 +51,6 @@ impl Configured {
         })
     }
 
-    /// Makes an instance and drops it: for a benchmark, what a request takes whatever the guest does.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the guest breaks a bound.
-    pub fn try_instance(&self) -> Result<(), GuestError> {
-        self.ready().map(drop)
-    }
-
     /// An instance for one request.
     pub(crate) fn ready(&self) -> Result<(Store<State>, Instance), GuestError> {
         configured(&self.guest, &self.config)?.map_err(|message| {

@@ -2,7 +2,7 @@
 //!
 //! `engine` compiles and bounds, [`admit`] decides whether a component may serve,
 //! `folder` finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
-//! [`compile`] compiles files in a process of their own, `last_good` keeps what was admitted.
+//! [`compile`] compiles files in a process of their own, [`store`] keeps what was admitted.
 //! [`instance`] makes an instance for one request, which [`adapter`] or [`transform`] calls. `contract` translates what guests say into the types of
 //! [`completion`], which the rest of the host knows.
 
@@ -16,12 +16,12 @@ mod engine;
 mod folder;
 pub mod instance;
 pub mod jobs;
-mod last_good;
 pub mod loader;
 pub mod registry;
 pub mod report;
 pub mod request;
 pub mod settings;
+pub mod store;
 pub mod transform;
 
 pub use contract::v1_0::Effects;

@@ -17,8 +17,8 @@ use super::cache::Cache;
 use super::engine::Engine;
 use super::folder::{self, File};
 use super::jobs::{Admitted, Jobs, OnAdmitted};
-use super::last_good::LastGood;
 use super::registry::{GuestSet, Successor};
+use super::store::Store;
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
@@ -49,6 +49,12 @@ pub fn built_in() -> impl Iterator<Item = &'static str> {
     EMBEDDED.into_iter().map(|(name, _)| name)
 }
 
+/// The component of a built-in guest.
+pub(crate) fn built_in_component(name: &str) -> Option<&'static [u8]> {
+    let found = EMBEDDED.iter().find(|(known, _)| *known == name)?;
+    Some(found.1)
+}
+
 /// Why the loader could not start. Without it, the service cannot start either.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -68,7 +74,7 @@ pub enum StartError {
 /// Renews the set of guests.
 pub struct Loader {
     settings: Settings,
-    last_good: LastGood,
+    store: Store,
     set: Arc<GuestSet>,
     /// What the last visit saw of each file.
     seen: BTreeMap<String, FileStamp>,
@@ -89,7 +95,7 @@ impl Loader {
             Engine::new(settings.limits.clone(), settings.instances).map_err(StartError::Engine)?;
         let cache = Cache::open(settings.cache_dir.as_deref());
         let mut loader = Loader {
-            last_good: LastGood::open(settings.state_dir.as_deref(), &settings.dir),
+            store: Store::open(&settings),
             jobs: Jobs::new(engine, cache, on_admitted),
             settings,
             set: Arc::default(),
@@ -245,7 +251,7 @@ impl Loader {
             .collect();
         for name in gone {
             self.handled.remove(&name);
-            self.last_good.forget(&name);
+            self.store.removed(&name);
             self.return_to_embedded(&name, next);
         }
         self.seen = files
@@ -307,7 +313,7 @@ impl Loader {
         match done.result {
             Ok(guest) => {
                 match guest.origin {
-                    GuestSource::File => self.last_good.keep(&guest.settings, &done.component),
+                    GuestSource::File => self.store.keep(&guest, &done.component),
                     GuestSource::LastGood => {
                         tracing::warn!(guest = %guest.name, digest = &guest.digest[..12],
                             "its file is bad: the last good one serves");
@@ -341,7 +347,8 @@ impl Loader {
         if next.set.serving.contains_key(name) || self.jobs.contains(name) || !is_bad {
             return;
         }
-        if let Some((component, settings)) = self.last_good.find(name, &self.settings.guest(name)) {
+        let settings = self.settings.guest(name);
+        if let Some((component, settings)) = self.store.last_good(name, &settings) {
             self.jobs
                 .enqueue(settings, component.into(), GuestSource::LastGood);
         }
@@ -351,8 +358,8 @@ impl Loader {
     /// was loaded goes on as long as the service does, because models may depend on it.
     fn return_to_embedded(&mut self, name: &str, next: &mut Successor) {
         self.jobs.cancel(name);
-        match EMBEDDED.iter().find(|(known, _)| *known == name) {
-            Some((_, bytes)) => self.offer(name, (*bytes).into(), GuestSource::Embedded, next),
+        match built_in_component(name) {
+            Some(bytes) => self.offer(name, bytes.into(), GuestSource::Embedded, next),
             None if next.set.serving.contains_key(name) => {
                 next.reject(
                     name,

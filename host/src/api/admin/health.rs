@@ -128,7 +128,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
 
 /// The guests that serve, and those that were not admitted. A name may be both: then an
 /// earlier guest of that name serves.
-fn guests_state(set: &GuestSet) -> Value {
+pub(super) fn guests_state(set: &GuestSet) -> Value {
     let mut guests = Map::new();
     for (name, guest) in &set.serving {
         let origin = match guest.origin {

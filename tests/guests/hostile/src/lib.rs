@@ -1,5 +1,5 @@
 //! A guest that does what its configuration tells it, good or bad: for the tests of the host's
-//! bounds. What it does in `describe`, before it has a configuration, stands in [`DESCRIBED`].
+//! bounds. What it does in `describe`, before it has a configuration, stands in `DESCRIBED`.
 //!
 //! `{"at": "open", "do": "spin"}` spins in `open`. With `{"write": "…"}` it writes that text to
 //! the backend. Without either it answers at once.

@@ -1,0 +1,243 @@
+//! `claude-harness guest …`: what a person does with guests, without a running service.
+//!
+//! Guests are loaded as the service loads them, so what is refused here is refused there.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use guests::admit::{Guest, GuestSource};
+use guests::loader::{self, Loader};
+use guests::registry::GuestSet;
+use guests::settings::Settings;
+use guests::store::Store;
+
+use crate::api;
+use crate::config::{Config, Overrides};
+use crate::failure::unix_now;
+use crate::render::{Rendered, render};
+use crate::runtime::Snapshot;
+
+/// What to do with guests.
+#[derive(Debug, Subcommand)]
+pub enum GuestCommand {
+    /// List the guests that a start of the service would load, and what is kept of earlier ones
+    List(Configured),
+    /// Put an earlier component of a guest back into the guests' folder
+    Rollback {
+        /// The guest
+        name: String,
+        /// The component, by the beginning of its digest [default: the one before the present one]
+        digest: Option<String>,
+        /// Which configuration is read
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Tell whether a component would be loaded, and what it costs
+    Check {
+        /// The component: NAME.wasm
+        file: PathBuf,
+        /// Which configuration is read
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Show what a request becomes on its way through transforms and adapter, and what would be written to the
+    /// process's standard input
+    Render {
+        /// A chat completion request as JSON
+        request: PathBuf,
+        /// The model, in place of the one that the request names
+        #[arg(long)]
+        model: Option<String>,
+        /// Which configuration is read
+        #[command(flatten)]
+        configured: Configured,
+    },
+}
+
+/// Which configuration is read.
+#[derive(Args, Debug)]
+pub struct Configured {
+    /// The configuration [default: as for `serve`]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Configured {
+    fn load(&self) -> Result<Config> {
+        Ok(Config::load(&Overrides {
+            file: self.config.clone(),
+            ..Overrides::default()
+        })?)
+    }
+}
+
+/// Carries out a command.
+///
+/// # Errors
+///
+/// Says what is wrong with the configuration, the guest or the request.
+pub fn run(command: GuestCommand) -> Result<()> {
+    match command {
+        GuestCommand::List(configured) => list(&configured.load()?),
+        GuestCommand::Rollback {
+            name,
+            digest,
+            configured,
+        } => roll_back(&configured.load()?, &name, digest.as_deref()),
+        GuestCommand::Check { file, configured } => check(configured.load()?, &file),
+        GuestCommand::Render {
+            request,
+            model,
+            configured,
+        } => show(configured.load()?, &request, model.as_deref()),
+    }
+}
+
+/// The guests as the service would load them. Nothing is kept of this.
+fn load(settings: Settings) -> Result<Arc<GuestSet>> {
+    let (sender, admitted) = channel();
+    let settings = Settings {
+        state_dir: None,
+        ..settings
+    };
+    let on_admitted = move |done| drop(sender.send(done));
+    let mut loader = Loader::start(settings, Arc::new(on_admitted))?;
+    while !loader.compiling().is_empty() {
+        loader.admitted(admitted.recv().context("the guests' threads are gone")?);
+    }
+    Ok(loader.set().clone())
+}
+
+fn list(config: &Config) -> Result<()> {
+    let store = Store::open(&config.guests);
+    let set = load(config.guests.clone())?;
+    let mut names = store.names();
+    names.extend(set.serving.keys().cloned());
+    names.extend(set.rejected.keys().cloned());
+    names.extend(loader::built_in().map(str::to_owned));
+    names.sort();
+    names.dedup();
+    let mut out = std::io::stdout().lock();
+    for name in names {
+        let serving = set.serving.get(&name);
+        match serving {
+            Some(guest) => writeln!(out, "{name}  {}", described(guest))?,
+            None if set.rejected.contains_key(&name) => writeln!(out, "{name}  not loaded")?,
+            None if loader::built_in().any(|known| known == name) => {
+                writeln!(out, "{name}  built in, not used")?;
+            }
+            None => writeln!(out, "{name}  no file")?,
+        }
+        if let Some(reason) = set.rejected.get(&name) {
+            writeln!(out, "    refused: {reason}")?;
+        }
+        for kept in store.kept(&name) {
+            let mark = match serving.is_some_and(|guest| guest.digest == kept.digest) {
+                true => '*',
+                false => ' ',
+            };
+            let at = UNIX_EPOCH + Duration::from_secs(kept.admitted_at);
+            let at = humantime::format_rfc3339_seconds(at);
+            writeln!(
+                out,
+                "  {mark} {}  {}  {at}",
+                &kept.digest[..12],
+                kept.version
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn described(guest: &Guest) -> String {
+    let origin = match guest.origin {
+        GuestSource::Embedded => "built in",
+        GuestSource::File => "file",
+        GuestSource::LastGood => "last good",
+    };
+    let (world, version) = (guest.world().name(), &guest.version);
+    format!("{world} {version}, {origin}, {}", &guest.digest[..12])
+}
+
+fn roll_back(config: &Config, name: &str, digest: Option<&str>) -> Result<()> {
+    let done = Store::open(&config.guests).roll_back(name, digest)?;
+    let from = done.from.as_deref().unwrap_or("no file");
+    let built_in = if done.is_built_in { " (built in)" } else { "" };
+    println!("{name}: from {from}\n{name}: to   {}{built_in}", done.to);
+    Ok(())
+}
+
+fn check(config: Config, file: &Path) -> Result<()> {
+    let name = file.file_stem().and_then(|stem| stem.to_str());
+    let name = name.context("the file's name is not UTF-8")?.to_owned();
+    let size = std::fs::metadata(file)
+        .with_context(|| format!("cannot read {}", file.display()))?
+        .len();
+    // The component alone, with the configuration that it is to have.
+    let folder = tempfile::tempdir()?;
+    std::fs::copy(file, folder.path().join(format!("{name}.wasm")))?;
+    let used = config.guests.uses.iter().filter(|used| used.guest == name);
+    let settings = Settings {
+        dir: folder.path().to_owned(),
+        uses: used.cloned().collect(),
+        cache_dir: None,
+        ..config.guests
+    };
+    let began = Instant::now();
+    let set = load(settings)?;
+    let loaded = began.elapsed();
+    let Some(guest) = set.serving.get(&name) else {
+        let reason = set.rejected.get(&name);
+        bail!(
+            "{name}: {}",
+            reason.map_or("it was not loaded", String::as_str)
+        );
+    };
+    println!("{name}: {}", described(guest));
+    println!("  {}", guest.summary);
+    println!(
+        "  {} KiB, compiled and tried in {loaded:.1?}",
+        size.div_ceil(1024)
+    );
+    if let Some(config) = guest.configs().first() {
+        let began = Instant::now();
+        guest.try_instance(config)?;
+        println!("  an instance for a request takes {:.1?}", began.elapsed());
+    }
+    if let Some(reason) = set.rejected.get(&name) {
+        bail!("{name}: {reason}");
+    }
+    Ok(())
+}
+
+fn show(config: Config, request: &Path, model: Option<&str>) -> Result<()> {
+    let text = std::fs::read_to_string(request)
+        .with_context(|| format!("cannot read {}", request.display()))?;
+    let set = load(config.guests.clone())?;
+    let snapshot = Snapshot::offline(config, set)?;
+    let told = |failure: crate::failure::Failure| anyhow::anyhow!(failure.message);
+    let request = api::chat_request(text, model, &snapshot).map_err(told)?;
+    let Rendered {
+        backend,
+        command,
+        written,
+        answer,
+    } = render(&snapshot, &request, unix_now()).map_err(told)?;
+    if let Some(answer) = answer {
+        eprintln!("a transform answers, and no process is started:");
+        println!("{answer}");
+        return Ok(());
+    }
+    eprintln!("backend {backend}: {command}");
+    let mut out = std::io::stdout().lock();
+    for piece in written {
+        out.write_all(&piece)?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! `claude-harness guest …`, and what is kept of guests.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use harness_tests::host::{Host, assert_refused, program};
+use harness_tests::poll;
+use serde_json::{Value, json};
+
+use crate::cli::message;
+
+fn meddler(number: u8) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut bytes = std::fs::read(root.join("tests/guests/dist/meddler.wasm")).unwrap();
+    bytes.extend([0, 3, 1, b'v', number]);
+    bytes
+}
+
+const CONFIG: &str = r#"
+    [backends.echo]
+    profile = "generic"
+    command = "cat"
+    [guests.prompt-template]
+    config = { template = "{{ messages[-1].content }}" }
+    [models.echo]
+    backend = "echo"
+    transforms = [{ guest = "meddler", config = { mark = "m" } }, "redact"]
+    [models.canned]
+    backend = "echo"
+    transforms = [{ guest = "meddler", config = { answer = "canned" } }]
+    "#;
+
+fn start() -> Host {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("guests.d")).unwrap();
+    std::fs::write(home.path().join("guests.d/meddler.wasm"), meddler(0)).unwrap();
+    Host::start_in(home, CONFIG)
+}
+
+fn guest(home: &Path, arguments: &[&str]) -> Output {
+    let command = Command::new(program())
+        .arg("guest")
+        .args(arguments)
+        .args(["--config".as_ref(), home.join("harness.toml").as_os_str()])
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", "/usr/bin:/bin")
+        .output();
+    command.unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+async fn digest(host: &Host) -> String {
+    let (_, health) = host.get("/health").await;
+    health["guests"]["meddler"]["digest"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Puts a component into place, and waits until it serves. Returns its digest.
+async fn deploy(host: &Host, number: u8) -> String {
+    let before = digest(host).await;
+    std::fs::write(host.home().join("guests.d/meddler.wasm"), meddler(number)).unwrap();
+    poll::until("the component", Duration::from_secs(120), async || {
+        Some(digest(host).await).filter(|now| *now != before && !now.is_empty())
+    })
+    .await
+}
+
+async fn becomes(host: &Host, wanted: &str) {
+    poll::until(
+        "the earlier component",
+        Duration::from_secs(120),
+        async || Some(digest(host).await).filter(|now| now == wanted),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn earlier_components_are_kept_and_put_back_step_by_step() {
+    let host = start();
+    let first = poll::until("the guest", Duration::from_secs(120), async || {
+        Some(digest(&host).await).filter(|digest| !digest.is_empty())
+    })
+    .await;
+    let second = deploy(&host, 1).await;
+    let third = deploy(&host, 2).await;
+    let (_, state) = host.get("/admin/guests").await;
+    let kept: Vec<&str> = state["guests"]["meddler"]["kept"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kept| kept["digest"].as_str().unwrap())
+        .collect();
+    assert_eq!(kept, [&third, &second, &first], "{state}");
+
+    // By the command, which the running service notices.
+    let output = guest(host.home(), &["rollback", "meddler"]);
+    let told = text(&output.stdout);
+    assert!(
+        output.status.success() && told.contains(&third) && told.contains(&second),
+        "{output:?}"
+    );
+    becomes(&host, &second).await;
+    // By the service, and not back to the third one.
+    let rollback = |query: &str| {
+        let url = host.url(&format!("/admin/guests/meddler/rollback{query}"));
+        host.client().post(url).send()
+    };
+    let report: Value = rollback("").await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&report["from"], &report["to"]),
+        (&json!(second), &json!(first))
+    );
+    becomes(&host, &first).await;
+    let refused = rollback("").await.unwrap();
+    let status = refused.status().as_u16();
+    let refused = (status, refused.json().await.unwrap());
+    assert_refused(&refused, (400, ""), "nothing is kept of `meddler` before");
+    // To any of them by its digest.
+    rollback(&format!("?digest={}", &third[..10]))
+        .await
+        .unwrap();
+    becomes(&host, &third).await;
+    let (status, _) = host.ask("canned", "x").await;
+    assert_eq!(status, 200);
+
+    let listed = guest(host.home(), &["list"]);
+    let told = text(&listed.stdout);
+    assert!(told.contains("meddler  transform 1.0.0, file"), "{told}");
+    assert!(told.contains(&format!("* {}", &third[..12])), "{told}");
+    assert!(told.contains("redact  transform"), "{told}");
+    let unknown = guest(host.home(), &["rollback", "nobody"]);
+    assert!(!unknown.status.success() && text(&unknown.stderr).contains("no guest `nobody`"));
+}
+
+#[tokio::test]
+async fn a_request_is_rendered_without_starting_a_process() {
+    let host = start();
+    let home = host.home();
+    let request = home.join("request.json");
+    let body =
+        json!({"model": "echo", "messages": [{"role": "user", "content": "I am ann@example.org"}]});
+    std::fs::write(&request, body.to_string()).unwrap();
+    let request = request.to_str().unwrap();
+    let shown = guest(home, &["render", request]);
+    assert_eq!(text(&shown.stdout), "I am <EMAIL_1>", "{shown:?}");
+    assert!(text(&shown.stderr).contains("cat"), "{shown:?}");
+    let canned = guest(home, &["render", request, "--model", "canned"]);
+    assert_eq!(text(&canned.stdout), "canned\n");
+    let unknown = guest(home, &["render", request, "--model", "nope"]);
+    assert!(!unknown.status.success() && text(&unknown.stderr).contains("`nope` does not exist"));
+    // What the service does is what was shown.
+    let (status, answer) = host.post(&body).await;
+    assert_eq!(
+        (status, &message(&answer)["content"]),
+        (200, &json!("[m I am ann@example.org]"))
+    );
+}
+
+#[tokio::test]
+async fn a_component_is_checked_as_the_service_would() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("guests.d")).unwrap();
+    let file = home.path().join("meddler.wasm");
+    std::fs::write(&file, meddler(0)).unwrap();
+    std::fs::write(home.path().join("guests.d/meddler.wasm"), meddler(0)).unwrap();
+    std::fs::write(home.path().join("harness.toml"), CONFIG).unwrap();
+    let good = guest(home.path(), &["check", file.to_str().unwrap()]);
+    let told = text(&good.stdout);
+    assert!(
+        good.status.success() && told.contains("transform 1.0.0") && told.contains("KiB"),
+        "{good:?}"
+    );
+    std::fs::write(&file, "rubbish").unwrap();
+    let bad = guest(home.path(), &["check", file.to_str().unwrap()]);
+    assert!(
+        !bad.status.success() && text(&bad.stderr).contains("not a WebAssembly component"),
+        "{bad:?}"
+    );
+    // One mistake of a configuration is told, though the other use of the guest is right.
+    std::fs::write(&file, meddler(0)).unwrap();
+    let config = CONFIG.replace("mark = \"m\"", "colour = \"m\"");
+    std::fs::write(home.path().join("harness.toml"), config).unwrap();
+    let wrong = guest(home.path(), &["check", file.to_str().unwrap()]);
+    assert!(
+        !wrong.status.success() && text(&wrong.stderr).contains("colour"),
+        "{wrong:?}"
+    );
+}
