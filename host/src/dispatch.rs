@@ -127,8 +127,8 @@ pub(crate) async fn dispatch(
     let limit = route.backend.config.timeouts.request;
     request.output.prepare(&service.processes, limit).await?;
     let chain = snapshot.chain(&route)?.clone();
-    log.pinned(chain.generation());
     let head = Head::new(&request.model, &chain);
+    log.pinned(chain.generation(), &head.id);
     let (is_own, lane) = (chain.is_own(), &service.lane);
     let start = Start {
         pool: service.pool.clone(),

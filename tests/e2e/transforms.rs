@@ -154,6 +154,12 @@ async fn a_transform_that_fails_fails_its_request_alone_unless_it_may_be_skipped
         );
         let (status, _) = chained.0.ask("plain", "x").await;
         assert_eq!(status, 200, "{at} {what} hurt another model");
+        if what == "panic" {
+            // Its author learns where, and in which request.
+            let log = chained.0.logged("it was told to").await;
+            let line = log.lines().find(|line| line.contains("it was told to"));
+            assert!(line.unwrap().contains("id=chatcmpl-"), "{line:?}");
+        }
 
         let open = format!("[{{ guest = \"meddler\", {config}, on_error = \"skip\" }}]");
         let home = chained.0.home();

@@ -29,6 +29,7 @@ pub(crate) struct RequestLog {
     key: Option<Arc<str>>,
     model: String,
     generation: u64,
+    completion: String,
     backend: String,
     origin: &'static str,
     ignored: usize,
@@ -51,6 +52,7 @@ impl RequestLog {
             key,
             model: String::new(),
             generation: 0,
+            completion: String::new(),
             backend: String::new(),
             origin: "",
             ignored: 0,
@@ -85,9 +87,10 @@ impl RequestLog {
         self.ignored = request.ignored.len();
     }
 
-    /// Notes the generation of the guest that serves it.
-    pub(crate) fn pinned(&mut self, generation: u64) {
+    /// Notes the generation of the guests that serve it, and the id of its answer.
+    pub(crate) fn pinned(&mut self, generation: u64, completion: &str) {
         self.generation = generation;
+        completion.clone_into(&mut self.completion);
     }
 
     /// A piece of the answer is there.
@@ -176,6 +179,7 @@ impl Drop for RequestLog {
             backend = %self.backend,
             origin = self.origin,
             generation = self.generation,
+            completion = %self.completion,
             stream = self.stream,
             status = self.status,
             code = %code,

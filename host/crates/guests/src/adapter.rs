@@ -29,6 +29,7 @@ impl AdapterSession {
         size: usize,
     ) -> Result<Self, NotOpened> {
         let (mut store, instance) = of.ready()?;
+        store.data_mut().serves(&context.id);
         let adapter = calls(&instance)?;
         let open = |store: &mut Store<State>| {
             v1_0::with_request(request, |request| adapter.open(store, context, request))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use basics::plain::{self, is_word};
 use sha2::{Digest as _, Sha256};
+use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
@@ -229,8 +230,10 @@ pub(crate) fn admit(
         GuestSource::Embedded => Compile::Here,
         GuestSource::File | GuestSource::LastGood => Compile::InProcess,
     };
+    let Interfaces { imports, exports } = Interfaces::read(candidate.bytes)?;
+    check_version(imports.iter().chain(&exports))?;
+    check_wasi(&imports, candidate.settings.wasi)?;
     let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
-    check_version(engine, &component)?;
     check_imports(engine, &component, candidate.settings.wasi)?;
     let pre = engine
         .linker(candidate.settings.wasi)
@@ -295,13 +298,58 @@ fn describe(guest: &Guest) -> Result<Description, Refused> {
     Ok(described)
 }
 
+/// The names of all that a component imports and exports.
+#[derive(Default)]
+struct Interfaces {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+impl Interfaces {
+    /// Reads them before the component is compiled, which may take long.
+    fn read(component: &[u8]) -> Result<Self, Refused> {
+        let invalid = |error: wasmparser::BinaryReaderError| {
+            Refused::NoComponent(plain::line(&error.to_string(), MESSAGE_MAX))
+        };
+        let mut all = Interfaces::default();
+        let mut depth = 0_u32;
+        for payload in Parser::new(0).parse_all(component) {
+            match payload.map_err(invalid)? {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(imports) if depth == 0 => {
+                    for import in imports {
+                        all.imports
+                            .push(import.map_err(invalid)?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 0 => {
+                    for export in exports {
+                        all.exports
+                            .push(export.map_err(invalid)?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Refuses what no guest may have of WASI.
+fn check_wasi(imports: &[String], wasi: bool) -> Result<(), Refused> {
+    let is_allowed = |name: &str| wasi && WASI_IMPORTS.iter().any(|begin| name.starts_with(begin));
+    let mut of_wasi = imports.iter().filter(|name| name.starts_with("wasi:"));
+    match of_wasi.find(|name| !is_allowed(name)) {
+        Some(name) => Err(Refused::Import(plain::line(name, 100))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a component that was built for a version of the contract that is not served. Of the same major version,
 /// an older guest does what it did, because nothing is taken away.
-fn check_version(engine: &Engine, component: &Component) -> Result<(), Refused> {
-    let kind = component.component_type();
-    let engine = engine.wasmtime();
-    let (imports, exports) = (kind.imports(engine), kind.exports(engine));
-    for (name, _) in imports.chain(exports) {
+fn check_version<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), Refused> {
+    for name in names {
         let version = name.rsplit_once('@').map_or("", |(_, version)| version);
         if name.starts_with(EARLIER_PACKAGE) {
             return Err(Refused::Older(plain::line(version, 40)));

@@ -54,6 +54,8 @@ pub(crate) struct Engine {
 /// What the host keeps for one instance.
 pub(crate) struct State {
     name: String,
+    /// The id of the completion that the instance is for, as in the answer's `id`. Empty while a guest is admitted.
+    completion: String,
     memory: Memory,
     time: Time,
     log_lines: u32,
@@ -143,6 +145,7 @@ impl Engine {
     pub(crate) fn store(&self, guest: &GuestConfig) -> Store<State> {
         let state = State {
             name: guest.name.clone(),
+            completion: String::new(),
             log_level: match guest.log {
                 GuestLog::Debug => log::Level::Debug,
                 GuestLog::Info => log::Level::Info,
@@ -409,13 +412,21 @@ impl WasiView for State {
     }
 }
 
+impl State {
+    /// From now on the instance's log lines have this id.
+    pub(crate) fn serves(&mut self, completion: &str) {
+        completion.clone_into(&mut self.completion);
+    }
+}
+
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) {
         let Some(left) = self.log_lines.checked_sub(1) else {
             return;
         };
         self.log_lines = left;
-        let (guest, text) = (&self.name, plain::line(&message, LOG_LINE_MAX));
+        let (guest, id) = (&self.name, &self.completion);
+        let text = plain::line(&message, LOG_LINE_MAX);
         // The guest may have seen a prompt, so its lines have at most the level that its section allows
         // (`debug`, unless the operator sets another one).
         let level = if (level as u8) < self.log_level as u8 {
@@ -424,11 +435,11 @@ impl log::Host for State {
             self.log_level
         };
         match level {
-            log::Level::Trace => tracing::trace!(target: "guest", %guest, "{text}"),
-            log::Level::Debug => tracing::debug!(target: "guest", %guest, "{text}"),
-            log::Level::Info => tracing::info!(target: "guest", %guest, "{text}"),
-            log::Level::Warn => tracing::warn!(target: "guest", %guest, "{text}"),
-            log::Level::Error => tracing::error!(target: "guest", %guest, "{text}"),
+            log::Level::Trace => tracing::trace!(target: "guest", %guest, %id, "{text}"),
+            log::Level::Debug => tracing::debug!(target: "guest", %guest, %id, "{text}"),
+            log::Level::Info => tracing::info!(target: "guest", %guest, %id, "{text}"),
+            log::Level::Warn => tracing::warn!(target: "guest", %guest, %id, "{text}"),
+            log::Level::Error => tracing::error!(target: "guest", %guest, %id, "{text}"),
         }
     }
 }

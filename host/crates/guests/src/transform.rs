@@ -26,6 +26,7 @@ pub fn open(
     size: usize,
 ) -> Result<(Decision, Option<Filter>), NotOpened> {
     let (mut store, instance) = of.ready()?;
+    store.data_mut().serves(&context.id);
     let transform = calls(&instance)?;
     let open = |store: &mut Store<State>| {
         v1_0::with_request(request, |request| transform.open(store, context, request))
