@@ -213,6 +213,11 @@ async fn mistakes_in_chains_are_told_by_their_line_and_what_served_goes_on() {
             "none.txt",
         ),
         (r#"7"#, "models.fake.transforms", "array"),
+        (
+            r#"[{ guest = "meddler", config = { file = "harness.toml" } }]"#,
+            "models.fake.transforms[0].config",
+            "whole table",
+        ),
     ];
     for (transforms, key, says) in cases {
         let home = chained.0.home();

@@ -124,27 +124,26 @@ impl Finder {
     }
 }
 
-/// Of finds that overlap, keeps the one with the lowest rank. Drops every find that overlaps a text
-/// that looks like a placeholder.
+/// Of finds that overlap, keeps the one with the lowest rank. Drops every find that lies within a text that looks
+/// like a placeholder.
 fn settle<'f>(
     text: &str,
     mut all: Vec<(Range<usize>, usize, &'f str)>,
     found: &mut Vec<(Range<usize>, &'f str)>,
 ) {
-    for place in lookalikes(text) {
-        all.push((place, 0, ""));
-    }
-    // The best rank comes first, and lookalikes before all: a find stays if none of its bytes is
-    // covered yet.
-    all.sort_by_key(|(range, rank, name)| (!name.is_empty(), *rank, range.start));
+    let places: Vec<Range<usize>> = lookalikes(text).collect();
+    let is_place = |range: &Range<usize>| {
+        let before = places.partition_point(|place| place.start <= range.start);
+        before > 0 && places[before - 1].end >= range.end
+    };
+    all.retain(|(range, ..)| !is_place(range));
+    // The best rank comes first: a find stays if none of its bytes is covered yet.
+    all.sort_by_key(|(range, rank, _)| (*rank, range.start));
     let mut covered = vec![false; text.len()];
     for (range, _, name) in all {
         // Finds of one kind do not overlap, so each byte is looked at once for each kind.
-        if covered[range.clone()].contains(&true) {
-            continue;
-        }
-        covered[range.clone()].fill(true);
-        if !name.is_empty() {
+        if !covered[range.clone()].contains(&true) {
+            covered[range.clone()].fill(true);
             found.push((range, name));
         }
     }
@@ -153,48 +152,59 @@ fn settle<'f>(
 
 /// Addresses of mail. Letters beyond ASCII may be in both parts.
 fn emails(text: &str, each: &mut dyn FnMut(Range<usize>)) {
-    /// The longest parts before and behind the `@`, in bytes (RFC 5321).
+    /// The longest part before the `@`, in bytes (RFC 5321).
     const LOCAL_MAX: usize = 64;
-    const DOMAIN_MAX: usize = 255;
     let bytes = text.as_bytes();
     let is_of_local =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"._%+-'".contains(byte) || *byte >= 0x80;
-    let is_of_domain =
-        |byte: &u8| byte.is_ascii_alphanumeric() || b".-".contains(byte) || *byte >= 0x80;
     let mut last = 0;
     for at in memchr::memchr_iter(b'@', bytes) {
         if at < last {
             continue;
         }
         let before = &bytes[last.max(at.saturating_sub(LOCAL_MAX))..at];
-        let local = before
-            .iter()
-            .rev()
-            .take_while(|byte| is_of_local(byte))
-            .count();
-        let after = &bytes[at + 1..bytes.len().min(at + 1 + DOMAIN_MAX)];
-        let domain = after.iter().take_while(|byte| is_of_domain(byte)).count();
-        let (Some(mut start), Some(domain)) =
-            (bounded(text, at - local), text.get(at + 1..at + 1 + domain))
-        else {
+        let local = before.iter().rev().take_while(|byte| is_of_local(byte));
+        let Some(mut start) = bounded(text, at - local.count()) else {
             continue;
         };
+        // In JSON within a text, the letter of an escape is no part of what is behind it.
+        if start > 0 && bytes[start - 1] == b'\\' && b"nrt".contains(&bytes[start]) {
+            start += 1;
+        }
         while start < at && b".'".contains(&bytes[start]) {
             start += 1;
         }
-        let domain = domain.trim_end_matches(|c: char| !c.is_alphanumeric());
-        let top = domain.rsplit_once('.').map_or("", |(_, top)| top);
-        let is_domain = top.chars().count() >= 2
-            && top
-                .chars()
-                .all(|c| c.is_alphabetic() || top.starts_with("xn--"))
-            && !domain.starts_with('.')
-            && !domain.contains("..");
-        if start < at && is_domain {
-            last = at + 1 + domain.len();
+        let domain = domain(&text[at + 1..]);
+        if start < at && domain > 0 {
+            last = at + 1 + domain;
             each(start..last);
         }
     }
+}
+
+/// The length of the longest domain that a text begins with; 0 if it begins with none.
+fn domain(text: &str) -> usize {
+    /// The longest domain, in bytes (RFC 5321).
+    const LENGTH_MAX: usize = 255;
+    let is_part = |c: char| c.is_alphanumeric() || c == '.' || c == '-';
+    let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let mut domain = &text[..end];
+    domain = domain.split("..").next().unwrap_or_default();
+    while domain.len() > LENGTH_MAX {
+        domain = domain.rsplit_once('.').map_or("", |(rest, _)| rest);
+    }
+    // What stands behind the address may look like a part of it: `example.org-2`.
+    while let Some((rest, top)) = domain.rsplit_once('.') {
+        let is_ascii_form = top.starts_with("xn--");
+        let letters = top
+            .find(|c: char| !is_ascii_form && !c.is_alphabetic())
+            .unwrap_or(top.len());
+        if top[..letters].chars().count() >= 2 && !rest.is_empty() && !rest.starts_with('.') {
+            return rest.len() + 1 + letters;
+        }
+        domain = rest;
+    }
+    0
 }
 
 /// The next place from `at` on where a character begins.
@@ -232,6 +242,14 @@ mod tests {
                 "gr\u{fc}n@\u{fc}ber.de"
             ]
         );
+        for more in [
+            "a@b.com\u{2014}c",
+            "a@b.com...c",
+            "a@b.com-2",
+            "x\\na@b.com",
+        ] {
+            assert_eq!(texts(more, Builtin::Email), ["a@b.com"], "{more}");
+        }
         for none in [
             "a@b",
             "@x.de",

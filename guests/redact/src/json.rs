@@ -38,9 +38,23 @@ fn map(value: &mut Value, depth: usize, change: &mut impl FnMut(&mut String)) ->
                 fields.insert(key, value);
             }
         }
-        _ => {}
+        Value::Number(number) => {
+            // A number that is taken out leaves a string in its place.
+            let before = number.to_string();
+            let mut text = before.clone();
+            change(&mut text);
+            if text != before {
+                *value = Value::String(text);
+            }
+        }
+        Value::Bool(_) | Value::Null => {}
     }
     Some(())
+}
+
+/// Calls `each` with all strings of a JSON text.
+pub fn strings(text: &str, each: &mut impl FnMut(&str)) {
+    let _ = mapped(text, &mut |string| each(string));
 }
 
 /// A text as it stands within a JSON string.

@@ -53,19 +53,20 @@ impl<'f> Redacted<'f> {
             self.tool(i, tool);
         }
         if let OutputFormat::JsonSchema(schema) = &request.output_format {
-            let texts = [&schema.description, &schema.schema];
-            let at = || "response_format.json_schema".into();
-            self.declared(texts.into_iter().flatten(), at);
+            let texts = [&schema.description, &schema.schema, &schema.extra];
+            let texts = texts.into_iter().flatten().chain([&schema.name]);
+            self.declared(texts, || "response_format.json_schema".into());
         }
         request.stop.iter_mut().for_each(|word| self.text(word));
         self.json(&mut request.extra);
     }
 
     fn message(&mut self, i: usize, message: &mut Message) {
-        message.name.iter_mut().for_each(|name| self.text(name));
+        let names = [&mut message.name, &mut message.tool_call_id];
+        names.into_iter().flatten().for_each(|name| self.text(name));
         match &mut message.content {
             None => {}
-            Some(Content::Text(text)) => self.text(text),
+            Some(Content::Text(text)) => self.any_text(text),
             Some(Content::Parts(parts)) => {
                 for (j, part) in parts.iter_mut().enumerate() {
                     self.part(part, || format!("messages[{i}].content[{j}]"));
@@ -75,6 +76,8 @@ impl<'f> Redacted<'f> {
         for (j, call) in message.tool_calls.iter_mut().enumerate() {
             match call {
                 ToolCall::Function(call) => {
+                    self.text(&mut call.id);
+                    self.text(&mut call.name);
                     self.json_text(&mut call.arguments);
                     self.json(&mut call.extra);
                 }
@@ -93,13 +96,21 @@ impl<'f> Redacted<'f> {
     fn part(&mut self, part: &mut Part, at: impl Fn() -> String) {
         match part {
             Part::Text(part) | Part::Refusal(part) => {
-                self.text(&mut part.text);
+                self.any_text(&mut part.text);
                 self.json(&mut part.extra);
             }
-            Part::Image(_) => self.unread(at, "a picture"),
-            Part::Audio(_) => self.unread(at, "a sound"),
+            Part::Image(image) => {
+                self.json(&mut image.extra);
+                self.unread(at, "a picture");
+            }
+            Part::Audio(audio) => {
+                self.json(&mut audio.extra);
+                self.unread(at, "a sound");
+            }
             Part::File(file) => {
-                file.filename.iter_mut().for_each(|name| self.text(name));
+                let names = [&mut file.filename, &mut file.id];
+                names.into_iter().flatten().for_each(|name| self.text(name));
+                self.json(&mut file.extra);
                 self.unread(at, "the content of a file");
             }
             Part::Other(_) => self.unread(at, "a part of an unknown type"),
@@ -110,8 +121,9 @@ impl<'f> Redacted<'f> {
     fn tool(&mut self, i: usize, tool: &Tool) {
         match tool {
             Tool::Function(function) => {
-                let texts = [&function.description, &function.parameters];
-                self.declared(texts.into_iter().flatten(), || format!("tools[{i}]"));
+                let texts = [&function.description, &function.parameters, &function.extra];
+                let texts = texts.into_iter().flatten().chain([&function.name]);
+                self.declared(texts, || format!("tools[{i}]"));
             }
             Tool::Other(_) => self.unread(|| format!("tools[{i}]"), "a tool that is no function"),
         }
@@ -152,8 +164,17 @@ impl<'f> Redacted<'f> {
     /// too deeply, it is redacted as plain text.
     fn json_text(&mut self, text: &mut String) {
         match json::mapped(text, &mut |string| self.text(string)) {
-            Some(changed) => *text = changed,
-            None => self.text(text),
+            Some(changed) if changed != *text => *text = changed,
+            // It is no JSON, or the finder sees more in the raw text, such as the value of a key that is there twice.
+            _ => self.text(text),
+        }
+    }
+
+    /// A text that may be JSON, as results of functions often are.
+    fn any_text(&mut self, text: &mut String) {
+        match text.trim_start().starts_with(['{', '[']) {
+            true => self.json_text(text),
+            false => self.text(text),
         }
     }
 }
@@ -170,24 +191,46 @@ fn replaced(text: &str, found: &[(Range<usize>, &str)], places: &mut Places) -> 
     new + &text[at..]
 }
 
-/// Calls `each` with all texts of a request's messages, as they came.
+/// Calls `each` with all texts of a request, as they came, and with the strings of those that are JSON.
 pub fn texts(request: &Request, each: &mut impl FnMut(&str)) {
+    let mut both = |text: &str| {
+        each(text);
+        json::strings(text, each);
+    };
     for message in &request.messages {
-        message.name.iter().for_each(|name| each(name));
+        let optional = [&message.name, &message.extra].into_iter().flatten();
+        optional.for_each(|text| both(text));
         match &message.content {
             None => {}
-            Some(Content::Text(text)) => each(text),
+            Some(Content::Text(text)) => both(text),
             Some(Content::Parts(parts)) => parts.iter().for_each(|part| match part {
-                Part::Text(part) | Part::Refusal(part) => each(&part.text),
-                Part::File(file) => file.filename.iter().for_each(|name| each(name)),
+                Part::Text(part) | Part::Refusal(part) => {
+                    both(&part.text);
+                    part.extra.iter().for_each(|extra| both(extra));
+                }
+                Part::File(file) => file.filename.iter().for_each(|name| both(name)),
                 Part::Image(_) | Part::Audio(_) | Part::Other(_) => {}
             }),
         }
         for call in &message.tool_calls {
             match call {
-                ToolCall::Function(call) => each(&call.arguments),
-                ToolCall::Other(json) => each(json),
+                ToolCall::Function(call) => both(&call.arguments),
+                ToolCall::Other(json) => both(json),
             }
         }
     }
+    for tool in &request.tools {
+        match tool {
+            Tool::Function(function) => {
+                let texts = [&function.description, &function.parameters];
+                texts.into_iter().flatten().for_each(|text| both(text));
+            }
+            Tool::Other(json) => both(json),
+        }
+    }
+    if let OutputFormat::JsonSchema(schema) = &request.output_format {
+        schema.schema.iter().for_each(|schema| both(schema));
+    }
+    request.stop.iter().for_each(|word| both(word));
+    request.extra.iter().for_each(|extra| both(extra));
 }

@@ -96,6 +96,51 @@ fn a_request_without_anything_to_hide_costs_nothing() {
     assert!(matches!(opened.decision, Decision::Pass) && opened.filter.is_none());
 }
 
+/// What an attacker found.
+#[test]
+fn values_do_not_hide_behind_other_text() {
+    let hidden = |content: &str| {
+        let request = json!({"messages": [{"role": "user", "content": content}]});
+        match open(&json!({}), &request).decision {
+            Decision::Rewrite(request) => text(&request.messages[0]).to_owned(),
+            other => panic!("{content}: {other:?}"),
+        }
+    };
+    let token = "ghp_".to_owned() + &"A1b2".repeat(9);
+    let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----";
+    assert_eq!(
+        hidden(&format!("{token}\n{pem}")),
+        "<API_KEY_1>\n<API_KEY_2>"
+    );
+    assert_eq!(
+        hidden("-----BEGIN PRIVATE KEY-----\nMII see <STEP_1>"),
+        "<API_KEY_1>"
+    );
+    let log = json!({"log": format!("x\n{token}\n4111 1111 1111 1111\t10.0.0.1\nann@example.org")});
+    let log = hidden(&log.to_string());
+    let log: Value = serde_json::from_str(&log).unwrap();
+    assert_eq!(
+        log["log"],
+        "x\n<API_KEY_1>\n<CREDIT_CARD_1>\t<IP_1>\n<EMAIL_1>"
+    );
+    let numbers: Value = serde_json::from_str(&hidden(r#"{"card": 4111111111111111}"#)).unwrap();
+    assert_eq!(numbers, json!({"card": "<CREDIT_CARD_1>"}));
+    assert!(!hidden(r#"{"a":"bob@example.org","a":"x"}"#).contains("bob"));
+    assert_eq!(
+        hidden(
+            "inet addr:192.168.1.5  Bcast:192.168.1.255 h:fe80::1 1.2.3.4:80:80 ...10.0.0.1...and"
+        ),
+        "inet addr:<IP_1>  Bcast:<IP_2> h:<IP_3> <IP_4>:80:80 ...<IP_5>...and"
+    );
+    let call = json!({"messages": [
+        {"role": "user", "content": "ann@example.org"},
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"\\u003cEMAIL_1\\u003e\"}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": "x"},
+    ]});
+    let request = rewritten(open(&json!({}), &call).decision);
+    assert_eq!(text(&request.messages[0]), "<EMAIL_2>");
+}
+
 #[test]
 fn what_looks_like_a_placeholder_is_left_alone() {
     let request =

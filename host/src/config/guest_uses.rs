@@ -163,10 +163,10 @@ impl Guests {
         let mut used = self.plain(&name);
         if let Some(config) = config {
             used.at = table.name("config");
-            if let (Value::Object(all), Value::Object(own)) =
-                (&mut used.config, self.with_files(&table, "config", config))
-            {
-                all.extend(own);
+            let own = self.with_files(&table, "config", config);
+            match (&mut used.config, own) {
+                (Value::Object(all), Value::Object(own)) => all.extend(own),
+                _ => table.problem("config", "a file cannot take the place of the whole table"),
             }
         }
         table.finish();

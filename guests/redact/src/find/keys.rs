@@ -38,19 +38,27 @@ const PEM_BEGIN: &str = "-----BEGIN ";
 const PEM_END: &str = "-----END ";
 
 pub(super) fn find(text: &str, each: &mut dyn FnMut(Range<usize>)) {
-    let mut at = private_keys(text, each);
+    let mut from = 0;
+    for block in private_keys(text) {
+        tokens(text, from..block.start, each);
+        from = block.end;
+        each(block);
+    }
+    tokens(text, from..text.len(), each);
+}
+
+/// The tokens within a range.
+fn tokens(text: &str, range: Range<usize>, each: &mut dyn FnMut(Range<usize>)) {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    let bytes = text.as_bytes();
+    let bytes = &text.as_bytes()[..range.end];
+    let mut at = range.start;
     while at < bytes.len() {
         if !is_part(bytes[at]) {
-            at += 1;
+            at += escape(&bytes[at..]).unwrap_or(1);
             continue;
         }
-        let word = bytes[at..]
-            .iter()
-            .take_while(|byte| is_part(**byte))
-            .count();
-        let end = at + word;
+        let word = bytes[at..].iter().take_while(|byte| is_part(**byte));
+        let end = at + word.count();
         let token = &text[at..end];
         if token.starts_with(JWT) {
             at = jwt(text, at, end).map_or(end, |end| {
@@ -70,6 +78,15 @@ pub(super) fn find(text: &str, each: &mut dyn FnMut(Range<usize>)) {
     }
 }
 
+/// The length of an escape such as `\\n` that a text begins with: in JSON within a text, its letter is no part of the
+/// word behind it.
+fn escape(text: &[u8]) -> Option<usize> {
+    match text {
+        [b'\\', b'n' | b'r' | b't' | b'"', ..] => Some(2),
+        _ => None,
+    }
+}
+
 /// The end of the token whose first part is `at..end`: three parts with full stops between them.
 fn jwt(text: &str, at: usize, end: usize) -> Option<usize> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -82,10 +99,10 @@ fn jwt(text: &str, at: usize, end: usize) -> Option<usize> {
     (end - at > 40).then_some(end)
 }
 
-/// Blocks of private keys. Returns where the last one ends.
-fn private_keys(text: &str, each: &mut dyn FnMut(Range<usize>)) -> usize {
+/// Blocks of private keys.
+fn private_keys(text: &str) -> Vec<Range<usize>> {
+    let mut blocks = Vec::new();
     let mut from = 0;
-    let mut last = 0;
     while let Some(at) = text[from..].find(PEM_BEGIN) {
         let start = from + at;
         let inner = start + PEM_BEGIN.len();
@@ -102,11 +119,10 @@ fn private_keys(text: &str, each: &mut dyn FnMut(Range<usize>)) -> usize {
         let end = text[inner..]
             .find(&close)
             .map_or(text.len(), |at| inner + at + close.len());
-        each(start..end);
+        blocks.push(start..end);
         from = end;
-        last = end;
     }
-    last
+    blocks
 }
 
 #[cfg(test)]
@@ -137,6 +153,8 @@ mod tests {
         let pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----";
         assert_eq!(all(&format!("a {pem} b")), [pem]);
         assert_eq!(all("-----BEGIN PRIVATE KEY-----\nMII").len(), 1);
+        let token = "ghp_".to_owned() + &"A1b2".repeat(9);
+        assert_eq!(all(&format!("\\n{token} {pem} {token} {pem}")).len(), 4);
         assert!(all("-----BEGIN CERTIFICATE-----\nMII").is_empty());
     }
 }

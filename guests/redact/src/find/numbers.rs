@@ -24,7 +24,12 @@ fn runs(text: &str, is_part: impl Fn(u8) -> bool, mut each: impl FnMut(Range<usi
 /// Whether a letter or a digit stands directly before or behind a range: then it is part of something longer.
 fn is_within_a_word(text: &str, range: &Range<usize>) -> bool {
     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    is_word(text[..range.start].chars().next_back()) || is_word(text[range.end..].chars().next())
+    let before = &text[..range.start];
+    // In JSON within a text, the letter of an escape is no part of what is behind it.
+    let is_escape = ["\\n", "\\r", "\\t"]
+        .iter()
+        .any(|end| before.ends_with(end));
+    (is_word(before.chars().next_back()) && !is_escape) || is_word(text[range.end..].chars().next())
 }
 
 /// Numbers of cards: 13 to 19 digits, alone or in groups. The last digit is a check digit, and is
@@ -93,10 +98,7 @@ pub(super) fn ibans(text: &str, each: &mut dyn FnMut(Range<usize>)) {
     while at + 4 <= bytes.len() {
         let begins = bytes[at..at + 2].iter().all(u8::is_ascii_uppercase)
             && bytes[at + 2..at + 4].iter().all(u8::is_ascii_digit)
-            && !text[..at]
-                .chars()
-                .next_back()
-                .is_some_and(char::is_alphanumeric);
+            && !is_within_a_word(text, &(at..text.len()));
         match begins.then(|| iban(text, at)).flatten() {
             Some(end) => {
                 each(at..end);
@@ -150,30 +152,51 @@ pub(super) fn addresses(text: &str, each: &mut dyn FnMut(Range<usize>)) {
     const LENGTH_MAX: usize = 45;
     let is_part = |byte: u8| byte.is_ascii_hexdigit() || byte == b'.' || byte == b':';
     runs(text, is_part, |run| {
-        let whole = &text[run.clone()];
-        // A full stop or a colon of the sentence may follow; a port may, too.
-        let trimmed = whole.trim_end_matches('.');
-        let trimmed = match trimmed.ends_with("::") {
-            true => trimmed,
-            false => trimmed.trim_end_matches(':'),
-        };
-        let range = run.start..run.start + trimmed.len();
-        if is_within_a_word(text, &range) || trimmed.len() > LENGTH_MAX {
-            return;
-        }
-        let host = match trimmed.split_once(':') {
-            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-            _ => trimmed,
-        };
-        let is_v6 = trimmed.matches(':').count() >= 2
-            && trimmed.len() > 2
-            && trimmed.parse::<Ipv6Addr>().is_ok();
-        if host.parse::<Ipv4Addr>().is_ok() {
-            each(range.start..range.start + host.len());
-        } else if is_v6 {
-            each(range);
+        // Full stops and colons of a sentence may stand around an address, and a word before it.
+        let mut from = run.start;
+        for piece in text[run].split_inclusive("..") {
+            let start = from + leading(piece, '.') + leading(piece, ':');
+            from += piece.len();
+            let end = from - (piece.len() - piece.trim_end_matches('.').len());
+            let found = (start < end && end - start <= LENGTH_MAX)
+                .then(|| address(&text[start..end]))
+                .flatten();
+            if let Some(found) = found {
+                let range = start + found.start..start + found.end;
+                if !is_within_a_word(text, &range) {
+                    each(range);
+                }
+            }
         }
     });
+}
+
+/// How many of this character a text begins with. Two colons are part of an address.
+fn leading(text: &str, c: char) -> usize {
+    match text.len() - text.trim_start_matches(c).len() {
+        2 if c == ':' => 0,
+        count => count,
+    }
+}
+
+/// Where in a text an address is, which may have a port behind it or a word before it.
+fn address(text: &str) -> Option<Range<usize>> {
+    let host = text.split(':').next().unwrap_or_default();
+    if host.parse::<Ipv4Addr>().is_ok() {
+        return Some(0..host.len());
+    }
+    let is_v6 = |text: &str| {
+        text.len() > 2 && text.matches(':').count() >= 2 && text.parse::<Ipv6Addr>().is_ok()
+    };
+    let without_colon = match text.ends_with("::") {
+        true => text,
+        false => text.trim_end_matches(':'),
+    };
+    let behind = without_colon.find(':').map_or(0, |at| at + 1);
+    [0, behind]
+        .into_iter()
+        .find(|start| is_v6(&without_colon[*start..]))
+        .map(|start| start..without_colon.len())
 }
 
 /// Telephone numbers: `+` and 8 to 15 digits, or as they are dialled within a country.

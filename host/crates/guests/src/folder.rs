@@ -69,7 +69,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
 }
 
 /// Whether a guest may have this name, which logs and `/health` show.
-fn is_guest_name(name: &str) -> bool {
+pub(crate) fn is_guest_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
