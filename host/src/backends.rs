@@ -1,4 +1,5 @@
-//! The command lines that answer, each with its door, its guard and what is known of its state.
+//! The command lines that answer, each with its admission (the limit on requests at once), its guard, and
+//! what is known of its state.
 
 mod account;
 pub(crate) mod command_line;
@@ -30,7 +31,8 @@ pub(crate) struct Backend {
     /// same way keeps the number.
     pub(crate) revision: u64,
     guard: Guard,
-    /// The beginning of its command lines, with the program where it was found last.
+    /// What each of its processes is started with, whatever the model: the program at the path where it was
+    /// found last, the first arguments, and the environment.
     base: ArcSwap<CommandLine>,
     moved: AtomicBool,
 }
@@ -134,7 +136,7 @@ impl Backend {
         model: &str,
         options: &[(String, String)],
     ) -> Result<Arc<Launch>, BadLaunchOption> {
-        // A bare name was found nowhere when it was last looked for.
+        // A program without a folder means that the last search did not find it, so it is searched again.
         let folder = |base: &CommandLine| base.program.parent().map(|p| p.as_os_str().is_empty());
         if folder(&self.base.load()) == Some(true) {
             self.find_program();

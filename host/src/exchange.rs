@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whoever holds an [`Exchange`] holds everything that the request owns; dropping it ends the
-//! process and frees the place.
+//! process and frees the request's place at the backend (its permit).
 
 mod failures;
 mod lease;
@@ -41,8 +41,8 @@ use timeouts::Timeouts;
 /// escape.
 const WRITE_ALLOWANCE: usize = 256 << 10;
 
-/// What is handed to the adapter in one call, at most: lines, and bytes of lines that were read
-/// already. A call with many more bytes would get the longer time limit of a call that handles a
+/// How much is handed to the adapter in one call: at most so many lines, and no further line once the call
+/// has so many bytes. A call with many more bytes would get the longer time limit of a call that handles a
 /// whole request.
 const BATCH_LINES_MAX: usize = 256;
 const BATCH_SIZE_MAX: usize = 32 << 10;

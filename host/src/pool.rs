@@ -103,7 +103,7 @@ pub(crate) struct Pool {
     idle: Mutex<IdleSet>,
     /// Wakes [`Pool::maintain`].
     changed: Notify,
-    /// How many requests wait for their first token; nothing is started ahead meanwhile.
+    /// How many requests wait for their first token. They delay each warm start, but only for a limited time.
     awaiting_first_token: AtomicUsize,
     /// How many requests wait for a slot.
     waiting_for_slot: AtomicUsize,

@@ -69,10 +69,10 @@ const LIMITS: [&str; 7] = [
     "usage",
 ];
 
-/// The furthest that a limit's reset lies ahead, in seconds: those of a month.
+/// The furthest ahead that a limit's reset is believed, in seconds. A monthly limit resets within 31 days.
 const RESET_MOST: u64 = 40 * 24 * 3600;
 
-/// The furthest that a login's end lies ahead, in seconds; it is some 30 days, or a year for tokens.
+/// The furthest ahead that a login's end is believed, in seconds. A login lasts some 30 days, a token a year.
 const LOGIN_MOST: u64 = 400 * 24 * 3600;
 
 const MINUTE: u64 = 60;
@@ -83,7 +83,8 @@ pub(super) fn login_end(end: u64, now: u64) -> Option<u64> {
 }
 
 impl RateLimit {
-    /// What may be passed on of it: it comes from a guest that has seen a request.
+    /// The part of a guest's report that may be passed on. A guest that has seen a request might put words
+    /// of it into the report.
     pub(super) fn checked(limit: report::RateLimit, now: u64) -> Self {
         let name = limit.name.map(|name| {
             let known = LIMITS.into_iter().find(|known| *known == name);
@@ -111,7 +112,7 @@ impl RateLimit {
         }
     }
 
-    /// Of a limit that is reached and not yet reset.
+    /// The warning to show if the limit is reached and not yet reset.
     pub(super) fn warning(&self, now: u64) -> Option<String> {
         let reset = self.resets_at.filter(|at| *at > now)?;
         if self.status != RateLimitStatus::Rejected {

@@ -1,4 +1,5 @@
-//! Words a backend's command lines, as its profile has them.
+//! Builds command lines for a backend from its profile and configuration. Here a command line is a program
+//! with its arguments and environment.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ pub(crate) fn login_check(base: &CommandLine, profile: &Profile) -> Option<Comma
     Some(line)
 }
 
-/// The command line that asks for the version: it prints a line that begins with it.
+/// The command line that asks for the version: it prints a line that begins with the version.
 pub(crate) fn version_check(base: &CommandLine) -> CommandLine {
     let mut line = base.clone();
     line.args.push("--version".into());
@@ -81,7 +82,8 @@ pub(crate) fn base(launch: &config::LaunchConfig) -> CommandLine {
     }
 }
 
-/// Passed on, then configured, then ours: the later one wins.
+/// The environment variables: those passed on from this service, the number of retries, those configured, and
+/// those of the profile. Of two with the same name, the later one wins.
 fn environment(launch: &config::LaunchConfig) -> Vec<(String, OsString)> {
     let passed = launch
         .pass_env
@@ -107,17 +109,18 @@ fn environment(launch: &config::LaunchConfig) -> Vec<(String, OsString)> {
         .collect()
 }
 
-/// A command line of the backend as a person types it: with the variables that are configured for it,
-/// because they say where its login is.
+/// A command line of the backend as a person types it: with those of its configured variables that say where
+/// its login is kept.
 pub(crate) fn shell_line(launch: &config::LaunchConfig, args: &[&str]) -> String {
-    // Values of others may be secrets, and do not change where the login is kept.
+    // Other variables are left out: their values may be secrets, and do not change where the login is kept.
     let places = launch.profile.login_places;
     let places = launch
         .env
         .iter()
         .filter(|(name, _)| places.contains(&&**name));
     let assigned = places.map(|(name, value)| format!("{name}={}", quoted(&value.0)));
-    // A name is found by the shell as well; a path need not be on its PATH.
+    // If the program is configured as a name, the person's shell finds it on the PATH too. If it is
+    // configured as a path, the line must have the path, because its folder may not be on that PATH.
     let program = match launch.command.contains('/') {
         true => quoted(&launch.command),
         false => launch.command.clone(),
@@ -139,7 +142,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Where a program was looked for that is not there, and how to name it.
+/// For a program that was not found: where it was looked for, and which setting may give its path.
 pub(crate) fn looked_for(backend: &config::BackendConfig) -> String {
     let (name, launch) = (&backend.name, &backend.launch);
     if launch.command.contains('/') {

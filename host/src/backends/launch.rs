@@ -15,7 +15,7 @@ pub(crate) struct Launch {
     pub(crate) revision: u64,
     pub(crate) line: CommandLine,
     pub(crate) reading: Reading,
-    /// The request set nothing of it but the model.
+    /// Whether it has no launch options: a request chose nothing of this launch but the model.
     pub(crate) is_plain: bool,
 }
 

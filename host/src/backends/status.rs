@@ -81,7 +81,8 @@ pub(crate) enum Reporter<'a> {
     Request { model: &'a str },
 }
 
-/// The offer if it names models only, with a display name that is short and printable.
+/// The offer, if its ids are valid model names and its `id` is not `default`. A display name that is too long
+/// or has unusual characters is left out.
 fn checked(mut offer: ModelOffer) -> Option<ModelOffer> {
     /// The longest name for people, in characters.
     const DISPLAY_MAX: usize = 64;
@@ -378,7 +379,7 @@ impl Backend {
         let end = answer["loginExpiresAt"].as_str().and_then(unix_time);
         let mut state = self.status.state();
         let before = state.login_ends;
-        // An older version says nothing of it, but its answers may have.
+        // An older Claude Code does not print the end here, but an adapter may have reported it earlier.
         let end = end.or(before);
         state.login_ends = end;
         drop(state);

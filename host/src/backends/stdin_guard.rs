@@ -1,7 +1,8 @@
 //! The guard over a backend's standard input.
 //!
-//! A guest says what is to be written; what is written is the host's own serialisation of what
-//! passed the profile's schema, never the guest's bytes.
+//! A guest says what is to be written. If the profile has a schema, what is written is the host's own
+//! serialisation of what passed the schema, never the guest's bytes. If it has none, the guest's text is
+//! written as it is, unless it has a NUL character (U+0000).
 
 use std::fmt;
 
@@ -83,8 +84,9 @@ impl Guard {
 
 /// Adds what makes the CLI take a user's text as it is.
 ///
-/// `client_composed` turns mentions and commands off in newer versions. Older ones look for a
-/// command in the last text block: a blank one behind it, which they drop again, hides it.
+/// `client_composed` turns mentions and commands off in newer versions. Older
+/// versions look for a command in the last text block, so a blank block is added after it. They drop that
+/// blank block again.
 fn harden(message: &mut Value) {
     let Some(fields) = message.as_object_mut() else {
         return;

@@ -20,7 +20,7 @@ pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
     }
 }
 
-/// A request for which there is no process, as its failure.
+/// The failure of a request that gets no process.
 pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
     let NoProcess::Spawn(error) = error else {
         let retry = Duration::from_secs(1);

@@ -34,7 +34,7 @@ impl Serves for Process {
 pub(super) enum Tenure<P> {
     /// A process that had been idle and has printed nothing yet: if it ends, it is replaced.
     Untried(P),
-    /// A process that has printed something, or is new: if it ends, the request fails.
+    /// A process that has printed something, or is new: if it ends, it is not replaced; the guest is told.
     Tried(P),
     /// The process ended before it printed anything, and is replaced before `deadline`. `hold` is the
     /// request's permit, while there is no process to hold it.

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// The longest part of a character that may be missing its rest, in bytes.
+/// The most bytes of one character that can have come while its last byte is still missing.
 const PART_MAX: usize = 3;
 
 /// Puts characters together that were cut between two reads.
@@ -29,7 +29,7 @@ impl TextPieces {
     }
 }
 
-/// Where the last character ends that is not cut off.
+/// Where the last whole character ends.
 fn whole_characters(bytes: &[u8]) -> usize {
     let tail = bytes.len().saturating_sub(PART_MAX);
     for at in (tail..bytes.len()).rev() {

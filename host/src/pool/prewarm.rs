@@ -1,4 +1,5 @@
-//! Starts warm processes, one at a time, and not while a request waits for its first token.
+//! Starts warm processes, one at a time. While a request waits for its first token, a start is delayed, but
+//! not for longer than `START_DELAY_MAX`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
