@@ -283,7 +283,8 @@ async fn a_request_ends_on_the_guest_it_began_with() {
 #[tokio::test]
 async fn what_is_no_guest_is_refused_with_the_reason() {
     let swapped = Swapped::start("claude-code", ANSWER, &[]);
-    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func (result (list string)))))))"#;
+    let arguments = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func (result (list string)))))))"#;
+    let socket = r#"(component (import "wasi:sockets/tcp@0.2.9" (instance (export "tcp-socket" (type (sub resource))) (export "f" (func)))))"#;
     let wat = |text: &str| wat_to_wasm(text);
     let log_of =
         |name: &str| format!(r#"(component (import "{name}" (instance (export "f" (func)))))"#);
@@ -297,7 +298,13 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
             "not a WebAssembly component",
         ),
         (wat("(component)"), "exports neither"),
-        (wat(wasi), "`wasi:cli/environment@0.2.0`"),
+        (
+            wat(&log_of("example:host/files@1.0.0")),
+            "it imports `example:host/files@1.0.0`",
+        ),
+        // What a guest imports of WASI is no reason to refuse it.
+        (wat(arguments), "exports neither"),
+        (wat(socket), "exports neither"),
         (
             wat(&log_of("claude-harness:guest/log@0.1.0")),
             "version 0.1.0 of the contract: build it again",
@@ -325,34 +332,6 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
         );
     }
     assert_eq!(swapped.state("claude-code").await["generation"], 1);
-}
-
-#[tokio::test]
-async fn an_operator_may_allow_a_guest_an_empty_wasi_but_no_sockets_and_no_sleep() {
-    let swapped = Swapped::start("hostile", ANSWER, &[]);
-    let allowed = config(swapped.host.home(), "hostile", &json!({}))
-        .replace("[guests.hostile]", "[guests.hostile]\nwasi = true");
-    swapped.host.reconfigure(&allowed);
-    for (import, reason) in [
-        ("wasi:cli/environment@0.2.0", "exports neither"),
-        (
-            "wasi:clocks/monotonic-clock@0.2.0",
-            "it imports `wasi:clocks/monotonic-clock@0.2.0`",
-        ),
-        (
-            "wasi:sockets/tcp@0.2.0",
-            "it imports `wasi:sockets/tcp@0.2.0`",
-        ),
-    ] {
-        let text = format!(r#"(component (import "{import}" (instance (export "f" (func)))))"#);
-        std::fs::write(swapped.file("hostile.wasm"), wat_to_wasm(&text)).unwrap();
-        let report = swapped.host.reload().await;
-        let told = report["rejected"]["hostile"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        assert!(told.contains(reason), "{import}: {report}");
-    }
 }
 
 /// Components in the text format, in the few bytes that the tests need of it.

@@ -47,7 +47,9 @@ pub(super) fn read(root: &mut Section, folder: &Path, dir: PathBuf) -> Guests {
             let config = guests.with_files(&section, "config", config);
             guests.configs.insert(name, config);
         }
-        guest.wasi = section.flag("wasi").unwrap_or(guest.wasi);
+        if section.flag("wasi").is_some() {
+            section.warning("wasi", "it has no effect: every guest has an empty WASI");
+        }
         let levels = [
             ("debug", GuestLog::Debug),
             ("info", GuestLog::Info),

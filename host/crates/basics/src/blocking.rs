@@ -25,15 +25,8 @@ pub const LARGE: usize = 64 << 10;
 /// Runs `work` so that the other tasks of this thread go on elsewhere.
 pub fn run<T>(work: impl FnOnce() -> T) -> T {
     if is_allowed_here() {
-        work()
-    } else {
-        run_apart(work)
+        return work();
     }
-}
-
-/// Like [`run`], but moves the thread's other tasks even if the thread may be held up. For work that waits for
-/// a runtime itself: that is forbidden on a thread that runs a runtime's tasks.
-pub fn run_apart<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),

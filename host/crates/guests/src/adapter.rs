@@ -28,14 +28,13 @@ impl AdapterSession {
         request: &Request,
         size: usize,
     ) -> Result<Self, NotOpened> {
-        let (mut store, instance) = of.ready()?;
-        store.data_mut().serves(&context.id);
+        let (mut store, instance) = of.ready(context)?;
         let adapter = calls(&instance)?;
         let open = |store: &mut Store<State>| {
             v1_0::with_request(request, |request| adapter.open(store, context, request))
         };
         let engine = &of.guest.engine;
-        let opened = engine.call(&mut store, Effort::Request(size), open)?;
+        let opened = engine.call(&mut store, "session.open", Effort::Request(size), open)?;
         let session = opened.map_err(NotOpened::Refused)?;
         Ok(AdapterSession {
             of,
@@ -47,11 +46,11 @@ impl AdapterSession {
 
     /// Opens a session that only asks what the backend offers, if the adapter has one.
     pub fn probe(of: Configured, context: &Context) -> Result<Option<Self>, GuestError> {
-        let (mut store, instance) = of.ready()?;
+        let (mut store, instance) = of.ready(context)?;
         let adapter = calls(&instance)?;
         let probe = |store: &mut Store<State>| adapter.probe(store, context);
         let engine = &of.guest.engine;
-        let opened = engine.call(&mut store, Effort::Request(0), probe)?;
+        let opened = engine.call(&mut store, "probe.open", Effort::Request(0), probe)?;
         Ok(opened.map(|session| AdapterSession {
             of,
             store,
@@ -67,17 +66,25 @@ impl AdapterSession {
 
     /// Names and values of the launch options that the process is to have.
     pub fn launch_options(&mut self) -> Result<Vec<(String, String)>, GuestError> {
-        self.call(Effort::Request(0), Adapter::launch_options)
+        self.call(
+            "session.launch-options",
+            Effort::Request(0),
+            Adapter::launch_options,
+        )
     }
 
     /// What a process must hold to go on with this request of `request_size` bytes.
     pub fn want(&mut self, request_size: usize) -> Result<Option<Wanted>, GuestError> {
-        self.call(Effort::Request(request_size), Adapter::want)
+        self.call("reuse.want", Effort::Request(request_size), Adapter::want)
     }
 
     /// The process is there. `request_size` is how many bytes there may be to write.
     pub fn start(&mut self, request_size: usize) -> Result<Effects, GuestError> {
-        self.call(Effort::Request(request_size), Adapter::start)
+        self.call(
+            "session.start",
+            Effort::Request(request_size),
+            Adapter::start,
+        )
     }
 
     /// The process is there, and holds what was wanted.
@@ -87,7 +94,7 @@ impl AdapterSession {
         request_size: usize,
     ) -> Result<Effects, GuestError> {
         let effort = Effort::Request(request_size);
-        self.call(effort, |adapter, store, session| {
+        self.call("reuse.resume", effort, |adapter, store, session| {
             adapter.resume(store, session, resumption)
         })
     }
@@ -97,7 +104,7 @@ impl AdapterSession {
     pub fn output(&mut self, lines: &[&str], request_size: usize) -> Result<Effects, GuestError> {
         let size = lines.iter().map(|line| line.len()).sum::<usize>();
         let effort = Effort::Line(size.saturating_add(request_size));
-        self.call(effort, |adapter, store, session| {
+        self.call("session.output", effort, |adapter, store, session| {
             adapter.output(store, session, lines)
         })
     }
@@ -105,24 +112,28 @@ impl AdapterSession {
     /// The process ended.
     pub fn exit(&mut self, status: Option<i32>, stderr: &str) -> Result<Effects, GuestError> {
         let effort = Effort::Request(stderr.len());
-        self.call(effort, |adapter, store, session| {
+        self.call("session.exit", effort, |adapter, store, session| {
             adapter.exit(store, session, status, stderr)
         })
     }
 
     /// What the process holds now. `size` is how many bytes were asked and answered.
     pub fn hold(&mut self, size: usize) -> Result<Option<Held>, GuestError> {
-        self.call(Effort::Request(size), Adapter::hold)
+        self.call("reuse.hold", Effort::Request(size), Adapter::hold)
     }
 
     fn call<T: Send>(
         &mut self,
+        function: &'static str,
         effort: Effort,
         call: impl FnOnce(&Adapter, &mut Store<State>, ResourceAny) -> wasmtime::Result<T> + Send,
     ) -> Result<T, GuestError> {
         let (adapter, session) = (calls(&self.instance)?, self.session);
         let call = |store: &mut Store<State>| call(adapter, store, session);
-        self.of.guest.engine.call(&mut self.store, effort, call)
+        self.of
+            .guest
+            .engine
+            .call(&mut self.store, function, effort, call)
     }
 }
 

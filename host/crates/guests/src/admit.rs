@@ -9,8 +9,6 @@ use std::sync::Arc;
 use basics::plain::{self, is_word};
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
-use wasmtime::component::Component;
-use wasmtime::component::types::ComponentItem;
 
 use super::cache::{Cache, Compile};
 use super::compile::CompileError;
@@ -32,17 +30,6 @@ const CONTRACT: (u64, u64) = (1, 0);
 
 /// The interfaces of the contract that a guest may import. `types` holds no functions.
 const ALLOWED_IMPORTS: [&str; 2] = ["log", "types"];
-
-/// What a guest may also import if `[guests.NAME] wasi` is set. The runtimes of some languages look for these
-/// when they start; all of them are empty. The list has no sockets. It has no monotonic clock either, because
-/// with it a guest could sleep, and nothing could stop that.
-const WASI_IMPORTS: [&str; 5] = [
-    "wasi:cli/",
-    "wasi:clocks/wall-clock@",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:random/",
-];
 
 /// The longest summary of a guest, and what it may say of its configuration, in characters.
 const SUMMARY_MAX: usize = 200;
@@ -66,6 +53,8 @@ pub struct Guest {
     pub honours: Arc<[String]>,
     pub(crate) engine: Engine,
     pub(crate) pre: GuestPre,
+    /// Whether an instance may call WASI.
+    pub(crate) imports_wasi: bool,
     /// The configurations that it took, as JSON: one for each use of it.
     pub(crate) configs: Vec<Arc<str>>,
     /// What it says of the configurations that it did not take.
@@ -120,7 +109,7 @@ impl Guest {
     ///
     /// Fails if the guest breaks a bound.
     pub fn try_instance(&self, config: &str) -> Result<(), GuestError> {
-        configured(self, config).map(drop)
+        configured(self, config, None).map(drop)
     }
 
     /// What it is.
@@ -151,9 +140,7 @@ pub enum Refused {
     #[error("it was not compiled: {0}")]
     NotCompiled(CompileError),
     /// It imports something that no guest may import.
-    #[error(
-        "it imports `{0}`, and a guest may import nothing but the contract's `log` (`[guests.NAME] wasi = true` allows an empty WASI, without clocks to sleep by and sockets)"
-    )]
+    #[error("it imports `{0}`, and a guest may import nothing but the contract's `log` and WASI")]
     Import(String),
     /// It does not export the contract.
     #[error("it exports neither `adapter` nor `transform` of the contract, version 1.0: {0}")]
@@ -232,12 +219,12 @@ pub(crate) fn admit(
     };
     let Interfaces { imports, exports } = Interfaces::read(candidate.bytes)?;
     check_version(imports.iter().chain(&exports))?;
-    check_wasi(&imports, candidate.settings.wasi)?;
+    check_imports(&imports)?;
+    let imports_wasi = imports.iter().any(|name| is_wasi(name));
     let component = cache.compile(engine, &candidate.digest, candidate.bytes, how)?;
-    check_imports(engine, &component, candidate.settings.wasi)?;
     let pre = engine
-        .linker(candidate.settings.wasi)
-        .instantiate_pre(&component)
+        .linker(&component)
+        .and_then(|linker| linker.instantiate_pre(&component))
         .and_then(GuestPre::new)
         .map_err(|e| Refused::Contract(first_line(&e)))?;
     let mut guest = Guest {
@@ -250,6 +237,7 @@ pub(crate) fn admit(
         honours: Arc::default(),
         engine: engine.clone(),
         pre,
+        imports_wasi,
         configs: Vec::new(),
         refused: None,
         settings: candidate.settings.clone(),
@@ -276,7 +264,7 @@ fn configure(guest: &mut Guest) -> Result<(), Refused> {
     let mut refusals = Vec::new();
     for used in &guest.settings.uses {
         let config = used.config.to_string();
-        match configured(guest, &config)? {
+        match configured(guest, &config, None)? {
             Ok(_) if guest.configs.iter().any(|known| **known == *config) => {}
             Ok(_) => guest.configs.push(config.into()),
             Err(message) => refusals.push(format!("`{}`: {message}", used.at)),
@@ -290,11 +278,12 @@ fn configure(guest: &mut Guest) -> Result<(), Refused> {
 }
 
 fn describe(guest: &Guest) -> Result<Description, Refused> {
-    let (mut store, instance) = bare(guest)?;
+    let (mut store, instance) = bare(guest, None)?;
     let effort = Effort::Request(0);
+    let describe = |store: &mut _| instance.describe(store);
     let described = guest
         .engine
-        .call(&mut store, effort, |store| instance.describe(store))?;
+        .call(&mut store, "describe", effort, describe)?;
     Ok(described)
 }
 
@@ -336,11 +325,23 @@ impl Interfaces {
     }
 }
 
-/// Refuses what no guest may have of WASI.
-fn check_wasi(imports: &[String], wasi: bool) -> Result<(), Refused> {
-    let is_allowed = |name: &str| wasi && WASI_IMPORTS.iter().any(|begin| name.starts_with(begin));
-    let mut of_wasi = imports.iter().filter(|name| name.starts_with("wasi:"));
-    match of_wasi.find(|name| !is_allowed(name)) {
+/// Whether the name is that of an interface of WASI.
+fn is_wasi(name: &str) -> bool {
+    name.starts_with("wasi:")
+}
+
+/// Refuses a component that imports more than it may. A guest cannot misuse what it cannot call: that is safer
+/// than any rule about calls.
+fn check_imports(imports: &[String]) -> Result<(), Refused> {
+    let is_of_contract = |name: &str| {
+        name.strip_prefix(PACKAGE)
+            .and_then(|rest| rest.split('@').next())
+            .is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface))
+    };
+    match imports
+        .iter()
+        .find(|name| !is_wasi(name) && !is_of_contract(name))
+    {
         Some(name) => Err(Refused::Import(plain::line(name, 100))),
         None => Ok(()),
     }
@@ -369,28 +370,6 @@ fn check_version<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), Refu
         }
         if built > CONTRACT {
             return Err(Refused::Newer(plain::line(version, 40)));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a component that imports more than it may. A guest cannot misuse what it cannot call: that is safer
-/// than any rule about calls.
-fn check_imports(engine: &Engine, component: &Component, wasi: bool) -> Result<(), Refused> {
-    for (name, item) in component.component_type().imports(engine.wasmtime()) {
-        let types_only = match &item.ty {
-            ComponentItem::ComponentInstance(instance) => instance
-                .exports(engine.wasmtime())
-                .all(|(_, item)| matches!(item.ty, ComponentItem::Type(_))),
-            _ => false,
-        };
-        let of_wasi = wasi && WASI_IMPORTS.iter().any(|prefix| name.starts_with(prefix));
-        let of_contract = name
-            .strip_prefix(PACKAGE)
-            .and_then(|rest| rest.split('@').next())
-            .is_some_and(|interface| ALLOWED_IMPORTS.contains(&interface));
-        if !of_contract && !types_only && !of_wasi {
-            return Err(Refused::Import(name.to_owned()));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use wasmtime::Store;
 
 use crate::GuestError;
 use crate::admit::Guest;
-use crate::completion::ApiError;
+use crate::completion::{ApiError, Context};
 use crate::contract::v1_0::{Instance, Problem};
 use crate::engine::{Effort, State};
 
@@ -52,20 +52,23 @@ impl Configured {
     }
 
     /// An instance for one request.
-    pub(crate) fn ready(&self) -> Result<(Store<State>, Instance), GuestError> {
-        configured(&self.guest, &self.config)?.map_err(|message| {
+    pub(crate) fn ready(&self, context: &Context) -> Result<(Store<State>, Instance), GuestError> {
+        configured(&self.guest, &self.config, Some(context))?.map_err(|message| {
             let what = format!("it refused a configuration that it had taken: {message}");
             GuestError::Contract(what)
         })
     }
 }
 
-/// A fresh instance that was not configured.
-pub(crate) fn bare(guest: &Guest) -> Result<(Store<State>, Instance), GuestError> {
-    let mut store = guest.engine.store(&guest.settings);
-    let instance = guest.engine.call(&mut store, Effort::Request(0), |store| {
-        guest.pre.instantiate(store)
-    })?;
+/// A fresh instance that was not configured, for a request or, without one, to try the guest.
+pub(crate) fn bare(
+    guest: &Guest,
+    context: Option<&Context>,
+) -> Result<(Store<State>, Instance), GuestError> {
+    let engine = &guest.engine;
+    let mut store = engine.store(&guest.settings, guest.imports_wasi, context);
+    let instantiate = |store: &mut Store<State>| guest.pre.instantiate(store);
+    let instance = engine.call(&mut store, "instantiate", Effort::Request(0), instantiate)?;
     Ok((store, instance))
 }
 
@@ -73,12 +76,15 @@ pub(crate) fn bare(guest: &Guest) -> Result<(Store<State>, Instance), GuestError
 pub(crate) fn configured(
     guest: &Guest,
     config: &str,
+    context: Option<&Context>,
 ) -> Result<Result<(Store<State>, Instance), String>, GuestError> {
-    let (mut store, instance) = bare(guest)?;
+    let (mut store, instance) = bare(guest, context)?;
     let effort = Effort::Request(config.len());
-    let taken = guest.engine.call(&mut store, effort, |store| {
-        instance.configure(store, config)
-    })?;
+    let taken = guest
+        .engine
+        .call(&mut store, "configure", effort, |store| {
+            instance.configure(store, config)
+        })?;
     Ok(match taken {
         Ok(()) => Ok((store, instance)),
         Err(problems) => Err(listed(&problems)),

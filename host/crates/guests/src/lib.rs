@@ -41,12 +41,18 @@ pub enum GuestError {
     /// It ended by a trap.
     #[error("it trapped: {0}")]
     Trap(String),
+    /// It called a function of WASI that no guest may call.
+    #[error("it called `{0}`: a guest has no files, no network and no sleep")]
+    Forbidden(String),
     /// It did what the contract does not allow.
     #[error("it broke the contract: {0}")]
     Contract(String),
     /// It wanted to write what may not be written.
     #[error("it wanted to write what may not be written: {0}")]
     Write(String),
+    /// It broke a bound or a rule in this function of the contract.
+    #[error("{1} (in `{0}`)")]
+    In(&'static str, Box<GuestError>),
     /// All places for instances are taken.
     #[error("too many instances at once")]
     Saturated,

@@ -57,8 +57,6 @@ pub struct GuestConfig {
     pub name: String,
     /// What it is used for. In [`Settings::named`]: how its configuration is tried although nothing uses it.
     pub uses: Vec<GuestUse>,
-    /// Whether it may import an empty WASI.
-    pub wasi: bool,
     /// The highest level that its lines in the log have.
     pub log: GuestLog,
 }
@@ -114,7 +112,6 @@ impl GuestConfig {
         GuestConfig {
             name: name.to_owned(),
             uses: Vec::new(),
-            wasi: false,
             log: GuestLog::Debug,
         }
     }

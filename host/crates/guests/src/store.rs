@@ -105,7 +105,6 @@ enum Event {
 #[derive(Deserialize, Serialize)]
 struct AdmittedWith {
     uses: Vec<GuestUse>,
-    wasi: bool,
 }
 
 /// What a log tells.
@@ -201,10 +200,9 @@ impl Store {
             return None;
         }
         let with = fs::read(folder.join(format!("{}.json", last.digest))).ok()?;
-        let AdmittedWith { uses, wasi } = serde_json::from_slice(&with).ok()?;
+        let AdmittedWith { uses } = serde_json::from_slice(&with).ok()?;
         let settings = GuestConfig {
             uses,
-            wasi,
             ..now.clone()
         };
         Some((component, settings))
@@ -397,7 +395,6 @@ fn write(folder: &Path, guest: &Guest, component: &[u8]) -> io::Result<()> {
     make(folder)?;
     let with = AdmittedWith {
         uses: guest.settings.uses.clone(),
-        wasi: guest.settings.wasi,
     };
     let with = serde_json::to_vec(&with).map_err(io::Error::other)?;
     persist(&folder.join(format!("{}.json", guest.digest)), &with)?;

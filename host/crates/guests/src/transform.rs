@@ -25,14 +25,13 @@ pub fn open(
     request: &Request,
     size: usize,
 ) -> Result<(Decision, Option<Filter>), NotOpened> {
-    let (mut store, instance) = of.ready()?;
-    store.data_mut().serves(&context.id);
+    let (mut store, instance) = of.ready(context)?;
     let transform = calls(&instance)?;
     let open = |store: &mut Store<State>| {
         v1_0::with_request(request, |request| transform.open(store, context, request))
     };
     let engine = &of.guest.engine;
-    let opened = engine.call(&mut store, Effort::Request(size), open)?;
+    let opened = engine.call(&mut store, "open", Effort::Request(size), open)?;
     let (decision, filter) = opened.map_err(NotOpened::Refused)??;
     let filter = filter.map(|filter| Filter {
         of: of.clone(),
@@ -55,7 +54,7 @@ impl Filter {
         let (transform, filter) = (calls(&self.instance)?, self.filter);
         let take = |store: &mut Store<State>| transform.take(store, filter, deltas);
         let engine = &self.of.guest.engine;
-        engine.call(&mut self.store, Effort::Line(size), take)?
+        engine.call(&mut self.store, "filter.take", Effort::Line(size), take)?
     }
 
     /// The answer is complete. The inner error fails the request. `size` is how many bytes the answer has.
@@ -67,7 +66,12 @@ impl Filter {
         let (transform, filter) = (calls(&self.instance)?, self.filter);
         let finish = |store: &mut Store<State>| transform.finish(store, filter, outcome);
         let engine = &self.of.guest.engine;
-        match engine.call(&mut self.store, Effort::Request(size), finish)? {
+        match engine.call(
+            &mut self.store,
+            "filter.finish",
+            Effort::Request(size),
+            finish,
+        )? {
             Ok(ending) => ending.map(Ok),
             Err(error) => Ok(Err(error)),
         }
