@@ -37,7 +37,7 @@ fn built_in(instances: u32) -> Result<Configured> {
         }],
         instances,
     };
-    let loader = Loader::start(settings, Arc::new(|_| ()))?;
+    let loader = Loader::start(settings, |_| Err(String::new()), Arc::new(|_| ()))?;
     let guest = loader.set().serving.get("claude-code");
     let guest = guest.context("there is a built-in guest")?;
     Configured::new(guest, &serde_json::json!({})).context("it takes the default configuration")
@@ -62,7 +62,7 @@ fn open(guest: &Configured) -> Result<AdapterSession> {
         model: "sonnet".into(),
         backend_model: "sonnet".into(),
         resolved_model: None,
-        profile: "claude-code",
+        profile: "claude-code".into(),
         fetch_urls: false,
         choice: 0,
     };

@@ -24,7 +24,7 @@ use access::Area;
 /// The header with the id of a request. Every log line about the request has the same id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-pub(crate) use openai::chat_request;
+pub(crate) use openai::{case_request, chat_request};
 
 /// How a request reached this service, known from the socket it came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -280,7 +280,7 @@ fn context(head: &Head, route: &Route) -> Context {
         created: head.created,
         model: head.model.clone(),
         backend_model: route.model.clone(),
-        profile: route.backend.config.launch.profile.name,
+        profile: route.backend.config.launch.profile.name.into(),
         resolved_model: offer.and_then(|offer| offer.resolved),
         fetch_urls: route.backend.config.fetch_urls,
         choice: 0,

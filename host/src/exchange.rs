@@ -204,8 +204,8 @@ impl Exchange {
                     .map(|piece| String::from_utf8_lossy(piece))
                     .collect();
                 let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
-                // Until the answer begins, a line may make the guest write the whole conversation, so the call
-                // has bounds for that. Afterwards nothing of the conversation is left to write.
+                // Until the answer begins, a line may make the guest write the whole conversation, so the
+                // limits of the call leave room for that. Afterwards nothing of the conversation is left to write.
                 let to_write = if self.answering { 0 } else { self.request.size };
                 self.guest.output(&lines, to_write)
             }

@@ -2,13 +2,17 @@
 //!
 //! Guests are loaded as the service loads them, so what is refused here is refused there.
 
+mod build;
+mod component;
+mod new;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use guests::admit::{Guest, GuestSource};
 use guests::loader::{self, Loader};
@@ -21,10 +25,22 @@ use crate::config::{Config, Overrides};
 use crate::failure::unix_now;
 use crate::render::{Rendered, render};
 use crate::runtime::Snapshot;
+use crate::telemetry;
 
 /// What to do with guests.
 #[derive(Debug, Subcommand)]
 pub enum GuestCommand {
+    /// Make a folder with a guest to begin with
+    New(new::New),
+    /// Build the guest in a folder, check it, and have it repeat its cases
+    Build {
+        /// The folder, which has a `guest.toml`
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Write down in the cases what the guest does now
+        #[arg(long)]
+        update: bool,
+    },
     /// List the guests that a start of the service would load, and what is kept of earlier ones
     List(Configured),
     /// Put an earlier component of a guest back into the guests' folder
@@ -44,6 +60,16 @@ pub enum GuestCommand {
         /// Which configuration is read
         #[command(flatten)]
         configured: Configured,
+    },
+    /// Have a component repeat recorded dialogues
+    Test {
+        /// The component: NAME.wasm
+        file: PathBuf,
+        /// The folder with the cases
+        cases: PathBuf,
+        /// Write down what the guest does now
+        #[arg(long)]
+        update: bool,
     },
     /// Show what a request becomes on its way through transforms and adapter, and what would be written to the
     /// process's standard input
@@ -82,14 +108,24 @@ impl Configured {
 ///
 /// Says what is wrong with the configuration, the guest or the request.
 pub fn run(command: GuestCommand) -> Result<()> {
+    telemetry::show_guests();
     match command {
+        GuestCommand::New(new) => new::make(&new),
+        GuestCommand::Build { dir, update } => build::build(&dir, update),
+        GuestCommand::Test {
+            file,
+            cases,
+            update,
+        } => component::test(&file, &cases, update),
         GuestCommand::List(configured) => list(&configured.load()?),
         GuestCommand::Rollback {
             name,
             digest,
             configured,
         } => roll_back(&configured.load()?, &name, digest.as_deref()),
-        GuestCommand::Check { file, configured } => check(configured.load()?, &file),
+        GuestCommand::Check { file, configured } => {
+            component::check(configured.load()?.guests, &file)
+        }
         GuestCommand::Render {
             request,
             model,
@@ -106,7 +142,7 @@ fn load(settings: Settings) -> Result<Arc<GuestSet>> {
         ..settings
     };
     let on_admitted = move |done| drop(sender.send(done));
-    let mut loader = Loader::start(settings, Arc::new(on_admitted))?;
+    let mut loader = Loader::start(settings, api::case_request, Arc::new(on_admitted))?;
     while !loader.compiling().is_empty() {
         loader.admitted(admitted.recv().context("the guests' threads are gone")?);
     }
@@ -169,49 +205,6 @@ fn roll_back(config: &Config, name: &str, digest: Option<&str>) -> Result<()> {
     let from = done.from.as_deref().unwrap_or("no file");
     let built_in = if done.is_built_in { " (built in)" } else { "" };
     println!("{name}: from {from}\n{name}: to   {}{built_in}", done.to);
-    Ok(())
-}
-
-fn check(config: Config, file: &Path) -> Result<()> {
-    let name = file.file_stem().and_then(|stem| stem.to_str());
-    let name = name.context("the file's name is not UTF-8")?.to_owned();
-    let size = std::fs::metadata(file)
-        .with_context(|| format!("cannot read {}", file.display()))?
-        .len();
-    // The component alone, with the configuration that it is to have.
-    let folder = tempfile::tempdir()?;
-    std::fs::copy(file, folder.path().join(format!("{name}.wasm")))?;
-    let used = config.guests.uses.iter().filter(|used| used.guest == name);
-    let settings = Settings {
-        dir: folder.path().to_owned(),
-        uses: used.cloned().collect(),
-        cache_dir: None,
-        ..config.guests
-    };
-    let began = Instant::now();
-    let set = load(settings)?;
-    let loaded = began.elapsed();
-    let Some(guest) = set.serving.get(&name) else {
-        let reason = set.rejected.get(&name);
-        bail!(
-            "{name}: {}",
-            reason.map_or("it was not loaded", String::as_str)
-        );
-    };
-    println!("{name}: {}", described(guest));
-    println!("  {}", guest.summary);
-    println!(
-        "  {} KiB, compiled and tried in {loaded:.1?}",
-        size.div_ceil(1024)
-    );
-    if let Some(config) = guest.configs().first() {
-        let began = Instant::now();
-        guest.try_instance(config)?;
-        println!("  an instance for a request takes {:.1?}", began.elapsed());
-    }
-    if let Some(reason) = set.rejected.get(&name) {
-        bail!("{name}: {reason}");
-    }
     Ok(())
 }
 

@@ -154,7 +154,7 @@ impl Rounds {
             model: model.into(),
             backend_model: model.into(),
             resolved_model: None,
-            profile: backend.config.launch.profile.name,
+            profile: backend.config.launch.profile.name.into(),
             fetch_urls: false,
             choice: 0,
         };

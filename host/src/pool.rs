@@ -50,7 +50,7 @@ pub(crate) struct Parked {
 pub(crate) struct Acquired {
     pub(crate) process: Process,
     pub(crate) origin: ProcessOrigin,
-    /// How the session goes on with it, if the process was parked.
+    /// How the adapter goes on with the conversation that the process holds, if it was parked.
     pub(crate) resumption: Option<Resumption>,
 }
 
@@ -251,7 +251,8 @@ impl Pool {
         evicted.end();
     }
 
-    /// A warm process had ended before it was wanted: the next one is started after a pause.
+    /// A warm process could not be started, or had ended before it was wanted: the next one is started after a
+    /// pause.
     pub(crate) fn record_failure(&self, launch: &Launch) {
         self.with(|idle| idle.demand().record_failure(launch));
     }

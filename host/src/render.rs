@@ -40,7 +40,7 @@ pub(crate) fn render(
         model: request.model.clone(),
         backend_model: route.model.clone(),
         resolved_model: None,
-        profile: route.backend.config.launch.profile.name,
+        profile: route.backend.config.launch.profile.name.into(),
         fetch_urls: route.backend.config.fetch_urls,
         choice: 0,
     };

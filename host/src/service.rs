@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use guests::cases::ReadRequest;
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
@@ -40,12 +41,17 @@ impl Service {
     ///
     /// Fails if an embedded guest does not load, or if this program cannot be started again as
     /// the warden of its processes.
-    pub(crate) fn start(config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn start(
+        config: Config,
+        metrics: PrometheusHandle,
+        read_request: ReadRequest,
+    ) -> anyhow::Result<Arc<Self>> {
         let processes = Processes::new(config.max_processes);
         let processes = Arc::new(processes.context("cannot prepare for processes")?);
         processes.look_after();
         let pool = Pool::new(processes.clone(), config.warm_memory);
-        let (runtime, reloader) = Reloader::start(config, processes.clone(), pool.clone())?;
+        let (runtime, reloader) =
+            Reloader::start(config, processes.clone(), pool.clone(), read_request)?;
         let snapshot = runtime.current();
         let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(

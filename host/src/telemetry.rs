@@ -29,6 +29,18 @@ pub fn start_log() {
         .init();
 }
 
+/// Writes the lines of guests to standard error, for commands that try guests.
+pub(crate) fn show_guests() {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("guest=trace"))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .without_time()
+        .with_target(false)
+        .with_level(false)
+        .init();
+}
+
 /// Starts to count.
 ///
 /// # Errors

@@ -193,3 +193,150 @@ async fn a_component_is_checked_as_the_service_would() {
         "{wrong:?}"
     );
 }
+
+/// What `meddler` does with `{"mark": "m"}`.
+const CASE: &str = r#"{"call":"configure","config":{"mark":"m"}}
+{"call":"open","request":{"messages":[{"role":"user","content":"Hi"}]}}
+{"rewrite":{"messages":[{"role":"user","content":"Hi"}]},"filter":true}
+{"call":"take","deltas":[{"content":"Hello"}]}
+{"forward":[{"content":"[m Hello]"}]}
+{"call":"finish","finish_reason":"stop"}
+{"end":{"deltas":[],"finish_reason":"stop"}}
+"#;
+
+#[tokio::test]
+async fn a_new_component_serves_only_if_it_repeats_the_cases_beside_it() {
+    let host = start();
+    let first = poll::until("the guest", Duration::from_secs(120), async || {
+        Some(digest(&host).await).filter(|digest| !digest.is_empty())
+    })
+    .await;
+    let cases = host.home().join("guests.d/meddler.cases");
+    std::fs::create_dir(&cases).unwrap();
+    std::fs::write(cases.join("mark.jsonl"), CASE).unwrap();
+    let second = deploy(&host, 1).await;
+    assert_ne!(second, first);
+
+    let other = CASE.replace("[m Hello]", "[n Hello]");
+    std::fs::write(cases.join("mark.jsonl"), other).unwrap();
+    std::fs::write(host.home().join("guests.d/meddler.wasm"), meddler(2)).unwrap();
+    let refused = poll::until("the refusal", Duration::from_secs(120), async || {
+        let (_, health) = host.get("/health").await;
+        let rejected = &health["guests"]["meddler"]["rejected"];
+        rejected.as_str().map(str::to_owned)
+    })
+    .await;
+    let told = r#"it does not repeat the case `mark`, line 5: recorded {"forward":[{"content":"[n Hello]"}]}, now {"forward":[{"content":"[m Hello]"}]}"#;
+    assert!(refused.contains(told), "{refused}");
+    assert_eq!(digest(&host).await, second, "what served goes on");
+
+    std::fs::write(cases.join("mark.jsonl"), "{\"call\":\"dance\"}\n").unwrap();
+    std::fs::write(host.home().join("guests.d/meddler.wasm"), meddler(3)).unwrap();
+    let report = poll::until("the other refusal", Duration::from_secs(120), async || {
+        let (_, health) = host.get("/health").await;
+        let rejected = health["guests"]["meddler"]["rejected"].as_str()?.to_owned();
+        rejected.contains("mark, line 1").then_some(rejected)
+    })
+    .await;
+    assert!(report.contains("unknown variant `dance`"), "{report}");
+}
+
+#[test]
+fn cases_are_repeated_and_recorded_by_the_command() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("meddler.wasm"), meddler(0)).unwrap();
+    let cases = home.path().join("cases");
+    std::fs::create_dir(&cases).unwrap();
+    let test = |more: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["guest", "test", "meddler.wasm", "cases"]);
+        command.args(more).current_dir(home.path());
+        command.output().unwrap()
+    };
+    let none = test(&[]);
+    assert!(
+        text(&none.stderr).contains("cases has no cases"),
+        "{none:?}"
+    );
+
+    std::fs::write(cases.join("mark.jsonl"), CASE).unwrap();
+    let same = test(&[]);
+    assert_eq!(text(&same.stdout), "ok       mark\n", "{same:?}");
+    // Only what the host does is written down; the rest is recorded.
+    let calls: String = CASE
+        .lines()
+        .filter(|line| line.contains("\"call\""))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(cases.join("mark.jsonl"), calls).unwrap();
+    let differs = test(&[]);
+    assert!(!differs.status.success());
+    let told = text(&differs.stdout);
+    assert!(
+        told.contains("differs  mark, line 2\n  recorded nothing\n  now      {\"rewrite\""),
+        "{told}"
+    );
+    assert!(test(&["--update"]).status.success());
+    let recorded = std::fs::read_to_string(cases.join("mark.jsonl")).unwrap();
+    assert_eq!(recorded, CASE);
+    // A call that fits nothing, and one that breaks the guest.
+    std::fs::write(cases.join("mark.jsonl"), "{\"call\":\"start\"}\n").unwrap();
+    let wrong = test(&[]);
+    assert!(
+        text(&wrong.stderr).contains("mark, line 1: there is no session"),
+        "{wrong:?}"
+    );
+    let broken = r#"{"call":"configure","config":{"at":"open","do":"trap"}}
+{"call":"open","request":{"messages":[{"role":"user","content":"Hi"}]}}
+"#;
+    std::fs::write(cases.join("mark.jsonl"), broken).unwrap();
+    let broken = test(&[]);
+    assert!(
+        text(&broken.stdout).contains("{\"broken\":\"it trapped: "),
+        "{broken:?}"
+    );
+    assert!(text(&broken.stdout).contains("(in `open`)"), "{broken:?}");
+}
+
+#[test]
+fn a_new_guest_is_made_where_nothing_is_yet() {
+    let home = tempfile::tempdir().unwrap();
+    let make = |name: &str| {
+        let mut command = Command::new(program());
+        command.args(["guest", "new", name, "--world", "transform", "--lang", "js"]);
+        command.current_dir(home.path()).output().unwrap()
+    };
+    let made = make("my-guest");
+    assert!(made.status.success(), "{made:?}");
+    let folder = home.path().join("my-guest");
+    let source = std::fs::read_to_string(folder.join("guest.js")).unwrap();
+    assert!(source.contains("name: 'my-guest'"), "{source}");
+    assert!(!source.contains("NAME"), "{source}");
+    let again = make("my-guest");
+    assert!(text(&again.stderr).contains("my-guest is there already"));
+    let odd = make("My Guest");
+    assert!(text(&odd.stderr).contains("use lower-case letters"));
+
+    let build = |project: &str| {
+        std::fs::write(folder.join("guest.toml"), project).unwrap();
+        let mut command = Command::new(program());
+        command.args(["guest", "build", "my-guest"]);
+        let output = command.current_dir(home.path()).output().unwrap();
+        assert!(!output.status.success());
+        text(&output.stderr).to_owned()
+    };
+    let missing = build("name = \"g\"\noutput = \"g.wasm\"\nbuild = [[\"no-such-tool\"]]\n");
+    assert!(
+        missing.contains("there is no `no-such-tool`: install it"),
+        "{missing}"
+    );
+    let fails = build("name = \"g\"\noutput = \"g.wasm\"\nbuild = [[\"false\"]]\n");
+    assert!(fails.contains("`false` failed (exit status: 1)"), "{fails}");
+    let nothing = build("name = \"g\"\noutput = \"g.wasm\"\nbuild = []\n");
+    assert!(nothing.contains("cannot read my-guest/g.wasm"), "{nothing}");
+    let typo = build("name = \"g\"\noutputs = \"g.wasm\"\nbuild = []\n");
+    assert!(
+        typo.contains("guest.toml") && typo.contains("outputs"),
+        "{typo}"
+    );
+}

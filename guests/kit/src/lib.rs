@@ -143,6 +143,11 @@ pub fn settings<T: serde::de::DeserializeOwned>(config: &str) -> Result<T, Vec<P
             path => path,
         };
         let message = error.inner().to_string();
-        vec![Problem { key, message }]
+        // The place in the JSON text, which the operator has never seen.
+        let message = message.split(" at line ").next().unwrap_or(&message);
+        vec![Problem {
+            key,
+            message: message.to_owned(),
+        }]
     })
 }

@@ -16,6 +16,13 @@ mod wire;
 use crate::failure::Failure;
 use crate::runtime::Snapshot;
 
+/// Reads the request of a guest's case, whatever fields the guest honours.
+pub(crate) fn case_request(text: &str) -> Result<guests::request::Request, String> {
+    let read = request::ChatRequest::parse(text.to_owned().into(), |_| fields::Honours::default());
+    let read = read.map_err(|unread| unread.failure.message)?;
+    Ok(read.request.body)
+}
+
 /// A chat completion request from its text. `model` takes the place of the one that it names.
 pub(crate) fn chat_request(
     text: String,

@@ -10,10 +10,15 @@ use crate::config;
 use crate::profiles::{Args, Place, Profile, Program};
 
 /// A launch option that the profile does not know, or a value that it does not allow.
+///
+/// The name of an unknown option and a bad value are not repeated: a guest has seen a prompt, and might put words
+/// of it there.
 #[derive(Debug, thiserror::Error)]
-#[error("the launch option `{name}` may not have this value")]
-pub(crate) struct BadLaunchOption {
-    name: &'static str,
+pub(crate) enum BadLaunchOption {
+    #[error("it wants a launch option that the profile does not have")]
+    Unknown,
+    #[error("it wants a value for the launch option `{0}` that the profile does not allow")]
+    Value(&'static str),
 }
 
 /// The command line of an exchange. `options` are the guest's.
@@ -36,13 +41,11 @@ pub(crate) fn exchange(
         }
     }
     for (name, value) in options {
-        let known = profile.options.iter().find(|o| o.name == name);
-        let Some(optional) = known.filter(|o| o.values.allow(value)) else {
-            // The guest's name for it is not repeated: a guest has seen a prompt, and might put words of it
-            // there.
-            let name = known.map_or("(not in the profile)", |option| option.name);
-            return Err(BadLaunchOption { name });
-        };
+        let optional = profile.options.iter().find(|o| o.name == name);
+        let optional = optional.ok_or(BadLaunchOption::Unknown)?;
+        if !optional.values.allow(value) {
+            return Err(BadLaunchOption::Value(optional.name));
+        }
         match optional.place {
             Place::Flag(flag) => line.args.extend([flag.into(), value.into()]),
             Place::Variable(variable) => line.env.push((variable.into(), value.into())),
@@ -158,14 +161,14 @@ pub(crate) fn looked_for(backend: &config::BackendConfig) -> String {
         Program::Configured | Program::This(_) => String::new(),
     };
     format!(
-        " (it was looked for in {path}{below_home}; where `command -v {}` finds it, as with nvm, write that path as `[backends.{name}] command`)",
+        " (it was looked for in {path}{below_home}; if `command -v {}` prints a path in your shell, as it may with nvm, set `[backends.{name}] command` to that path)",
         launch.command
     )
 }
 
 /// The program behind `command`: a path as it is, else the first of that name on the `PATH` or
-/// in the places where its installer puts it. A name that is nowhere is left as it is, so that
-/// the attempt to start it fails by that name.
+/// in the places where its installer puts it. A name that is found nowhere is returned as it is, so that the error of
+/// the attempt to start it shows that name.
 fn find(command: &str, below_home: &[&str]) -> PathBuf {
     if command.contains('/') {
         return command.into();

@@ -138,7 +138,7 @@ impl Status {
         self.state().models.clone()
     }
 
-    /// The offer of the model that the backend calls `name`, or whose full id that is.
+    /// The offer of the model whose short id or full id is `name`.
     pub(crate) fn offer(&self, name: &str) -> Option<ModelOffer> {
         let state = self.state();
         let mut offers = state.models.iter();
@@ -302,8 +302,9 @@ impl Backend {
         self.status.not_started(error, &looked);
     }
 
-    /// Asks the backend whether it is logged in, and returns whether it can serve. Each change of its state is
-    /// logged once; a change for the worse with the commands that mend it.
+    /// Asks the backend whether it is logged in, and returns whether it can serve. If this changes its state, the
+    /// new state is logged; a bad one with the commands that mend it. Of a backend without a login check it only
+    /// looks whether its program is there, and logs nothing.
     pub(crate) async fn check(&self, processes: &Processes) -> bool {
         self.find_program();
         let profile = self.config.launch.profile;

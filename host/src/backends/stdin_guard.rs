@@ -26,8 +26,8 @@ pub(crate) enum Refusal {
     /// Not one JSON object, or one with a key twice.
     #[error("it is not exactly one JSON object without repeated keys (column {0})")]
     Syntax(usize),
-    /// A text with the character 0, which no program expects.
-    #[error("it has the character 0")]
+    /// A text with a NUL character (U+0000), which no program expects.
+    #[error("it contains a NUL character (U+0000)")]
     Null,
     /// A message that is not on the list.
     #[error("`{kind}` with these fields is not on the list of what may be written")]

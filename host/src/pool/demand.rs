@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::{Launch, PoolPolicy};
 
-/// The pause before the next warm start after a warm process ended by itself. It doubles each time.
+/// The pause before the next warm start after a warm process could not be started, or ended by itself. It doubles
+/// each time.
 const BACKOFF_LEAST: Duration = Duration::from_millis(500);
 const BACKOFF_MOST: Duration = Duration::from_secs(300);
 
@@ -35,7 +36,7 @@ pub(super) struct Entry {
     pub(super) size: Option<u64>,
     /// The configuration names it, so it is kept warm whether or not it is used.
     configured: bool,
-    /// How often in a row its processes ended by themselves.
+    /// How often in a row its warm processes could not be started, or ended by themselves.
     failures_in_a_row: u32,
     retry_at: Instant,
 }
@@ -114,7 +115,7 @@ impl Demand {
         }
     }
 
-    /// Records that a warm process ended by itself.
+    /// Records that a warm process could not be started, or ended by itself.
     pub(super) fn record_failure(&mut self, launch: &Launch) {
         let Some(entry) = self.get_mut(launch) else {
             return;
@@ -125,7 +126,7 @@ impl Demand {
         if entry.failures_in_a_row == 3 {
             tracing::warn!(
                 backend = entry.launch.backend,
-                "warm processes of this backend end before a request takes them: the pauses between warm starts get longer"
+                "warm processes of this backend do not start, or end before a request takes them: the pauses between warm starts get longer"
             );
         }
     }

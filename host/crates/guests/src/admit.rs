@@ -4,6 +4,7 @@
 //! instantiated, described and configured under the bounds that hold in production. The same
 //! path serves embedded guests and files.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use basics::plain::{self, is_word};
@@ -11,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
 use super::cache::{Cache, Compile};
+use super::cases::{self, CaseError, Difference, ReadRequest};
 use super::compile::CompileError;
 use super::contract::v1_0::{self, Description, GuestPre};
 use super::engine::{Effort, Engine};
@@ -125,6 +127,8 @@ pub(crate) struct Candidate<'a> {
     origin: GuestSource,
     /// Its `[guests.NAME]` section.
     settings: &'a GuestConfig,
+    /// The folder with the cases that it must repeat.
+    cases: Option<&'a Path>,
 }
 
 /// Why a component may not serve.
@@ -156,6 +160,17 @@ pub enum Refused {
     /// A call broke a bound.
     #[error("{0}")]
     Call(#[from] super::GuestError),
+    /// It does not do what was recorded.
+    #[error("it does not repeat the case `{case}`, {difference}")]
+    Case {
+        /// The name of the case.
+        case: String,
+        /// Where it differs.
+        difference: Difference,
+    },
+    /// Its cases cannot be replayed.
+    #[error("its cases: {0}")]
+    Cases(#[from] CaseError),
     /// It refuses its configuration: each key, and what it says about it.
     #[error("it refuses its configuration {0}")]
     Config(String),
@@ -185,7 +200,13 @@ impl<'a> Candidate<'a> {
             digest: digest(bytes),
             origin,
             settings,
+            cases: None,
         }
+    }
+
+    /// With the folder of the cases that it must repeat.
+    pub(crate) fn with_cases(self, cases: Option<&'a Path>) -> Self {
+        Candidate { cases, ..self }
     }
 
     /// Whether `guest` was made from the same component, of the same origin and with the same settings.
@@ -201,6 +222,7 @@ pub(crate) fn admit(
     engine: &Engine,
     cache: &Cache,
     candidate: &Candidate<'_>,
+    read_request: ReadRequest,
 ) -> Result<Guest, Refused> {
     if candidate.bytes.len() as u64 > COMPONENT_MAX {
         return Err(Refused::TooLarge);
@@ -252,7 +274,23 @@ pub(crate) fn admit(
     };
     guest.summary = plain::line(&description.summary, SUMMARY_MAX);
     configure(&mut guest)?;
-    Ok(guest)
+    match candidate.cases {
+        Some(folder) => replay(guest, folder, read_request),
+        None => Ok(guest),
+    }
+}
+
+/// Has a guest repeat its cases.
+fn replay(guest: Guest, folder: &Path, read_request: ReadRequest) -> Result<Guest, Refused> {
+    let guest = Arc::new(guest);
+    for case in cases::read_folder(folder)? {
+        if let Some(difference) = case.replay(&guest, read_request)?.difference {
+            let case = plain::line(&case.name, 80);
+            return Err(Refused::Case { case, difference });
+        }
+    }
+    // Each case has dropped its instance.
+    Arc::into_inner(guest).ok_or(Refused::Call(GuestError::Saturated))
 }
 
 /// Tries all configurations that the guest is to have.

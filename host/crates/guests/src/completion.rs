@@ -1,6 +1,9 @@
 //! The host's own types for an answer. What guests of every version of the contract say is translated into
 //! these types, and every API renders its responses from them.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::report::Report;
@@ -23,7 +26,7 @@ pub struct Context {
     /// The full id behind `model`, where the backend has said it.
     pub resolved_model: Option<String>,
     /// The launch profile of the backend.
-    pub profile: &'static str,
+    pub profile: Cow<'static, str>,
     /// Whether the backend may fetch pictures and files by URLs that clients name.
     pub fetch_urls: bool,
     /// Which choice of the request this is, from 0.
@@ -125,7 +128,8 @@ pub struct Outcome {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model was done.
     Stop,
@@ -138,7 +142,8 @@ pub enum FinishReason {
 }
 
 /// Tokens that an answer took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Usage {
     /// All input tokens, those read from or written to a cache included.
     pub prompt_tokens: u64,
@@ -166,7 +171,8 @@ pub struct ApiError {
 }
 
 /// What went wrong, as far as an adapter can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request cannot be served as it is.
     InvalidRequest,

@@ -1,11 +1,13 @@
 //! Admissions that are queued or run, on threads of their own: compiling may take long.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
 use super::admit::{Candidate, Guest, GuestSource, Refused, admit};
 use super::cache::Cache;
+use super::cases::ReadRequest;
 use super::engine::Engine;
 use crate::settings::GuestConfig;
 
@@ -22,6 +24,8 @@ struct Job {
     settings: GuestConfig,
     component: Arc<[u8]>,
     origin: GuestSource,
+    /// The folder with its cases.
+    cases: Option<PathBuf>,
 }
 
 /// What became of a component.
@@ -38,6 +42,7 @@ pub(super) struct Jobs {
     engine: Engine,
     cache: Arc<Cache>,
     on_admitted: OnAdmitted,
+    read_request: ReadRequest,
     queue: VecDeque<Job>,
     running: usize,
     /// The latest job of each name.
@@ -48,11 +53,17 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn new(engine: Engine, cache: Cache, on_admitted: OnAdmitted) -> Self {
+    pub(super) fn new(
+        engine: Engine,
+        cache: Cache,
+        read_request: ReadRequest,
+        on_admitted: OnAdmitted,
+    ) -> Self {
         Jobs {
             engine,
             cache: Arc::new(cache),
             on_admitted,
+            read_request,
             queue: VecDeque::new(),
             running: 0,
             latest: BTreeMap::new(),
@@ -63,7 +74,7 @@ impl Jobs {
 
     /// Admits a component here and now.
     pub(super) fn admit(&self, candidate: &Candidate<'_>) -> Result<Guest, Refused> {
-        admit(&self.engine, &self.cache, candidate)
+        admit(&self.engine, &self.cache, candidate, self.read_request)
     }
 
     /// Queues the admission of a component, in place of any other one of its name.
@@ -72,6 +83,7 @@ impl Jobs {
         settings: GuestConfig,
         component: Arc<[u8]>,
         origin: GuestSource,
+        cases: Option<PathBuf>,
     ) {
         self.tickets += 1;
         self.latest.insert(settings.name.clone(), self.tickets);
@@ -81,6 +93,7 @@ impl Jobs {
             settings,
             component,
             origin,
+            cases,
         });
         self.start();
     }
@@ -117,13 +130,14 @@ impl Jobs {
             && let Some(job) = self.queue.pop_front()
         {
             let (engine, cache) = (self.engine.clone(), self.cache.clone());
-            let on_admitted = self.on_admitted.clone();
+            let (read_request, on_admitted) = (self.read_request, self.on_admitted.clone());
             let again = job.clone();
             let name = job.settings.name.clone();
             let thread = thread::Builder::new().name("guest-admission".into());
             let started = thread.spawn(move || {
-                let candidate = Candidate::new(&job.component, job.origin, &job.settings);
-                let result = admit(&engine, &cache, &candidate);
+                let candidate = Candidate::new(&job.component, job.origin, &job.settings)
+                    .with_cases(job.cases.as_deref());
+                let result = admit(&engine, &cache, &candidate, read_request);
                 on_admitted(Admitted {
                     ticket: job.ticket,
                     origin: job.origin,

@@ -2,13 +2,15 @@
 //!
 //! `engine` compiles and bounds, [`admit`] decides whether a component may serve,
 //! `folder` finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
-//! [`compile`] compiles files in a process of their own, [`store`] keeps what was admitted.
+//! [`compile`] compiles files in a process of their own, [`cases`] has a new component repeat recorded dialogues,
+//! [`store`] keeps what was admitted.
 //! [`instance`] makes an instance for one request, which [`adapter`] or [`transform`] calls. `contract` translates what guests say into the types of
 //! [`completion`], which the rest of the host knows.
 
 pub mod adapter;
 pub mod admit;
 mod cache;
+pub mod cases;
 pub mod compile;
 pub mod completion;
 mod contract;
@@ -42,7 +44,7 @@ pub enum GuestError {
     #[error("it trapped: {0}")]
     Trap(String),
     /// It called a function of WASI that no guest may call.
-    #[error("it called `{0}`: a guest has no files, no network and no sleep")]
+    #[error("it called `{0}`: for a guest there are no files, no network, no sleep and no exit")]
     Forbidden(String),
     /// It did what the contract does not allow.
     #[error("it broke the contract: {0}")]

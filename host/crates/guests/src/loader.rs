@@ -14,6 +14,7 @@ use basics::plain;
 
 use super::admit::{Candidate, GuestSource, Refused};
 use super::cache::Cache;
+use super::cases::ReadRequest;
 use super::engine::Engine;
 use super::folder::{self, File};
 use super::jobs::{Admitted, Jobs, OnAdmitted};
@@ -85,18 +86,23 @@ pub struct Loader {
 
 impl Loader {
     /// Admits the first built-in guest, unless a file has its name, and starts the admission of all others.
-    /// `on_admitted` must pass each result that it gets to [`Loader::admitted`].
+    /// `read_request` reads the requests of cases. `on_admitted` must pass each result that it gets to
+    /// [`Loader::admitted`].
     ///
     /// # Errors
     ///
     /// Fails if the WebAssembly engine cannot be started, or if a built-in guest is bad.
-    pub fn start(settings: Settings, on_admitted: OnAdmitted) -> Result<Self, StartError> {
+    pub fn start(
+        settings: Settings,
+        read_request: ReadRequest,
+        on_admitted: OnAdmitted,
+    ) -> Result<Self, StartError> {
         let engine =
             Engine::new(settings.limits.clone(), settings.instances).map_err(StartError::Engine)?;
         let cache = Cache::open(settings.cache_dir.as_deref());
         let mut loader = Loader {
             store: Store::open(&settings),
-            jobs: Jobs::new(engine, cache, on_admitted),
+            jobs: Jobs::new(engine, cache, read_request, on_admitted),
             settings,
             set: Arc::default(),
             seen: BTreeMap::new(),
@@ -301,7 +307,8 @@ impl Loader {
             self.jobs.cancel(name);
             return;
         }
-        self.jobs.enqueue(settings, component, origin);
+        let cases = (origin == GuestSource::File).then(|| self.settings.cases(name));
+        self.jobs.enqueue(settings, component, origin, cases);
     }
 
     /// Takes the result of an admission: the guest serves, or the reason is noted.
@@ -350,7 +357,7 @@ impl Loader {
         let settings = self.settings.guest(name);
         if let Some((component, settings)) = self.store.last_good(name, &settings) {
             self.jobs
-                .enqueue(settings, component.into(), GuestSource::LastGood);
+                .enqueue(settings, component.into(), GuestSource::LastGood, None);
         }
     }
 

@@ -3,6 +3,8 @@
 //! The fields are those of the contract (`wit/`), which documents them. What a type does not name stands in its
 //! `extra`: a JSON object as text, or none.
 
+pub mod chat_json;
+
 use crate::completion::Json;
 
 /// A chat completion request whose fields were checked.

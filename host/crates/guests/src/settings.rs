@@ -104,6 +104,11 @@ impl Settings {
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.wasm"))
     }
+
+    /// Where the cases of a guest are looked for.
+    pub fn cases(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.cases"))
+    }
 }
 
 impl GuestConfig {

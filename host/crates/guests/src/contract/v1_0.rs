@@ -339,7 +339,7 @@ fn lowered_context(context: &Context) -> types::Context<'_> {
         model: &context.model,
         backend_model: &context.backend_model,
         resolved_model: context.resolved_model.as_deref(),
-        profile: context.profile,
+        profile: &context.profile,
         fetch_urls: context.fetch_urls,
         choice: context.choice,
         extra: None,

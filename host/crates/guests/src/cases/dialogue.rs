@@ -1,0 +1,162 @@
+//! The host's part in a case.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::ReadRequest;
+use super::words::{self, Call, CaseContext};
+use crate::GuestError;
+use crate::adapter::AdapterSession;
+use crate::admit::{Guest, World};
+use crate::completion::Delta;
+use crate::contract::v1_0::Effects;
+use crate::instance::{Configured, NotOpened, configured};
+use crate::transform::{self, Filter};
+
+/// A guest in the course of a case.
+pub(super) struct Dialogue<'a> {
+    guest: &'a Arc<Guest>,
+    read_request: ReadRequest,
+    config: Arc<str>,
+    request: InRequest,
+    /// Bytes of the request.
+    size: usize,
+}
+
+/// What there is of a request.
+enum InRequest {
+    /// It did not begin, or it is over.
+    None,
+    Session(Box<AdapterSession>),
+    Filter(Box<Filter>),
+}
+
+impl<'a> Dialogue<'a> {
+    pub(super) fn new(guest: &'a Arc<Guest>, read_request: ReadRequest) -> Self {
+        Dialogue {
+            guest,
+            read_request,
+            config: "{}".into(),
+            request: InRequest::None,
+            size: 0,
+        }
+    }
+
+    /// Makes a call. Returns what the guest did, one value for each thing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the call makes no sense here.
+    pub(super) fn call(&mut self, call: Call) -> Result<Vec<Value>, String> {
+        match call {
+            Call::Configure { config } => Ok(self.configure(&config)),
+            Call::Open { context, request } => self.open(context, request),
+            Call::LaunchOptions => self.session(|session, _| {
+                let options = session.launch_options()?;
+                Ok(vec![json!({"launch_options": options})])
+            }),
+            Call::Start => self.session(|session, size| effects(session.start(size)?)),
+            Call::Output { lines } => self.session(|session, size| {
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                effects(session.output(&lines, size)?)
+            }),
+            Call::Exit { status, stderr } => {
+                self.session(|session, _| effects(session.exit(status, &stderr)?))
+            }
+            Call::Take { deltas } => {
+                let InRequest::Filter(filter) = &mut self.request else {
+                    return Err("there is no filter".into());
+                };
+                let deltas: Vec<Delta> = deltas.into_iter().map(Delta::from).collect();
+                let step = filter.take(&deltas).map(words::step);
+                Ok(vec![step.unwrap_or_else(|error| self.broken(&error))])
+            }
+            Call::Finish { outcome } => {
+                let InRequest::Filter(filter) =
+                    std::mem::replace(&mut self.request, InRequest::None)
+                else {
+                    return Err("there is no filter".into());
+                };
+                Ok(vec![match filter.finish(&outcome.into(), self.size) {
+                    Ok(Ok(ending)) => words::ending(ending),
+                    Ok(Err(error)) => json!({"fail": words::failure(&error)}),
+                    Err(error) => self.broken(&error),
+                }])
+            }
+        }
+    }
+
+    fn configure(&mut self, config: &Value) -> Vec<Value> {
+        self.config = config.to_string().into();
+        match configured(self.guest, &self.config, None) {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(problems)) => vec![json!({"problems": problems})],
+            Err(error) => vec![self.broken(&error)],
+        }
+    }
+
+    fn open(&mut self, context: CaseContext, mut request: Value) -> Result<Vec<Value>, String> {
+        let fields = request.as_object_mut().ok_or("`request` is no object")?;
+        let model = fields.entry("model").or_insert_with(|| json!("model"));
+        let model = model
+            .as_str()
+            .ok_or("`request.model` is no string")?
+            .to_owned();
+        let text = request.to_string();
+        self.size = text.len();
+        let request = (self.read_request)(&text)?;
+        let context = context.of(&model);
+        let of = Configured {
+            guest: self.guest.clone(),
+            config: self.config.clone(),
+        };
+        let opened = match self.guest.world() {
+            World::Adapter => {
+                AdapterSession::open(of, &context, &request, self.size).map(|session| {
+                    self.request = InRequest::Session(Box::new(session));
+                    Vec::new()
+                })
+            }
+            World::Transform => {
+                transform::open(&of, &context, &request, self.size).map(|(decision, filter)| {
+                    let told = words::decision(decision, filter.is_some());
+                    self.request = match filter {
+                        Some(filter) => InRequest::Filter(Box::new(filter)),
+                        None => InRequest::None,
+                    };
+                    vec![told]
+                })
+            }
+        };
+        Ok(opened.unwrap_or_else(|why| {
+            vec![match why {
+                NotOpened::Refused(error) => json!({"refuse": words::failure(&error)}),
+                NotOpened::Broken(error) => self.broken(&error),
+            }]
+        }))
+    }
+
+    /// Calls the session that is open.
+    fn session(
+        &mut self,
+        call: impl FnOnce(&mut AdapterSession, usize) -> Result<Vec<Value>, GuestError>,
+    ) -> Result<Vec<Value>, String> {
+        let size = self.size;
+        let InRequest::Session(session) = &mut self.request else {
+            return Err("there is no session".into());
+        };
+        let done = call(session, size);
+        Ok(done.unwrap_or_else(|error| vec![self.broken(&error)]))
+    }
+
+    /// The guest broke a bound or a rule, so its request is over.
+    fn broken(&mut self, error: &GuestError) -> Value {
+        self.request = InRequest::None;
+        json!({"broken": error.to_string()})
+    }
+}
+
+fn effects(effects: Effects) -> Result<Vec<Value>, GuestError> {
+    effects.map(|effect| effect.map(words::effect)).collect()
+}

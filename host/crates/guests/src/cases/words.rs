@@ -1,0 +1,260 @@
+//! The words of a case: calls of the host, and what a guest did, as JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::completion::{
+    ApiError, Context, Decision, Delta, Effect, Ending, FinishReason, Outcome, Step, ToolCallDelta,
+    Usage,
+};
+use crate::report::Report;
+use crate::request::chat_json;
+
+/// What the host does.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "call", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Call {
+    /// What all later calls are made with.
+    Configure {
+        config: Value,
+    },
+    /// Begins a request, which is the body of a chat completion.
+    Open {
+        #[serde(default)]
+        context: CaseContext,
+        request: Value,
+    },
+    LaunchOptions,
+    Start,
+    Output {
+        lines: Vec<String>,
+    },
+    Exit {
+        status: Option<i32>,
+        #[serde(default)]
+        stderr: String,
+    },
+    Take {
+        deltas: Vec<Piece>,
+    },
+    Finish {
+        #[serde(flatten)]
+        outcome: CaseOutcome,
+    },
+}
+
+/// What a guest is told of a request beside its body. What is not said has a value that never changes.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CaseContext {
+    id: String,
+    created: u64,
+    model: Option<String>,
+    backend_model: Option<String>,
+    resolved_model: Option<String>,
+    profile: String,
+    fetch_urls: bool,
+    choice: u32,
+}
+
+impl Default for CaseContext {
+    fn default() -> Self {
+        CaseContext {
+            id: "chatcmpl-case".into(),
+            created: 1_700_000_000,
+            model: None,
+            backend_model: None,
+            resolved_model: None,
+            profile: "generic".into(),
+            fetch_urls: false,
+            choice: 0,
+        }
+    }
+}
+
+impl CaseContext {
+    /// The context of a request for this model.
+    pub(super) fn of(self, model: &str) -> Context {
+        let model = self.model.unwrap_or_else(|| model.to_owned());
+        Context {
+            id: self.id,
+            created: self.created,
+            backend_model: self.backend_model.unwrap_or_else(|| model.clone()),
+            model,
+            resolved_model: self.resolved_model,
+            profile: self.profile.into(),
+            fetch_urls: self.fetch_urls,
+            choice: self.choice,
+        }
+    }
+}
+
+/// The end of an answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct CaseOutcome {
+    finish_reason: FinishReason,
+    usage: Option<Usage>,
+}
+
+impl From<CaseOutcome> for Outcome {
+    fn from(outcome: CaseOutcome) -> Self {
+        Outcome {
+            finish_reason: outcome.finish_reason,
+            usage: outcome.usage,
+        }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Piece {
+    Content(String),
+    Reasoning(String),
+    Refusal(String),
+    ToolCall {
+        index: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        #[serde(default)]
+        arguments: String,
+    },
+    Annotation {
+        name: String,
+        value: Value,
+    },
+}
+
+impl From<Piece> for Delta {
+    fn from(piece: Piece) -> Self {
+        match piece {
+            Piece::Content(text) => Delta::Content(text),
+            Piece::Reasoning(text) => Delta::Reasoning(text),
+            Piece::Refusal(text) => Delta::Refusal(text),
+            Piece::ToolCall {
+                index,
+                id,
+                name,
+                arguments,
+            } => Delta::ToolCall(ToolCallDelta {
+                index,
+                id,
+                name,
+                arguments,
+            }),
+            Piece::Annotation { name, value } => Delta::Extra {
+                size: value.to_string().len(),
+                name,
+                value,
+            },
+        }
+    }
+}
+
+impl From<Delta> for Piece {
+    fn from(delta: Delta) -> Self {
+        match delta {
+            Delta::Content(text) => Piece::Content(text),
+            Delta::Reasoning(text) => Piece::Reasoning(text),
+            Delta::Refusal(text) => Piece::Refusal(text),
+            Delta::ToolCall(call) => Piece::ToolCall {
+                index: call.index,
+                id: call.id,
+                name: call.name,
+                arguments: call.arguments,
+            },
+            Delta::Extra { name, value, .. } => Piece::Annotation { name, value },
+        }
+    }
+}
+
+fn pieces(deltas: Vec<Delta>) -> Vec<Piece> {
+    deltas.into_iter().map(Piece::from).collect()
+}
+
+/// What an adapter wants done.
+pub(super) fn effect(effect: Effect) -> Value {
+    match effect {
+        // A line of JSON is easier to compare as JSON.
+        Effect::Write(text) => match serde_json::from_str(&text) {
+            Ok(object @ Value::Object(_)) => json!({"write": object}),
+            _ => json!({"write": text}),
+        },
+        Effect::CloseInput => json!({"close_input": true}),
+        Effect::Emit(delta) => json!({"emit": Piece::from(delta)}),
+        Effect::Report(told) => json!({"report": report(&told)}),
+        Effect::Counted(usage) => json!({"report": {"usage": usage}}),
+        Effect::Finish(outcome) => json!({"finish": outcome_of(&outcome)}),
+        Effect::Fail(error) => json!({"fail": failure(&error)}),
+    }
+}
+
+fn report(report: &Report) -> Value {
+    match report {
+        Report::Version(version) => json!({"version": version}),
+        Report::Models(models) => json!({"models": models}),
+        Report::ModelLimits(limits) => json!({"model_limits": {
+            "id": limits.id,
+            "context_length": limits.context_length,
+            "max_output_tokens": limits.max_output_tokens,
+        }}),
+        Report::RateLimit(limit) => json!({"rate_limit": {
+            "status": limit.status,
+            "name": limit.name,
+            "resets_at": limit.resets_at,
+            "utilization": limit.utilization,
+        }}),
+        Report::LoginEndsAt(time) => json!({"login_ends_at": time}),
+    }
+}
+
+fn outcome_of(outcome: &Outcome) -> Value {
+    let mut told = json!({"finish_reason": outcome.finish_reason});
+    if let Some(usage) = outcome.usage {
+        told["usage"] = json!(usage);
+    }
+    told
+}
+
+/// A failure that the client is told.
+pub(super) fn failure(error: &ApiError) -> Value {
+    let mut told = json!({"kind": error.kind, "message": error.message});
+    if let Some(param) = &error.param {
+        told["param"] = json!(param);
+    }
+    if let Some(at) = error.retry_at {
+        told["retry_at"] = json!(at);
+    }
+    told
+}
+
+/// What a transform makes of a request.
+pub(super) fn decision(decision: Decision, filters: bool) -> Value {
+    let mut told = match decision {
+        Decision::Pass => json!({"pass": true}),
+        Decision::Rewrite(request) => json!({"rewrite": chat_json::body(&request)}),
+        Decision::Answer(deltas, outcome) => {
+            json!({"answer": {"deltas": pieces(deltas), "outcome": outcome_of(&outcome)}})
+        }
+    };
+    if filters {
+        told["filter"] = json!(true);
+    }
+    told
+}
+
+/// What a transform makes of pieces of an answer.
+pub(super) fn step(step: Step) -> Value {
+    match step {
+        Step::Forward(deltas) => json!({"forward": pieces(deltas)}),
+        Step::End(end) => ending(end),
+        Step::Fail(error) => json!({"fail": failure(&error)}),
+    }
+}
+
+/// How a transform ends an answer.
+pub(super) fn ending(ending: Ending) -> Value {
+    json!({"end": {"deltas": pieces(ending.deltas), "finish_reason": ending.finish_reason}})
+}
