@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use guests::GuestError;
 use guests::adapter::AdapterSession;
+use guests::admit::Guest;
 use guests::completion::{Context, Decision, Delta, Outcome};
 use guests::instance::{Configured, NotOpened};
 use guests::request::{OutputFormat, Request, Tool};
@@ -131,11 +132,14 @@ impl Chain {
             let (decision, filter) = match seen {
                 Ok(seen) => seen,
                 Err(NotOpened::Broken(error)) if link.on_error == OnError::Skip => {
-                    skipped(&link.of.guest.name, &error);
+                    skipped(&link.of.guest, &error);
                     continue;
                 }
-                Err(reason) => return Err(not_opened(&link.of.guest.name, reason)),
+                Err(reason) => return Err(not_opened(&link.of.guest, reason)),
             };
+            if filter.is_none() {
+                link.of.guest.served();
+            }
             match decision {
                 Decision::Answer(deltas, outcome) => {
                     return Ok((End::Reply(deltas, outcome), back));
@@ -156,7 +160,7 @@ impl Chain {
             }));
         }
         let session = AdapterSession::open(self.adapter.clone(), context, &now, back.size);
-        let session = session.map_err(|why| not_opened(&self.adapter.guest.name, why))?;
+        let session = session.map_err(|why| not_opened(&self.adapter.guest, why))?;
         Ok((End::Adapter(Box::new(session)), back))
     }
 }
@@ -181,7 +185,7 @@ fn declared(request: &Request) -> HashSet<String> {
 }
 
 /// A transform that only observes broke a bound. The request goes on without it.
-fn skipped(guest: &str, error: &GuestError) {
+fn skipped(guest: &Guest, error: &GuestError) {
     let failure = guest_failure(guest, error);
-    tracing::warn!(guest, detail = ?failure.detail, "a transform failed and was skipped: {error}");
+    tracing::warn!(guest = %guest.name, detail = ?failure.detail, "a transform failed and was skipped: {error}");
 }

@@ -310,6 +310,7 @@ impl Exchange {
 
     fn finish(&mut self, outcome: Outcome) {
         self.over = true;
+        self.guest.guest().served();
         self.request.backend.status.answered();
         match outcome.finish_reason {
             FinishReason::Length | FinishReason::ContentFilter => self.lease.end_at_once(),
@@ -347,7 +348,7 @@ impl Exchange {
     }
 
     fn fail_guest(&mut self, error: &GuestError) {
-        let failure = guest_failure(&self.guest.guest().name, error);
+        let failure = guest_failure(self.guest.guest(), error);
         self.fail(failure);
     }
 

@@ -169,9 +169,9 @@ impl Rounds {
         };
         let (is_own, pool) = (adapter.guest.is_own(), self.pool.clone());
         let probed = async move {
-            let name = adapter.guest.name.clone();
+            let guest = adapter.guest.clone();
             let opened = AdapterSession::probe(adapter, &context);
-            let opened = opened.map_err(|error| crate::exchange::guest_failure(&name, &error))?;
+            let opened = opened.map_err(|error| crate::exchange::guest_failure(&guest, &error))?;
             let Some(opened) = opened else { return Ok(()) };
             let mut exchange = Exchange::begin(request, opened, &pool, permit).await?;
             loop {

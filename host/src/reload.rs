@@ -9,8 +9,10 @@
 //!
 //! One thread does all of this, so only one thread writes snapshots. It never waits for anything slow.
 
+mod events;
+
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use guests::loader::Loader;
 use processes::Processes;
 use tokio::sync::oneshot;
 
+use events::{FileEvents, Watched};
+
 use crate::config::{Config, ConfigError, Overrides};
 use crate::pool::Pool;
 use crate::runtime::{RuntimeHandle, Snapshot};
@@ -31,6 +35,12 @@ use crate::runtime::{RuntimeHandle, Snapshot};
 /// How often the files are looked at (a visit). A changed file is read when two visits in a row find it the
 /// same, which is within half a second of its last write.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How soon the files are looked at again after the system told that one was written.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How many visits follow each other so soon. Two are enough, unless the file was written again.
+const SETTLE_VISITS: u32 = 4;
 
 /// How long an answer to [`Reloader::reload`] waits for guests that are being compiled.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,6 +70,8 @@ enum Command {
     Reload(oneshot::Sender<Reloaded>),
     /// The admission of a guest is over: it was admitted or refused.
     Admitted(Box<Admitted>),
+    /// A file was written.
+    Written,
 }
 
 impl Reloader {
@@ -88,10 +100,14 @@ impl Reloader {
         )?;
         let file = ConfigFile::new(&config);
         let runtime = RuntimeHandle::start(config, loader.set().clone(), processes, pool)?;
+        let written = commands.clone();
         let watcher = Watcher {
             runtime: runtime.clone(),
             loader,
             file,
+            events: FileEvents::start(move || {
+                let _ = written.send(Command::Written);
+            }),
             waiting: Vec::new(),
         };
         std::thread::Builder::new()
@@ -117,6 +133,7 @@ struct Watcher {
     runtime: Arc<RuntimeHandle>,
     loader: Loader,
     file: ConfigFile,
+    events: FileEvents,
     waiting: Vec<Waiting>,
 }
 
@@ -129,8 +146,12 @@ struct Waiting {
 
 impl Watcher {
     fn run(mut self, commands: &Receiver<Command>) {
+        let mut next_visit = Instant::now() + POLL_INTERVAL;
+        // How many of the next visits come soon, because a file was written.
+        let mut soon = 0_u32;
         loop {
-            match commands.recv_timeout(POLL_INTERVAL) {
+            let pause = next_visit.saturating_duration_since(Instant::now());
+            match commands.recv_timeout(pause) {
                 Ok(Command::Reload(reply)) => {
                     let before = self.runtime.current();
                     self.visit(true);
@@ -144,7 +165,19 @@ impl Watcher {
                     self.loader.admitted(*admitted);
                     self.publish(self.next());
                 }
-                Err(RecvTimeoutError::Timeout) => self.visit(false),
+                Ok(Command::Written) => {
+                    soon = SETTLE_VISITS;
+                    next_visit = next_visit.min(Instant::now() + SETTLE_INTERVAL);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.visit(false);
+                    let pause = match soon {
+                        0 => POLL_INTERVAL,
+                        _ => SETTLE_INTERVAL,
+                    };
+                    soon = soon.saturating_sub(1);
+                    next_visit = Instant::now() + pause;
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.reply();
@@ -164,6 +197,10 @@ impl Watcher {
             self.configure(read, &mut next);
         }
         self.loader.visit(demanded);
+        self.events.watch(Watched {
+            files: self.file.files(),
+            guests: path::absolute(&next.config.guests.dir).unwrap_or_default(),
+        });
         self.publish(next);
     }
 
@@ -242,6 +279,12 @@ impl ConfigFile {
             seen: Vec::new(),
             handled: Vec::new(),
         }
+    }
+
+    /// All files that are watched.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let files = self.path.iter().chain(&self.named);
+        files.filter_map(|file| path::absolute(file).ok()).collect()
     }
 
     /// Reads the file again if it changed, or if `demanded`: then also when it is the same, because a file of

@@ -80,11 +80,12 @@ fn start(
     size: usize,
     rendered: &mut Rendered,
 ) -> Result<(), Failure> {
-    let name = session.guest().name.clone();
-    let failed = |error| guest_failure(&name, &error);
+    let guest = session.guest().clone();
+    let failed = |error| guest_failure(&guest, &error);
     let options = session.launch_options().map_err(failed)?;
     let launch = backend.launch(model, &options);
-    let refused = |what: String| Failure::new(Kind::Guest, format!("the guest `{name}`: {what}"));
+    let refused =
+        |what: String| Failure::new(Kind::Guest, format!("the guest `{}`: {what}", guest.name));
     let launch = launch.map_err(|error| refused(error.to_string()))?;
     let words = [launch.line.program.as_os_str()]
         .into_iter()

@@ -194,6 +194,50 @@ async fn a_component_is_checked_as_the_service_would() {
     );
 }
 
+#[tokio::test]
+async fn a_guest_that_breaks_one_request_after_the_other_gives_way_to_the_one_before() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let good = std::fs::read(root.join("guests/dist/system-prompt.wasm")).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("guests.d")).unwrap();
+    std::fs::write(home.path().join("guests.d/meddler.wasm"), &good).unwrap();
+    let config = r#"
+        [backends.echo]
+        profile = "generic"
+        command = "cat"
+        [guests.prompt-template]
+        config = { template = "{{ messages[-1].content }}" }
+        [guests.meddler]
+        give_way_after = 3
+        [models.echo]
+        backend = "echo"
+        transforms = ["meddler"]
+        "#;
+    let host = Host::start_in(home, config);
+    let first = poll::until("the guest", Duration::from_secs(120), async || {
+        Some(digest(&host).await).filter(|digest| !digest.is_empty())
+    })
+    .await;
+    let second = deploy(&host, 0).await;
+    // Three breaks, but a request that went well is among them.
+    for (text, status) in [("#trap", 502), ("#trap", 502), ("x", 200), ("#trap", 502)] {
+        assert_eq!(host.ask("echo", text).await.0, status, "{text}");
+    }
+    assert_eq!(host.reload().await["changed"], json!([]));
+    assert_eq!(digest(&host).await, second);
+    for _ in 0..2 {
+        assert_eq!(host.ask("echo", "#trap").await.0, 502);
+    }
+    becomes(&host, &first).await;
+    let (status, answer) = host.ask("echo", "#trap").await;
+    assert_eq!(
+        (status, &message(&answer)["content"]),
+        (200, &json!("#trap"))
+    );
+    host.logged("it broke 3 requests in a row, so the component before takes its place")
+        .await;
+}
+
 /// What `meddler` does with `{"mark": "m"}`.
 const CASE: &str = r#"{"call":"configure","config":{"mark":"m"}}
 {"call":"open","request":{"messages":[{"role":"user","content":"Hi"}]}}

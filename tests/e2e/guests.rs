@@ -373,7 +373,7 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
         (
             "launch-options",
             "",
-            "the launch option `effort` may not have",
+            "it wants a value for the launch option `effort` that the profile does not allow",
         ),
     ] {
         let mut behaviour = json!({"at": at, "do": deed});

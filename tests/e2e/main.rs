@@ -24,6 +24,7 @@ mod pool;
 mod real;
 mod real_pool;
 mod restart;
+mod swaps;
 mod transcripts;
 mod transforms;
 mod warnings;

@@ -166,7 +166,7 @@ impl Choice {
             return;
         };
         let mut calls = std::mem::take(&mut watching.calls);
-        let (name, on_error) = (watching.filter.name().to_owned(), watching.on_error);
+        let (guest, on_error) = (watching.filter.guest().clone(), watching.on_error);
         let ended = match watching.filter.finish(outcome, self.written) {
             Ok(Ok(mut ending)) => calls.renumber(&mut ending.deltas, None).map(|()| ending),
             Ok(Err(error)) => return self.fail(flow, api_failure(error)),
@@ -174,11 +174,12 @@ impl Choice {
         };
         match ended {
             Ok(ending) => {
+                guest.served();
                 flow.deltas.extend(ending.deltas);
                 outcome.finish_reason = ending.finish_reason;
             }
-            Err(error) if on_error == OnError::Skip => skipped(&name, &error),
-            Err(error) => self.fail(flow, guest_failure(&name, &error)),
+            Err(error) if on_error == OnError::Skip => skipped(&guest, &error),
+            Err(error) => self.fail(flow, guest_failure(&guest, &error)),
         }
     }
 
@@ -188,8 +189,8 @@ impl Choice {
             return;
         };
         match watching.on_error {
-            OnError::Skip => skipped(watching.filter.name(), error),
-            OnError::Refuse => self.fail(flow, guest_failure(watching.filter.name(), error)),
+            OnError::Skip => skipped(watching.filter.guest(), error),
+            OnError::Refuse => self.fail(flow, guest_failure(watching.filter.guest(), error)),
         }
     }
 
@@ -199,7 +200,8 @@ impl Choice {
             return;
         };
         if let Err(error) = calls.renumber(&mut flow.deltas, Some(names)) {
-            return self.fail(flow, guest_failure("transforms", &error));
+            let failure = Failure::new(Kind::Guest, format!("the transforms failed: {error}"));
+            return self.fail(flow, failure.logged());
         }
         if let Some(Event::Finish(outcome)) = &mut flow.end
             && outcome.finish_reason == FinishReason::ToolCalls

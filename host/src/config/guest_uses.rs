@@ -56,6 +56,8 @@ pub(super) fn read(root: &mut Section, folder: &Path, dir: PathBuf) -> Guests {
             ("warn", GuestLog::Warn),
             ("error", GuestLog::Error),
         ];
+        let most = section.count("give_way_after", 0, 1_000_000);
+        guest.give_way_after = most.unwrap_or(guest.give_way_after);
         guest.log = section.choice("log", &levels).unwrap_or(guest.log);
         guests.named.push(guest);
         section.finish();

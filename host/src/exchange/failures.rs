@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use guests::GuestError;
+use guests::admit::Guest;
 use guests::completion::{ApiError, ErrorKind};
 use guests::instance::NotOpened;
 
@@ -13,7 +14,7 @@ use crate::pool::NoProcess;
 use crate::telemetry::names;
 
 /// An adapter that did not open an exchange, as the request's failure.
-pub(crate) fn not_opened(guest: &str, reason: NotOpened) -> Failure {
+pub(crate) fn not_opened(guest: &Guest, reason: NotOpened) -> Failure {
     match reason {
         NotOpened::Refused(error) => api_failure(error),
         NotOpened::Broken(error) => guest_failure(guest, &error),
@@ -41,14 +42,18 @@ pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
     Failure::new(kind, backend.message(&health) + &way_out).logged()
 }
 
-pub(crate) fn guest_failure(guest: &str, error: &GuestError) -> Failure {
-    metrics::counter!(names::GUEST_FAILURES, "guest" => guest.to_owned()).increment(1);
-    let kind = if matches!(error, GuestError::Saturated) {
-        Kind::Overloaded
-    } else {
-        Kind::Guest
+/// A guest broke a bound or a rule.
+pub(crate) fn guest_failure(guest: &Guest, error: &GuestError) -> Failure {
+    let name = &guest.name;
+    metrics::counter!(names::GUEST_FAILURES, "guest" => name.clone()).increment(1);
+    let kind = match error {
+        GuestError::Saturated => Kind::Overloaded,
+        _ => {
+            guest.broke();
+            Kind::Guest
+        }
     };
-    Failure::new(kind, format!("the guest `{guest}` failed: {error}")).logged()
+    Failure::new(kind, format!("the guest `{name}` failed: {error}")).logged()
 }
 
 /// The longest wait that a client is told, in seconds. No limit of an account lasts longer than a month.

@@ -50,7 +50,7 @@ impl Lease {
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<(Self, Option<Resumption>), Failure> {
-        let broken = |guest: &AdapterSession, error| guest_failure(&guest.guest().name, &error);
+        let broken = |guest: &AdapterSession, error| guest_failure(guest.guest(), &error);
         let launch = launch(request, guest).map_err(|error| broken(guest, error))?;
         let config = &request.backend.config;
         let conversation = match !request.is_probe && pool.parks(&launch) {

@@ -1,5 +1,7 @@
 //! Calls an adapter for one request, on an instance of its own.
 
+use std::sync::Arc;
+
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
@@ -60,7 +62,7 @@ impl AdapterSession {
     }
 
     /// The guest that is called.
-    pub fn guest(&self) -> &Guest {
+    pub fn guest(&self) -> &Arc<Guest> {
         &self.of.guest
     }
 

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use basics::plain::{self, is_word};
 use sha2::{Digest as _, Sha256};
@@ -62,6 +63,8 @@ pub struct Guest {
     /// What it says of the configurations that it did not take.
     pub(crate) refused: Option<String>,
     pub(crate) settings: GuestConfig,
+    /// How many requests in a row it has broken.
+    pub(crate) broken_in_a_row: AtomicU32,
 }
 
 /// What a guest is.
@@ -103,6 +106,24 @@ impl Guest {
     /// The configurations that it took, as JSON.
     pub fn configs(&self) -> &[Arc<str>] {
         &self.configs
+    }
+
+    /// Takes note that it broke a bound or a rule, which failed a request. After a number of them in a row, the
+    /// component before takes its place (`GuestConfig::give_way_after`).
+    pub fn broke(&self) {
+        self.broken_in_a_row.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note that a request went well.
+    pub fn served(&self) {
+        self.broken_in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it is to give way to the component before.
+    pub(crate) fn is_to_give_way(&self) -> bool {
+        let most = self.settings.give_way_after;
+        let is_from_file = self.origin == GuestSource::File;
+        is_from_file && most > 0 && self.broken_in_a_row.load(Ordering::Relaxed) >= most
     }
 
     /// Makes an instance with one of its configurations, and drops it.
@@ -263,6 +284,7 @@ pub(crate) fn admit(
         configs: Vec::new(),
         refused: None,
         settings: candidate.settings.clone(),
+        broken_in_a_row: AtomicU32::new(0),
     };
     let description = describe(&guest)?;
     guest.honours = v1_0::honours(&description).into();

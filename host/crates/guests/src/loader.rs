@@ -19,7 +19,7 @@ use super::engine::Engine;
 use super::folder::{self, File};
 use super::jobs::{Admitted, Jobs, OnAdmitted};
 use super::registry::{GuestSet, Successor};
-use super::store::Store;
+use super::store::{RolledBack, Store};
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
@@ -183,10 +183,36 @@ impl Loader {
     /// Looks at the folder. Files that may still be being written wait for the next visit, unless the visit
     /// is `demanded`.
     pub fn visit(&mut self, demanded: bool) {
+        self.give_way();
         let mut next = Successor::of(&self.set);
         self.visit_folder(demanded, &mut next);
         self.swap(next);
         self.jobs.start();
+    }
+
+    /// Puts the component before into the place of a guest that breaks one request after the other. The visit of the
+    /// folder finds it there.
+    fn give_way(&self) {
+        for guest in self.set.serving.values() {
+            if !guest.is_to_give_way() {
+                continue;
+            }
+            // It is tried once.
+            guest.served();
+            let (name, times) = (&guest.name, guest.settings.give_way_after);
+            if self.store.in_place(name).as_deref() != Some(&*guest.digest) {
+                continue;
+            }
+            match self.store.roll_back(name, None) {
+                Ok(RolledBack { to, .. }) => {
+                    tracing::error!(guest = %name, from = &guest.digest[..12], to = &to[..12],
+                        "it broke {times} requests in a row, so the component before takes its place");
+                }
+                Err(why) => {
+                    tracing::error!(guest = %name, %why, "it broke {times} requests in a row");
+                }
+            }
+        }
     }
 
     /// Takes another configuration: guests whose section changed are admitted again.

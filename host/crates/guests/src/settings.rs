@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// How many requests in a row a guest may break before it gives way, unless the configuration says otherwise.
+const GIVE_WAY_AFTER: u32 = 5;
+
 /// Where guests are, and what they may do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -59,6 +62,8 @@ pub struct GuestConfig {
     pub uses: Vec<GuestUse>,
     /// The highest level that its lines in the log have.
     pub log: GuestLog,
+    /// After it has broken so many requests in a row, the component before takes its place. 0: never.
+    pub give_way_after: u32,
 }
 
 /// A use of a guest.
@@ -118,6 +123,7 @@ impl GuestConfig {
             name: name.to_owned(),
             uses: Vec::new(),
             log: GuestLog::Debug,
+            give_way_after: GIVE_WAY_AFTER,
         }
     }
 }

@@ -233,7 +233,7 @@ impl Store {
         let folder = self.of(name).filter(|folder| folder.is_dir());
         let folder = folder.ok_or_else(|| NoRollback::Unknown(plain::line(name, 80)))?;
         let file = self.guests_dir.join(format!("{name}.wasm"));
-        let from = fs::read(&file).ok().map(|bytes| digest(&bytes));
+        let from = self.in_place(name);
         let built_in = loader::built_in_component(name).map(digest);
         let history = self.history(name);
         let to = match wanted {
@@ -278,6 +278,12 @@ impl Store {
             to,
             is_built_in,
         })
+    }
+
+    /// The digest of the component that is in the guests' folder.
+    pub(crate) fn in_place(&self, name: &str) -> Option<String> {
+        let file = self.guests_dir.join(format!("{name}.wasm"));
+        fs::read(file).ok().map(|bytes| digest(&bytes))
     }
 
     /// Where the components of a name are.

@@ -1,9 +1,12 @@
 //! Calls a transform for one choice of a request, on an instance of its own.
 
+use std::sync::Arc;
+
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
 use crate::GuestError;
+use crate::admit::Guest;
 use crate::completion::{ApiError, Context, Decision, Delta, Ending, Outcome, Step};
 use crate::contract::v1_0::{self, Calls, Instance, Transform};
 use crate::engine::{Effort, State};
@@ -43,9 +46,9 @@ pub fn open(
 }
 
 impl Filter {
-    /// The transform's name.
-    pub fn name(&self) -> &str {
-        &self.of.guest.name
+    /// The transform.
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.of.guest
     }
 
     /// What becomes of the next pieces.

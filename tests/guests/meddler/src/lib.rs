@@ -1,6 +1,6 @@
 //! A transform that does what its configuration tells it, good or bad: for the tests of chains.
 //!
-//! `{"at": "take", "do": "spin"}` spins in `take`. The other settings say what it does to requests and answers.
+//! `{"at": "take", "do": "spin"}` spins in `take`. A message `#trap` is a trap in `open`. The other settings say what it does to requests and answers.
 
 use harness_guest::{
     ApiError, Content, Context, Decision, Delta, Description, Ending, ErrorKind, FinishReason,
@@ -93,6 +93,9 @@ impl Transform for Meddler {
         if let Some(message) = request.messages.last_mut()
             && let Some(Content::Text(text)) = &mut message.content
         {
+            if text == "#trap" {
+                std::process::abort();
+            }
             text.insert_str(0, &behaviour.prefix);
         }
         if !behaviour.function.is_empty() {
