@@ -68,7 +68,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
             "/admin/guests/{name}/rollback",
             post(admin::guests::roll_back),
         )
-        .route("/admin/reload", post(admin::reload::reload));
+        .route("/admin/reload", post(admin::reload::reload))
+        .route("/admin/render", post(admin::render::show));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
         let state = (service.clone(), area, render);
         let router = router.method_not_allowed_fallback(routes::no_such_method);

@@ -155,12 +155,72 @@ async fn a_request_is_rendered_without_starting_a_process() {
     assert_eq!(text(&canned.stdout), "canned\n");
     let unknown = guest(home, &["render", request, "--model", "nope"]);
     assert!(!unknown.status.success() && text(&unknown.stderr).contains("`nope` does not exist"));
+    // The service shows the same.
+    let shown = |body: Value| {
+        let request = host.client().post(host.url("/admin/render"));
+        async move {
+            let answer = request.json(&body).send().await.unwrap();
+            (
+                answer.status().as_u16(),
+                answer.json::<Value>().await.unwrap(),
+            )
+        }
+    };
+    let (status, over_http) = shown(body.clone()).await;
+    assert_eq!(
+        (
+            status,
+            &over_http["backend"],
+            &over_http["written"],
+            &over_http["answer"]
+        ),
+        (
+            200,
+            &json!("echo"),
+            &json!(["I am <EMAIL_1>"]),
+            &Value::Null
+        ),
+        "{over_http}"
+    );
+    let refused = shown(json!({"model": "nope", "messages": [{"role": "user", "content": "x"}]}));
+    assert_refused(
+        &refused.await,
+        (404, "model_not_found"),
+        "`nope` does not exist",
+    );
     // What the service does is what was shown.
     let (status, answer) = host.post(&body).await;
     assert_eq!(
         (status, &message(&answer)["content"]),
         (200, &json!("[m I am ann@example.org]"))
     );
+}
+
+#[tokio::test]
+async fn only_a_component_with_an_allowed_digest_is_loaded() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("guests.d")).unwrap();
+    std::fs::write(home.path().join("guests.d/meddler.wasm"), meddler(0)).unwrap();
+    let host = Host::start_in(home, CONFIG);
+    let first = poll::until("the guest", Duration::from_secs(120), async || {
+        Some(digest(&host).await).filter(|digest| !digest.is_empty())
+    })
+    .await;
+    let allowed = format!("{CONFIG}\n[guests.meddler]\nallowed_digests = [\"sha256:{first}\"]\n");
+    host.reconfigure(&allowed);
+    host.reload().await;
+    assert_eq!(digest(&host).await, first);
+    std::fs::write(host.home().join("guests.d/meddler.wasm"), meddler(1)).unwrap();
+    let report = host.reload().await;
+    let told = report["rejected"]["meddler"].as_str().unwrap_or_default();
+    assert!(
+        told.contains("its digest is not in `guests.NAME.allowed_digests`: sha256:"),
+        "{report}"
+    );
+    assert_eq!(digest(&host).await, first, "what served goes on");
+    host.reconfigure(&allowed.replace("sha256:", "md5:"));
+    host.reload().await;
+    host.logged("guests.meddler.allowed_digests[0]").await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub(super) mod guests;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod reload;
+pub(super) mod render;
 
 use serde_json::{Value, json};
 

@@ -56,6 +56,7 @@ pub(super) fn read(root: &mut Section, folder: &Path, dir: PathBuf) -> Guests {
             ("warn", GuestLog::Warn),
             ("error", GuestLog::Error),
         ];
+        guest.allowed_digests = allowed_digests(&mut section);
         let most = section.count("give_way_after", 0, 1_000_000);
         guest.give_way_after = most.unwrap_or(guest.give_way_after);
         guest.log = section.choice("log", &levels).unwrap_or(guest.log);
@@ -63,6 +64,23 @@ pub(super) fn read(root: &mut Section, folder: &Path, dir: PathBuf) -> Guests {
         section.finish();
     }
     guests
+}
+
+/// Reads `allowed_digests`: SHA-256 in hexadecimal, behind `sha256:`.
+fn allowed_digests(section: &mut Section) -> Option<Vec<String>> {
+    let digests = section.texts("allowed_digests")?.into_iter();
+    let digests = digests.enumerate().filter_map(|(i, digest)| {
+        let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        match digest.strip_prefix("sha256:") {
+            Some(hex) if hex.len() == 64 && hex.chars().all(is_hex) => Some(hex.to_owned()),
+            _ => {
+                let what = "this is not \"sha256:\" and 64 lower-case hexadecimal digits, as `sha256sum FILE` prints them";
+                section.problem(&format!("allowed_digests[{i}]"), what);
+                None
+            }
+        }
+    });
+    Some(digests.collect())
 }
 
 impl Guests {

@@ -158,6 +158,9 @@ pub enum Refused {
     /// It is larger than 64 MiB.
     #[error("it is larger than {} MiB", COMPONENT_MAX >> 20)]
     TooLarge,
+    /// Its digest is not among those that are allowed.
+    #[error("its digest is not in `guests.NAME.allowed_digests`: sha256:{0}")]
+    NotAllowed(String),
     /// It is not a component.
     #[error("it is not a WebAssembly component: {0}")]
     NoComponent(String),
@@ -245,6 +248,12 @@ pub(crate) fn admit(
     candidate: &Candidate<'_>,
     read_request: ReadRequest,
 ) -> Result<Guest, Refused> {
+    let allowed = candidate.settings.allowed_digests.as_ref();
+    if candidate.origin != GuestSource::Embedded
+        && allowed.is_some_and(|allowed| !allowed.contains(&candidate.digest))
+    {
+        return Err(Refused::NotAllowed(candidate.digest.clone()));
+    }
     if candidate.bytes.len() as u64 > COMPONENT_MAX {
         return Err(Refused::TooLarge);
     }

@@ -62,6 +62,8 @@ pub struct GuestConfig {
     pub uses: Vec<GuestUse>,
     /// The highest level that its lines in the log have.
     pub log: GuestLog,
+    /// The digests that a component from a file may have, in hexadecimal. None: any.
+    pub allowed_digests: Option<Vec<String>>,
     /// After it has broken so many requests in a row, the component before takes its place. 0: never.
     pub give_way_after: u32,
 }
@@ -123,6 +125,7 @@ impl GuestConfig {
             name: name.to_owned(),
             uses: Vec::new(),
             log: GuestLog::Debug,
+            allowed_digests: None,
             give_way_after: GIVE_WAY_AFTER,
         }
     }
