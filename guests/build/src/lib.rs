@@ -130,6 +130,10 @@ impl Workspace {
         collect(&guest.folder.join("src"), &mut files)?;
         collect(&self.root.join("guests/kit/src"), &mut files)?;
         collect(&self.root.join("guests/kit/bindings/src"), &mut files)?;
+        collect(
+            &self.root.join("guests/kit/dialect-bindings/src"),
+            &mut files,
+        )?;
         collect(&self.root.join("wit"), &mut files)?;
         files.retain(|file| file.extension() != Some("sha256".as_ref()));
         files.sort();

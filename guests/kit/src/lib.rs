@@ -1,7 +1,7 @@
 //! What a guest of claude-harness is written with, in Rust.
 //!
 //! A guest implements a trait and exports it: [`Adapter`] for a command line, [`Transform`] for what stands between
-//! clients and adapters. The types are those of the contract in `wit/`, which documents them. Outside of WebAssembly everything works as well, but for the log, so a guest
+//! clients and adapters, [`Dialect`] for another HTTP API. The types are those of the contract in `wit/`, which documents them. Outside of WebAssembly everything works as well, but for the log, so a guest
 //! is tested like any other crate; [`testing`] reads requests from JSON for that.
 //!
 //! ```
@@ -51,6 +51,7 @@
 )]
 
 mod adapter;
+mod dialect;
 mod state;
 pub mod testing;
 mod transform;
@@ -79,6 +80,9 @@ pub mod transform_bindings {
     });
 }
 
+#[doc(hidden)]
+pub use harness_guest_dialect_bindings as dialect_bindings;
+
 pub use adapter::{Adapter, Exported};
 pub use bindings::exports::harness::guest::adapter::{
     Effect, LaunchOption, Model, ModelLimits, RateLimit, RateLimitStatus, Report,
@@ -87,6 +91,10 @@ pub use bindings::exports::harness::guest::guest::{Description, Problem};
 pub use bindings::exports::harness::guest::reuse::{Held, HeldTurn, Resumption, Wanted};
 pub use bindings::harness::guest::log::Level;
 pub use bindings::harness::guest::types::*;
+pub use dialect::{
+    Dialect, ExportedDialect, Failure, Header, HttpHead, HttpRequest, HttpResponse, OfferedModel,
+    OpenedCall, Route, Service,
+};
 pub use transform::{Decision, Ending, ExportedTransform, Opened, Reply, Step, Transform, ending};
 
 /// Writes a line to the host's log. Outside of WebAssembly there is none.

@@ -29,6 +29,8 @@ enum World {
     Adapter,
     /// It changes requests and answers on their way
     Transform,
+    /// It speaks another HTTP API; the service does not run dialects yet
+    Dialect,
 }
 
 /// What a guest is written in.
@@ -59,12 +61,13 @@ const COMMON: [Template; 5] = [
 ];
 
 /// A guest in Rust, with the kit.
-const RUST: [Template; 11] = [
+const RUST: [Template; 14] = [
     template!(".gitignore", "guests/templates/rust/gitignore"),
     template!("Cargo.toml", "guests/templates/rust/Cargo.toml"),
     template!("guest.toml", "guests/templates/rust/guest.toml"),
     template!("harness/kit/Cargo.toml", "guests/templates/rust/kit.toml"),
     template!("harness/kit/src/adapter.rs", "guests/kit/src/adapter.rs"),
+    template!("harness/kit/src/dialect.rs", "guests/kit/src/dialect.rs"),
     template!("harness/kit/src/lib.rs", "guests/kit/src/lib.rs"),
     template!("harness/kit/src/state.rs", "guests/kit/src/state.rs"),
     template!("harness/kit/src/testing.rs", "guests/kit/src/testing.rs"),
@@ -79,6 +82,14 @@ const RUST: [Template; 11] = [
     template!(
         "harness/kit/bindings/src/lib.rs",
         "guests/kit/bindings/src/lib.rs"
+    ),
+    template!(
+        "harness/kit/dialect-bindings/Cargo.toml",
+        "guests/templates/rust/dialect-bindings.toml"
+    ),
+    template!(
+        "harness/kit/dialect-bindings/src/lib.rs",
+        "guests/kit/dialect-bindings/src/lib.rs"
     ),
 ];
 
@@ -100,6 +111,7 @@ impl World {
         match self {
             World::Adapter => "adapter",
             World::Transform => "transform",
+            World::Dialect => "dialect",
         }
     }
 
@@ -108,6 +120,9 @@ impl World {
         match self {
             World::Adapter => {
                 "[backends.NAME]\n    profile = \"generic\"\n    command = \"cat\"\n    adapter = \"NAME\""
+            }
+            World::Dialect => {
+                "# The service does not run dialects yet; `guest build` and `guest test` do.\n    [guests.NAME]\n    config = { model = \"claude-haiku\" }"
             }
             World::Transform => {
                 "[models.NAME]\n    backend = \"claude\"\n    model = \"haiku\"\n    transforms = [{ guest = \"NAME\", config = { signature = \"-- a guest\" } }]"
@@ -118,6 +133,10 @@ impl World {
     /// A dialogue that the new guest repeats.
     fn case(self) -> Template {
         match self {
+            World::Dialect => template!(
+                "cases/greeting.jsonl",
+                "guests/templates/cases/dialect.jsonl"
+            ),
             World::Adapter => template!(
                 "cases/greeting.jsonl",
                 "guests/templates/cases/adapter.jsonl"
@@ -149,6 +168,18 @@ impl Language {
             (Language::Rust, World::Transform) => &[template!(
                 "src/lib.rs",
                 "guests/templates/rust/transform/lib.rs"
+            )],
+            (Language::Rust, World::Dialect) => &[template!(
+                "src/lib.rs",
+                "guests/templates/rust/dialect/lib.rs"
+            )],
+            (Language::Js, World::Dialect) => &[template!(
+                "guest.js",
+                "guests/templates/js/dialect/guest.js"
+            )],
+            (Language::Python, World::Dialect) => &[template!(
+                "app.py",
+                "guests/templates/python/dialect/app.py"
             )],
             (Language::Js, World::Adapter) => &[template!(
                 "guest.js",

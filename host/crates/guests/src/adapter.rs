@@ -142,6 +142,6 @@ impl AdapterSession {
 fn calls(instance: &Instance) -> Result<&Adapter, GuestError> {
     match &instance.calls {
         Calls::Adapter(adapter) => Ok(adapter),
-        Calls::Transform(_) => Err(GuestError::Contract("it is no adapter".into())),
+        _ => Err(GuestError::Contract("it is no adapter".into())),
     }
 }

@@ -74,6 +74,8 @@ pub enum World {
     Adapter,
     /// It changes requests and answers on their way.
     Transform,
+    /// It speaks another HTTP API. The service does not run dialects yet.
+    Dialect,
 }
 
 impl World {
@@ -82,6 +84,7 @@ impl World {
         match self {
             World::Adapter => "adapter",
             World::Transform => "transform",
+            World::Dialect => "dialect",
         }
     }
 }
@@ -171,7 +174,9 @@ pub enum Refused {
     #[error("it imports `{0}`, and a guest may import nothing but the contract's `log` and WASI")]
     Import(String),
     /// It does not export the contract.
-    #[error("it exports neither `adapter` nor `transform` of the contract, version 1.0: {0}")]
+    #[error(
+        "it exports neither `adapter` nor `transform` nor `dialect` of the contract, version 1.0: {0}"
+    )]
     Contract(String),
     /// It was built for a contract that is not served any more.
     #[error("it was built for version {0} of the contract: build it again for version 1.0")]

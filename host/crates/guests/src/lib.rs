@@ -4,7 +4,7 @@
 //! `folder` finds components, [`loader`] decides which serve and has [`jobs`] try them, [`registry`] is the set,
 //! [`compile`] compiles files in a process of their own, [`cases`] has a new component repeat recorded dialogues,
 //! [`store`] keeps what was admitted.
-//! [`instance`] makes an instance for one request, which [`adapter`] or [`transform`] calls. `contract` translates what guests say into the types of
+//! [`instance`] makes an instance for one request, which [`adapter`], [`transform`] or [`dialect`] calls. `contract` translates what guests say into the types of
 //! [`completion`], which the rest of the host knows.
 
 pub mod adapter;
@@ -14,8 +14,10 @@ pub mod cases;
 pub mod compile;
 pub mod completion;
 mod contract;
+pub mod dialect;
 mod engine;
 mod folder;
+pub mod http;
 pub mod instance;
 pub mod jobs;
 pub mod loader;

@@ -84,6 +84,6 @@ impl Filter {
 fn calls(instance: &Instance) -> Result<&Transform, GuestError> {
     match &instance.calls {
         Calls::Transform(transform) => Ok(transform),
-        Calls::Adapter(_) => Err(GuestError::Contract("it is no transform".into())),
+        _ => Err(GuestError::Contract("it is no transform".into())),
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::ReadRequest;
-use super::words::{self, Call, CaseContext};
+use super::words::{self, Call, CaseContext, Piece};
 use crate::GuestError;
 use crate::adapter::AdapterSession;
 use crate::admit::{Guest, World};
-use crate::completion::Delta;
+use crate::completion::{Delta, Outcome};
 use crate::contract::v1_0::Effects;
+use crate::dialect::{self, DialectCall};
+use crate::http::HttpRequest;
 use crate::instance::{Configured, NotOpened, configured};
 use crate::transform::{self, Filter};
 
@@ -30,6 +32,7 @@ enum InRequest {
     None,
     Session(Box<AdapterSession>),
     Filter(Box<Filter>),
+    Dialect(Box<DialectCall>),
 }
 
 impl<'a> Dialogue<'a> {
@@ -64,26 +67,94 @@ impl<'a> Dialogue<'a> {
             Call::Exit { status, stderr } => {
                 self.session(|session, _| effects(session.exit(status, &stderr)?))
             }
-            Call::Take { deltas } => {
-                let InRequest::Filter(filter) = &mut self.request else {
-                    return Err("there is no filter".into());
-                };
-                let deltas: Vec<Delta> = deltas.into_iter().map(Delta::from).collect();
-                let step = filter.take(&deltas).map(words::step);
-                Ok(vec![step.unwrap_or_else(|error| self.broken(&error))])
+            Call::Take { choice, deltas } => self.take(choice, deltas),
+            Call::Finish { outcome } => self.finish(&outcome.into()),
+            Call::Http { context, request } => self.http(context, &request.into()),
+            Call::Begin => self.dialect(|call| {
+                let head = call.begin()?;
+                Ok(head.iter().map(words::head).collect())
+            }),
+            Call::EndChoice { choice, outcome } => self.dialect(|call| {
+                let body = call.end_choice(choice, &outcome.into())?;
+                Ok(vec![json!({"body": body})])
+            }),
+        }
+    }
+
+    fn take(&mut self, choice: u32, deltas: Vec<Piece>) -> Result<Vec<Value>, String> {
+        let deltas: Vec<Delta> = deltas.into_iter().map(Delta::from).collect();
+        let told = match &mut self.request {
+            InRequest::Filter(filter) => filter.take(&deltas).map(words::step),
+            InRequest::Dialect(call) => {
+                let body = call.take(choice, &deltas);
+                body.map(|body| json!({"body": body}))
             }
-            Call::Finish { outcome } => {
-                let InRequest::Filter(filter) =
-                    std::mem::replace(&mut self.request, InRequest::None)
-                else {
-                    return Err("there is no filter".into());
-                };
-                Ok(vec![match filter.finish(&outcome.into(), self.size) {
-                    Ok(Ok(ending)) => words::ending(ending),
-                    Ok(Err(error)) => json!({"fail": words::failure(&error)}),
-                    Err(error) => self.broken(&error),
-                }])
+            _ => return Err("nothing watches the answer".into()),
+        };
+        Ok(vec![told.unwrap_or_else(|error| self.broken(&error))])
+    }
+
+    fn finish(&mut self, outcome: &Outcome) -> Result<Vec<Value>, String> {
+        let told = match std::mem::replace(&mut self.request, InRequest::None) {
+            InRequest::Filter(filter) => match filter.finish(outcome, self.size) {
+                Ok(Ok(ending)) => Ok(words::ending(ending)),
+                Ok(Err(error)) => Ok(json!({"fail": words::failure(&error)})),
+                Err(error) => Err(error),
+            },
+            InRequest::Dialect(call) => call.finish(self.size).map(|body| json!({"body": body})),
+            _ => return Err("nothing watches the answer".into()),
+        };
+        Ok(vec![told.unwrap_or_else(|error| self.broken(&error))])
+    }
+
+    fn http(&mut self, context: CaseContext, http: &HttpRequest) -> Result<Vec<Value>, String> {
+        if self.guest.world() != World::Dialect {
+            return Err("the guest is no dialect".into());
+        }
+        self.size = http.body.len();
+        let opened = dialect::open(self.configured(), &context.of("model"), http);
+        Ok(vec![match opened {
+            Ok(dialect::Opened::Reply(reply)) => words::reply(&reply),
+            Ok(dialect::Opened::Models(call)) => {
+                self.request = InRequest::Dialect(call);
+                json!({"models": true})
             }
+            Ok(dialect::Opened::Completion {
+                model,
+                choices,
+                request,
+                call,
+            }) => {
+                self.request = InRequest::Dialect(call);
+                words::completion(&model, choices, &request)
+            }
+            Err(why) => self.not_opened(why),
+        }])
+    }
+
+    /// Calls the dialect's call that is on its way.
+    fn dialect(
+        &mut self,
+        call: impl FnOnce(&mut DialectCall) -> Result<Vec<Value>, GuestError>,
+    ) -> Result<Vec<Value>, String> {
+        let InRequest::Dialect(on_its_way) = &mut self.request else {
+            return Err("there is no call of a dialect".into());
+        };
+        let done = call(on_its_way);
+        Ok(done.unwrap_or_else(|error| vec![self.broken(&error)]))
+    }
+
+    fn configured(&self) -> Configured {
+        Configured {
+            guest: self.guest.clone(),
+            config: self.config.clone(),
+        }
+    }
+
+    fn not_opened(&mut self, why: NotOpened) -> Value {
+        match why {
+            NotOpened::Refused(error) => json!({"refuse": words::failure(&error)}),
+            NotOpened::Broken(error) => self.broken(&error),
         }
     }
 
@@ -107,11 +178,9 @@ impl<'a> Dialogue<'a> {
         self.size = text.len();
         let request = (self.read_request)(&text)?;
         let context = context.of(&model);
-        let of = Configured {
-            guest: self.guest.clone(),
-            config: self.config.clone(),
-        };
+        let of = self.configured();
         let opened = match self.guest.world() {
+            World::Dialect => return Err("a dialect is opened by `http`".into()),
             World::Adapter => {
                 AdapterSession::open(of, &context, &request, self.size).map(|session| {
                     self.request = InRequest::Session(Box::new(session));
@@ -129,12 +198,7 @@ impl<'a> Dialogue<'a> {
                 })
             }
         };
-        Ok(opened.unwrap_or_else(|why| {
-            vec![match why {
-                NotOpened::Refused(error) => json!({"refuse": words::failure(&error)}),
-                NotOpened::Broken(error) => self.broken(&error),
-            }]
-        }))
+        Ok(opened.unwrap_or_else(|why| vec![self.not_opened(why)]))
     }
 
     /// Calls the session that is open.

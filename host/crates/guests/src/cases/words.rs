@@ -7,8 +7,9 @@ use crate::completion::{
     ApiError, Context, Decision, Delta, Effect, Ending, FinishReason, Outcome, Step, ToolCallDelta,
     Usage,
 };
+use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
 use crate::report::Report;
-use crate::request::chat_json;
+use crate::request::{Request, chat_json};
 
 /// What the host does.
 #[derive(Debug, Deserialize)]
@@ -35,7 +36,23 @@ pub(super) enum Call {
         stderr: String,
     },
     Take {
+        #[serde(default)]
+        choice: u32,
         deltas: Vec<Piece>,
+    },
+    /// Begins a call of a dialect's API.
+    Http {
+        #[serde(default)]
+        context: CaseContext,
+        #[serde(flatten)]
+        request: CaseHttp,
+    },
+    Begin,
+    EndChoice {
+        #[serde(default)]
+        choice: u32,
+        #[serde(flatten)]
+        outcome: CaseOutcome,
     },
     Finish {
         #[serde(flatten)]
@@ -87,6 +104,53 @@ impl CaseContext {
             choice: self.choice,
         }
     }
+}
+
+/// A call of a dialect's API.
+#[derive(Debug, Deserialize)]
+pub(super) struct CaseHttp {
+    method: String,
+    path: String,
+    query: Option<String>,
+    #[serde(default)]
+    headers: Vec<Header>,
+    #[serde(default)]
+    body: String,
+}
+
+impl From<CaseHttp> for HttpRequest {
+    fn from(http: CaseHttp) -> Self {
+        HttpRequest {
+            method: http.method,
+            path: http.path,
+            query: http.query,
+            headers: http.headers,
+            body: http.body,
+        }
+    }
+}
+
+/// What a dialect makes of a call.
+pub(super) fn completion(model: &str, choices: u32, request: &Request) -> Value {
+    json!({"completion": {"model": model, "choices": choices, "request": chat_json::body(request)}})
+}
+
+/// A dialect's own answer.
+pub(super) fn reply(reply: &HttpResponse) -> Value {
+    let mut told = json!({"status": reply.status, "body": reply.body});
+    if !reply.headers.is_empty() {
+        told["headers"] = json!(reply.headers);
+    }
+    json!({"reply": told})
+}
+
+/// The head of an answer.
+pub(super) fn head(head: &HttpHead) -> Value {
+    let mut told = json!({"status": head.status, "content_type": head.content_type});
+    if !head.headers.is_empty() {
+        told["headers"] = json!(head.headers);
+    }
+    json!({"head": told})
 }
 
 /// The end of an answer.

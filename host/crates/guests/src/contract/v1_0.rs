@@ -1,6 +1,7 @@
 //! Version 1.0 of the contract.
 
 mod answer;
+mod dialect;
 mod request;
 mod rewritten;
 
@@ -29,6 +30,7 @@ mod bindings {
             world all-guests {
                 include harness:guest/full-adapter-guest@1.0.0;
                 include harness:guest/transform-guest@1.0.0;
+                include harness:guest/dialect-guest@1.0.0;
             }
         ",
         world: "harness:host/all-guests",
@@ -41,6 +43,7 @@ pub(crate) use answer::honours;
 use bindings::exports::harness::guest as exports;
 pub(crate) use bindings::harness::guest::log;
 use bindings::harness::guest::types;
+pub(crate) use dialect::{Dialect, Opened};
 use exports::adapter;
 pub(crate) use exports::guest::{Description, Problem};
 use exports::{reuse, transform};
@@ -51,6 +54,7 @@ use crate::admit::World;
 /// The interfaces by which a guest says what it is.
 const ADAPTER: &str = "harness:guest/adapter@1.0.0";
 const TRANSFORM: &str = "harness:guest/transform@1.0.0";
+const DIALECT: &str = "harness:guest/dialect@1.0.0";
 
 /// The interfaces that an adapter may export, but need not.
 const PROBE: &str = "harness:guest/probe@1.0.0";
@@ -72,6 +76,7 @@ enum WorldPre {
         reuse: Option<reuse::GuestIndices>,
     },
     Transform(transform::GuestIndices),
+    Dialect(exports::dialect::GuestIndices),
 }
 
 /// An instance of a guest.
@@ -84,6 +89,7 @@ pub(crate) struct Instance {
 pub(crate) enum Calls {
     Adapter(Adapter),
     Transform(Transform),
+    Dialect(Dialect),
 }
 
 /// An instance of an adapter.
@@ -104,8 +110,9 @@ impl GuestPre {
     /// Names the export that is missing.
     pub(crate) fn new(pre: InstancePre<State>) -> wasmtime::Result<Self> {
         let has = |name| pre.component().get_export_index(None, name).is_some();
-        let world = match (has(ADAPTER), has(TRANSFORM)) {
-            (false, true) => WorldPre::Transform(transform::GuestIndices::new(&pre)?),
+        let world = match (has(ADAPTER), has(TRANSFORM), has(DIALECT)) {
+            (false, true, _) => WorldPre::Transform(transform::GuestIndices::new(&pre)?),
+            (false, false, true) => WorldPre::Dialect(exports::dialect::GuestIndices::new(&pre)?),
             _ => {
                 let probe = has(PROBE).then(|| exports::probe::GuestIndices::new(&pre));
                 let reuse = has(REUSE).then(|| reuse::GuestIndices::new(&pre));
@@ -128,6 +135,7 @@ impl GuestPre {
         match self.world {
             WorldPre::Adapter { .. } => World::Adapter,
             WorldPre::Transform(_) => World::Transform,
+            WorldPre::Dialect(_) => World::Dialect,
         }
     }
 
@@ -152,6 +160,9 @@ impl GuestPre {
             }),
             WorldPre::Transform(transform) => {
                 Calls::Transform(Transform(transform.load(&mut *store, &instance)?))
+            }
+            WorldPre::Dialect(dialect) => {
+                Calls::Dialect(Dialect(dialect.load(&mut *store, &instance)?))
             }
         };
         Ok(Instance { guest, calls })

@@ -1,0 +1,155 @@
+//! A dialect: an API of one route, `POST /NAME`, which takes `{"prompt": "…"}` and answers with plain text.
+
+use harness_guest::{
+    ApiError, Content, Context, Delta, Description, Dialect, ErrorKind, Failure, Header, HttpHead,
+    HttpRequest, HttpResponse, Message, OpenedCall, OutputFormat, Problem, Request, Role, Route,
+    Sampling, Service, description, export_dialect, failure,
+};
+use serde::Deserialize;
+
+/// What `config` holds, in `[guests.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The model that answers.
+    model: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            model: "claude-haiku".into(),
+        }
+    }
+}
+
+/// The body of a call.
+#[derive(Deserialize)]
+struct Body {
+    prompt: String,
+}
+
+/// One call on its way.
+pub struct Call;
+
+impl Dialect for Call {
+    type Settings = Settings;
+
+    fn describe() -> Description {
+        Description {
+            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"model":{"type":"string"}}}"#.into(),
+            ..description("NAME", env!("CARGO_PKG_VERSION"), "a prompt in, plain text out")
+        }
+    }
+
+    fn configure(config: &str) -> Result<Settings, Vec<Problem>> {
+        harness_guest::settings(config)
+    }
+
+    fn serve(_settings: &Settings) -> Service {
+        Service {
+            routes: vec![Route {
+                method: "POST".into(),
+                path: "/NAME".into(),
+            }],
+            key_headers: Vec::new(),
+            headers: Vec::new(),
+            extra: None,
+        }
+    }
+
+    fn open(
+        settings: &Settings,
+        _context: Context,
+        http: HttpRequest,
+    ) -> Result<OpenedCall<Self>, ApiError> {
+        let body: Body = serde_json::from_str(&http.body)
+            .map_err(|error| failure(ErrorKind::InvalidRequest, error.to_string()))?;
+        Ok(OpenedCall::Completion {
+            model: settings.model.clone(),
+            choices: 1,
+            request: Box::new(request(body.prompt)),
+            call: Call,
+        })
+    }
+
+    fn render_error(failure: Failure) -> HttpResponse {
+        HttpResponse {
+            status: failure.status,
+            headers: vec![Header {
+                name: "content-type".into(),
+                value: "text/plain".into(),
+            }],
+            body: failure.message + "\n",
+        }
+    }
+
+    fn begin(&mut self) -> Option<HttpHead> {
+        Some(HttpHead {
+            status: 200,
+            content_type: "text/plain".into(),
+            headers: Vec::new(),
+        })
+    }
+
+    fn take(&mut self, _choice: u32, deltas: Vec<Delta>) -> String {
+        let texts = deltas.into_iter().filter_map(|delta| match delta {
+            Delta::Content(text) => Some(text),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    fn finish(&mut self) -> String {
+        "\n".into()
+    }
+
+    fn fail(&mut self, failure: Failure) -> String {
+        format!("\n{}\n", failure.message)
+    }
+}
+
+/// A request with one message, whose answer streams.
+fn request(prompt: String) -> Request {
+    Request {
+        messages: vec![Message {
+            role: Role::User,
+            name: None,
+            content: Some(Content::Text(prompt)),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            extra: None,
+        }],
+        tools: Vec::new(),
+        tool_choice: None,
+        parallel_tool_calls: None,
+        output_format: OutputFormat::Text,
+        stream: true,
+        max_tokens: None,
+        reasoning_effort: None,
+        sampling: Sampling {
+            temperature: None,
+            top_p: None,
+            seed: None,
+            frequency_penalty: None,
+            presence_penalty: None,
+        },
+        stop: Vec::new(),
+        extra: None,
+    }
+}
+
+export_dialect!(Call);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_reaches_the_client() {
+        let deltas = ["Hel", "lo"].map(|text| Delta::Content(text.into()));
+        let mut deltas = deltas.to_vec();
+        deltas.insert(1, Delta::Reasoning("hm".into()));
+        assert_eq!(Call.take(0, deltas), "Hello");
+    }
+}

@@ -1,0 +1,129 @@
+//! Calls a dialect for one call of its API, on an instance of its own.
+
+use wasmtime::Store;
+use wasmtime::component::ResourceAny;
+
+use crate::GuestError;
+use crate::completion::{Context, Delta, Outcome};
+use crate::contract::v1_0::{self, Calls, Instance};
+use crate::engine::{Effort, State};
+use crate::http::{HttpHead, HttpRequest, HttpResponse, Service};
+use crate::instance::{Configured, NotOpened};
+use crate::request::Request;
+
+/// A call of the API on its way.
+pub struct DialectCall {
+    of: Configured,
+    store: Store<State>,
+    instance: Instance,
+    call: ResourceAny,
+}
+
+/// What a call of the API is.
+pub enum Opened {
+    /// A chat completion.
+    Completion {
+        /// The model's name, as the client wrote it.
+        model: String,
+        /// How many answers.
+        choices: u32,
+        /// The request.
+        request: Box<Request>,
+        /// The call on its way.
+        call: Box<DialectCall>,
+    },
+    /// A call that the dialect answers by itself.
+    Reply(HttpResponse),
+    /// A call that needs the list of models.
+    Models(Box<DialectCall>),
+}
+
+/// Says which routes a dialect serves.
+pub fn serve(of: &Configured, context: &Context) -> Result<Service, GuestError> {
+    let (mut store, instance) = of.ready(context)?;
+    let dialect = calls(&instance)?;
+    let engine = &of.guest.engine;
+    engine.call(&mut store, "serve", Effort::Request(0), |store| {
+        dialect.serve(store)
+    })
+}
+
+/// Has a dialect read a call.
+pub fn open(of: Configured, context: &Context, http: &HttpRequest) -> Result<Opened, NotOpened> {
+    let (mut store, instance) = of.ready(context)?;
+    let dialect = calls(&instance)?;
+    let open = |store: &mut Store<State>| dialect.open(store, context, http);
+    let engine = &of.guest.engine;
+    let opened = engine.call(&mut store, "open", Effort::Request(http.body.len()), open)?;
+    let on_its_way = |call| {
+        Box::new(DialectCall {
+            of: of.clone(),
+            store,
+            instance,
+            call,
+        })
+    };
+    Ok(match opened.map_err(NotOpened::Refused)? {
+        v1_0::Opened::Reply(reply) => Opened::Reply(reply),
+        v1_0::Opened::Models(call) => Opened::Models(on_its_way(call)),
+        v1_0::Opened::Completion {
+            model,
+            choices,
+            request,
+            call,
+        } => Opened::Completion {
+            model,
+            choices,
+            request,
+            call: on_its_way(call),
+        },
+    })
+}
+
+impl DialectCall {
+    /// The head of an answer that comes piece by piece. None if the client gets it in one piece.
+    pub fn begin(&mut self) -> Result<Option<HttpHead>, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let engine = &self.of.guest.engine;
+        engine.call(&mut self.store, "call.begin", Effort::Line(0), |store| {
+            dialect.begin(store, call)
+        })
+    }
+
+    /// What the client reads of the next pieces of a choice.
+    pub fn take(&mut self, choice: u32, deltas: &[Delta]) -> Result<String, GuestError> {
+        let size = deltas.iter().map(Delta::size).sum();
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let take = |store: &mut Store<State>| dialect.take(store, call, choice, deltas);
+        let engine = &self.of.guest.engine;
+        engine.call(&mut self.store, "call.take", Effort::Line(size), take)
+    }
+
+    /// What the client reads at the end of a choice.
+    pub fn end_choice(&mut self, choice: u32, outcome: &Outcome) -> Result<String, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let end = |store: &mut Store<State>| dialect.end_choice(store, call, choice, outcome);
+        let engine = &self.of.guest.engine;
+        engine.call(&mut self.store, "call.end-choice", Effort::Line(0), end)
+    }
+
+    /// The last piece of the body, or the whole body, of an answer of `size` bytes.
+    pub fn finish(mut self, size: usize) -> Result<String, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let finish = |store: &mut Store<State>| dialect.finish(store, call);
+        let engine = &self.of.guest.engine;
+        engine.call(
+            &mut self.store,
+            "call.finish",
+            Effort::Request(size),
+            finish,
+        )
+    }
+}
+
+fn calls(instance: &Instance) -> Result<&v1_0::Dialect, GuestError> {
+    match &instance.calls {
+        Calls::Dialect(dialect) => Ok(dialect),
+        _ => Err(GuestError::Contract("it is no dialect".into())),
+    }
+}
