@@ -8,8 +8,8 @@
 //!
 //! Nothing here waits, so these calls may run on any thread.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+mod streams;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
@@ -20,19 +20,14 @@ use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::bindings::cli::terminal_input::TerminalInput;
 use wasmtime_wasi::p2::bindings::cli::terminal_output::TerminalOutput;
 use wasmtime_wasi::p2::bindings::sync::{cli, clocks, filesystem, io, random};
-use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, DynPollable, IoError, OutputStream, Pollable, StreamError,
-    StreamResult, subscribe,
-};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use super::State;
 use crate::completion::Context;
+use streams::Printed;
 
 /// Handles of streams and the like that an instance may hold.
 const HANDLES_MAX: usize = 1024;
-
-/// The most that is kept of what one call prints, in bytes. A traceback has some kilobytes.
-const PRINTED_MAX: usize = 64 << 10;
 
 /// The most random bytes that a guest gets at once.
 const RANDOM_MAX: u64 = 64 << 10;
@@ -54,10 +49,6 @@ struct Random {
     seed: [u8; 32],
     blocks: u64,
 }
-
-/// What a guest has printed in the present call.
-#[derive(Clone, Default)]
-pub(super) struct Printed(Arc<Mutex<Vec<u8>>>);
 
 /// Adds WASI to what guests are linked with.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -207,181 +198,6 @@ impl Random {
         Ok(bytes
             .iter()
             .fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    }
-}
-
-impl Printed {
-    fn add(&self, bytes: &[u8]) {
-        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = PRINTED_MAX.saturating_sub(printed.len());
-        printed.extend_from_slice(&bytes[..bytes.len().min(left)]);
-    }
-
-    /// Takes what was printed, line by line.
-    pub(super) fn drain(&self, mut each: impl FnMut(&str)) {
-        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&printed);
-        text.lines()
-            .filter(|line| !line.is_empty())
-            .for_each(&mut each);
-        printed.clear();
-    }
-}
-
-impl OutputStream for Printed {
-    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
-        self.add(&bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(PRINTED_MAX)
-    }
-}
-
-impl Pollable for Printed {
-    fn ready<'a, 'b>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(async {})
-    }
-}
-
-impl io::poll::Host for Wasi {
-    /// Everything that there is to wait for is ready.
-    fn poll(&mut self, all: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        if all.is_empty() {
-            bail!("it called `poll` with an empty list");
-        }
-        Ok((0..all.len() as u32).collect())
-    }
-}
-
-impl io::poll::HostPollable for Wasi {
-    fn ready(&mut self, _: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        Ok(true)
-    }
-
-    fn block(&mut self, _: Resource<DynPollable>) -> wasmtime::Result<()> {
-        Ok(())
-    }
-
-    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        io::poll::HostPollable::drop(&mut self.table, pollable)
-    }
-}
-
-impl io::streams::Host for Wasi {
-    fn convert_stream_error(
-        &mut self,
-        error: StreamError,
-    ) -> wasmtime::Result<io::streams::StreamError> {
-        self.table.convert_stream_error(error)
-    }
-}
-
-impl io::streams::HostInputStream for Wasi {
-    fn read(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<Vec<u8>> {
-        Err(StreamError::Closed)
-    }
-
-    fn blocking_read(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<Vec<u8>> {
-        Err(StreamError::Closed)
-    }
-
-    fn skip(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
-        Err(StreamError::Closed)
-    }
-
-    fn blocking_skip(&mut self, _: Resource<DynInputStream>, _: u64) -> StreamResult<u64> {
-        Err(StreamError::Closed)
-    }
-
-    fn subscribe(
-        &mut self,
-        stream: Resource<DynInputStream>,
-    ) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(&mut self.table, stream)
-    }
-
-    fn drop(&mut self, stream: Resource<DynInputStream>) -> wasmtime::Result<()> {
-        self.table.delete(stream)?;
-        Ok(())
-    }
-}
-
-impl io::streams::HostOutputStream for Wasi {
-    fn check_write(&mut self, _: Resource<DynOutputStream>) -> StreamResult<u64> {
-        Ok(PRINTED_MAX as u64)
-    }
-
-    fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        self.table.get_mut(&stream)?.write(bytes.into())
-    }
-
-    fn blocking_write_and_flush(
-        &mut self,
-        stream: Resource<DynOutputStream>,
-        bytes: Vec<u8>,
-    ) -> StreamResult<()> {
-        self.write(stream, bytes)
-    }
-
-    fn subscribe(
-        &mut self,
-        stream: Resource<DynOutputStream>,
-    ) -> wasmtime::Result<Resource<DynPollable>> {
-        subscribe(&mut self.table, stream)
-    }
-
-    /// Zeroes are not text, so they are not kept.
-    fn write_zeroes(&mut self, _: Resource<DynOutputStream>, _: u64) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn blocking_write_zeroes_and_flush(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _: u64,
-    ) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn blocking_flush(&mut self, _: Resource<DynOutputStream>) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn splice(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _: Resource<DynInputStream>,
-        _: u64,
-    ) -> StreamResult<u64> {
-        Err(StreamError::Closed)
-    }
-
-    fn blocking_splice(
-        &mut self,
-        _: Resource<DynOutputStream>,
-        _: Resource<DynInputStream>,
-        _: u64,
-    ) -> StreamResult<u64> {
-        Err(StreamError::Closed)
-    }
-
-    fn drop(&mut self, stream: Resource<DynOutputStream>) -> wasmtime::Result<()> {
-        self.table.delete(stream)?;
-        Ok(())
     }
 }
 
