@@ -1,20 +1,15 @@
 //! The configuration's sections `[guests]`, and what backends and models use guests for.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use basics::ownership;
+use basics::text_file;
 use guests::loader;
 use guests::settings::{GuestConfig, GuestLog, GuestUse};
 use serde_json::{Map, Value};
 
 use super::reader::Section;
 use super::{OnError, TransformUse};
-
-/// The largest file that `{ file = … }` may name, in bytes. A template has some kilobytes.
-const FILE_MAX: u64 = 1 << 20;
 
 /// The most transforms of one model.
 const TRANSFORMS_MAX: usize = 16;
@@ -201,7 +196,7 @@ impl Guests {
             Value::Object(table) => match named_file(&table) {
                 Some(path) => {
                     let path = self.folder.join(path);
-                    let text = text_of(&path);
+                    let text = text_file::read(&path);
                     self.files.push(path);
                     text.unwrap_or_else(|what| {
                         section.problem(at, what);
@@ -234,25 +229,4 @@ fn named_file(table: &Map<String, Value>) -> Option<&str> {
         1 => table.get("file")?.as_str(),
         _ => None,
     }
-}
-
-/// The text of a file, or what is wrong with it.
-fn text_of(path: &Path) -> Result<String, String> {
-    let shown = path.display();
-    let unreadable = |error: std::io::Error| format!("cannot read {shown}: {error}");
-    // A FIFO is not opened: that would wait for a writer.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(format!("{shown} is not a regular file"));
-    }
-    ownership::check(path).map_err(|what| what.to_string())?;
-    let mut text = Vec::new();
-    let file = fs::File::open(path).map_err(unreadable)?;
-    let size = file.take(FILE_MAX + 1).read_to_end(&mut text);
-    if size.map_err(unreadable)? as u64 > FILE_MAX {
-        return Err(format!("{shown} is larger than {} MiB", FILE_MAX >> 20));
-    }
-    String::from_utf8(text).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        format!("{shown} is not UTF-8: byte {at}")
-    })
 }

@@ -6,3 +6,4 @@ pub mod memory;
 pub mod ownership;
 pub mod plain;
 pub mod readiness;
+pub mod text_file;

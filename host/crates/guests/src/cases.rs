@@ -14,13 +14,14 @@
 mod dialogue;
 mod words;
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use basics::ownership;
 use basics::plain;
+use basics::text_file;
 use serde_json::Value;
 
 use crate::admit::Guest;
@@ -30,9 +31,6 @@ use words::Call;
 
 /// The most cases of a guest.
 const CASES_MAX: usize = 200;
-
-/// The longest case, in bytes.
-const CASE_MAX: u64 = 1 << 20;
 
 /// The longest line that a message quotes, in characters.
 const QUOTED_MAX: usize = 300;
@@ -89,9 +87,12 @@ impl std::fmt::Display for Difference {
 /// Why a case could not be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum CaseError {
-    /// The folder or a file cannot be read.
+    /// The folder cannot be read.
     #[error("cannot read {0}: {1}")]
-    Unreadable(String, io::Error),
+    Folder(String, io::Error),
+    /// A file cannot be read, or others can change it.
+    #[error("{0}")]
+    File(String),
     /// There are too many cases.
     #[error("{0} has more than {CASES_MAX} cases")]
     TooMany(String),
@@ -113,42 +114,27 @@ pub enum CaseError {
 ///
 /// Fails if the folder or one of its files cannot be read, or if others can change it.
 pub fn read_folder(folder: &Path) -> Result<Vec<Case>, CaseError> {
-    let unreadable = |path: &Path, error| CaseError::Unreadable(path.display().to_string(), error);
+    let unreadable = |error| CaseError::Folder(folder.display().to_string(), error);
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|error| unreadable(folder, error))?,
+        entries => entries.map_err(unreadable)?,
     };
-    ownership::check(folder).map_err(|error| unreadable(folder, io::Error::other(error)))?;
+    ownership::check(folder).map_err(|error| unreadable(io::Error::other(error)))?;
     let mut cases = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        let path = entry.map_err(unreadable)?.path();
         if path.extension() != Some("jsonl".as_ref()) {
             continue;
         }
         if cases.len() == CASES_MAX {
             return Err(CaseError::TooMany(folder.display().to_string()));
         }
-        let text = read(&path).map_err(|error| unreadable(&path, error))?;
+        let text = text_file::read(&path).map_err(CaseError::File)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         cases.push(Case::parse(&name, &text)?);
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(cases)
-}
-
-/// Reads a file that is a regular one and not too long.
-fn read(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?
-        .take(CASE_MAX + 1)
-        .read_to_string(&mut text)?;
-    match text.len() as u64 {
-        0..=CASE_MAX => Ok(text),
-        _ => Err(io::Error::other("it is longer than 1 MiB")),
-    }
 }
 
 impl Case {

@@ -7,7 +7,7 @@ use crate::GuestError;
 use crate::completion::{Context, Delta, Outcome};
 use crate::contract::v1_0::{self, Calls, Instance};
 use crate::engine::{Effort, State};
-use crate::http::{HttpHead, HttpRequest, HttpResponse, Service};
+use crate::http::{HttpHead, HttpRequest, HttpResponse};
 use crate::instance::{Configured, NotOpened};
 use crate::request::Request;
 
@@ -36,16 +36,6 @@ pub enum Opened {
     Reply(HttpResponse),
     /// A call that needs the list of models.
     Models(Box<DialectCall>),
-}
-
-/// Says which routes a dialect serves.
-pub fn serve(of: &Configured, context: &Context) -> Result<Service, GuestError> {
-    let (mut store, instance) = of.ready(context)?;
-    let dialect = calls(&instance)?;
-    let engine = &of.guest.engine;
-    engine.call(&mut store, "serve", Effort::Request(0), |store| {
-        dialect.serve(store)
-    })
 }
 
 /// Has a dialect read a call.

@@ -3,17 +3,6 @@
 /// A header: its name in lower case, and its value.
 pub type Header = (String, String);
 
-/// What a dialect serves.
-#[derive(Clone, Debug, Default)]
-pub struct Service {
-    /// Methods and paths, such as `POST` and `/api/chat`.
-    pub routes: Vec<(String, String)>,
-    /// The headers that may carry a key, beside `authorization`.
-    pub key_headers: Vec<String>,
-    /// The other headers that it wants to see.
-    pub headers: Vec<String>,
-}
-
 /// A call of the API.
 #[derive(Clone, Debug, Default)]
 pub struct HttpRequest {

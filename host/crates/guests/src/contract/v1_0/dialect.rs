@@ -7,7 +7,7 @@ use super::exports::dialect;
 use super::{answer, lowered_context};
 use crate::completion::{ApiError, Context, Delta, Outcome};
 use crate::engine::State;
-use crate::http::{Header, HttpHead, HttpRequest, HttpResponse, Service};
+use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
 use crate::request::Request;
 
 /// An instance of a dialect.
@@ -26,16 +26,6 @@ pub(crate) enum Opened {
 }
 
 impl Dialect {
-    pub(crate) fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<Service> {
-        let service = self.0.call_serve(store)?;
-        let routes = service.routes.into_iter();
-        Ok(Service {
-            routes: routes.map(|route| (route.method, route.path)).collect(),
-            key_headers: service.key_headers,
-            headers: service.headers,
-        })
-    }
-
     pub(crate) fn open(
         &self,
         store: &mut Store<State>,
