@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
 use guests::adapter::AdapterSession;
+use guests::admit::Judges;
 use guests::completion::Context;
 use guests::instance::{Configured, NotOpened};
 use guests::loader::Loader;
@@ -21,6 +22,12 @@ use harness_guest::testing;
 
 const REQUEST: &str = r#"{"stream":true,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
 const LINE: &str = r#"{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word "}},"session_id":"0b5f3d2e-2f7b-4c7e-9f0a-3a1f5f0a2b1c","parent_tool_use_id":null,"uuid":"5f0a2b1c-2f7b-4c7e-9f0a-3a1f0b5f3d2e"}"#;
+
+/// Nothing is judged.
+const JUDGES: Judges = Judges {
+    read_request: |_| Err(String::new()),
+    check_settings: |_, _, _| Ok(Vec::new()),
+};
 
 /// The built-in adapter as the service runs it, with room for this many instances.
 fn built_in(instances: u32) -> Result<Configured> {
@@ -37,7 +44,7 @@ fn built_in(instances: u32) -> Result<Configured> {
         }],
         instances,
     };
-    let loader = Loader::start(settings, |_| Err(String::new()), Arc::new(|_| ()))?;
+    let loader = Loader::start(settings, JUDGES, Arc::new(|_| ()))?;
     let guest = loader.set().serving.get("claude-code");
     let guest = guest.context("there is a built-in guest")?;
     Configured::new(guest, &serde_json::json!({})).context("it takes the default configuration")

@@ -16,6 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use guests::admit::Judges;
 
 use crate::failure::Failure;
 use crate::service::Service;
@@ -25,6 +26,12 @@ use access::Area;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(crate) use openai::{case_request, chat_request};
+
+/// What guests are judged by.
+pub(crate) const JUDGES: Judges = Judges {
+    read_request: case_request,
+    check_settings: crate::schema_check::check_settings,
+};
 
 /// How a request reached this service, known from the socket it came through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
             "/admin/guests/{name}/rollback",
             post(admin::guests::roll_back),
         )
+        .route("/admin/guests/{name}/record", post(admin::record::record))
         .route("/admin/reload", post(admin::reload::reload))
         .route("/admin/render", post(admin::render::show));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ──► first transform ──► … ──► last transform ──► adapter ⇄ process
-//! client  ◄── stop words ◄── calls ◄── first transform ◄── … ◄── last transform ◄── adapter
+//! client  ◄── stop words ◄── calls ◄── first transform ◄── … ◄── last transform ◄── (JSON object) ◄── adapter
 //! ```
 //!
 //! A request pins its chain at its beginning, and each of its choices has instances of its own.
@@ -10,15 +10,14 @@
 mod calls;
 mod choice;
 mod estimate;
+mod object;
 mod set;
 mod stop;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use guests::GuestError;
-use guests::adapter::AdapterSession;
 use guests::admit::Guest;
 use guests::completion::{Context, Decision, Delta, Outcome};
 use guests::instance::{Configured, NotOpened};
@@ -27,7 +26,7 @@ use guests::transform::{self, Filter};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::OnError;
-use crate::exchange::{guest_failure, not_opened};
+use crate::exchange::{Opened, Opening, guest_failure, not_opened};
 use crate::failure::Failure;
 pub(crate) use choice::{Choice, Source};
 pub(crate) use set::{Chains, Unready};
@@ -55,6 +54,8 @@ pub(crate) struct WayBack {
     /// The functions that the client declares. None if no transform can have changed them.
     declared: Option<HashSet<String>>,
     stop: Vec<String>,
+    /// The answer is to be a JSON object.
+    is_object: bool,
     /// Bytes of the request that went to the adapter.
     pub(crate) size: usize,
 }
@@ -62,7 +63,7 @@ pub(crate) struct WayBack {
 /// Where a request ended up.
 pub(crate) enum End {
     /// At the adapter.
-    Adapter(Box<AdapterSession>),
+    Adapter(Box<Opened>),
     /// At a transform, which answers it.
     Reply(Vec<Delta>, Outcome),
 }
@@ -112,7 +113,7 @@ impl Chain {
     pub(crate) fn open(
         &self,
         context: &Context,
-        request: &Request,
+        request: &Arc<Request>,
         size: usize,
     ) -> Result<(End, WayBack), Failure> {
         let mut back = WayBack {
@@ -123,9 +124,10 @@ impl Chain {
                 // JSON that was cut off would be of no use.
                 OutputFormat::JsonObject | OutputFormat::JsonSchema(_) => Vec::new(),
             },
+            is_object: !matches!(request.output_format, OutputFormat::Text),
             size,
         };
-        let mut now = Cow::Borrowed(request);
+        let mut now = request.clone();
         for link in &*self.transforms {
             let seen = transform::open(&link.of, context, &now, back.size);
             let seen = seen.and_then(|(decision, filter)| checked(decision).map(|d| (d, filter)));
@@ -146,7 +148,7 @@ impl Chain {
                 }
                 Decision::Pass => {}
                 Decision::Rewrite(rewritten) => {
-                    now = Cow::Owned(Request {
+                    now = Arc::new(Request {
                         stream: request.stream,
                         ..*rewritten
                     });
@@ -159,9 +161,8 @@ impl Chain {
                 calls: calls::Calls::default(),
             }));
         }
-        let session = AdapterSession::open(self.adapter.clone(), context, &now, back.size);
-        let session = session.map_err(|why| not_opened(&self.adapter.guest, why))?;
-        Ok((End::Adapter(Box::new(session)), back))
+        let opening = Opening::new(self.adapter.clone(), context.clone(), now, back.size);
+        Ok((End::Adapter(Box::new(opening.opened()?)), back))
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) async fn dispatch(
         context: context(&head, &route),
         request: exchange_request(route, &chain, calling.caller, request.size),
         chain,
-        body: request.body,
+        body: Arc::new(request.body),
         permits,
         count,
     };
@@ -212,7 +212,7 @@ struct Start {
     pool: Arc<Pool>,
     chain: Chain,
     context: Context,
-    body: guests::request::Request,
+    body: Arc<guests::request::Request>,
     request: ExchangeRequest,
     permits: Permit,
     count: usize,
@@ -228,8 +228,8 @@ impl Start {
             opened.push(self.chain.open(&self.context, &self.body, size)?);
         }
         let request = self.request;
-        // Each session has copied the request into its guest, and the guest will copy it again. So
-        // this copy is freed first.
+        // Each session has copied the request into its guest, and the guest will copy it again. So this copy is
+        // freed as soon as no exchange may need it for another session.
         drop(self.body);
         let busy = |error| no_process(&request.backend, error);
         let _turn = match opened.len() {
@@ -243,12 +243,12 @@ impl Start {
         {
             let source = match end {
                 End::Reply(deltas, outcome) => chain::Source::Reply(deltas, outcome),
-                End::Adapter(session) => {
+                End::Adapter(opened) => {
                     let request = ExchangeRequest {
                         size: back.size,
                         ..request.clone()
                     };
-                    let exchange = Exchange::begin(request, *session, &self.pool, permit).await?;
+                    let exchange = Exchange::begin(request, *opened, &self.pool, permit).await?;
                     chain::Source::Process(Box::new(exchange))
                 }
             };

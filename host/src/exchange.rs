@@ -10,6 +10,7 @@
 
 mod failures;
 mod lease;
+mod opening;
 mod tenure;
 mod text;
 mod timeouts;
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use basics::blocking;
+use basics::{blocking, plain};
 use bytes::Bytes;
 use guests::adapter::AdapterSession;
 use guests::completion::{Delta, Effect, FinishReason, Outcome, Usage};
@@ -33,6 +34,7 @@ use crate::failure::{Failure, Kind};
 use crate::pool::Pool;
 pub(crate) use failures::{api_failure, guest_failure, no_process, not_opened};
 use lease::{Lease, Next};
+pub(crate) use opening::{Opened, Opening};
 use text::TextPieces;
 use timeouts::Timeouts;
 
@@ -73,6 +75,8 @@ pub(crate) struct ExchangeRequest {
 pub(crate) struct Exchange {
     request: ExchangeRequest,
     guest: AdapterSession,
+    /// Opens another session, as long as the process may be replaced.
+    opening: Option<Opening>,
     lease: Lease,
     timeouts: Timeouts,
     pieces: TextPieces,
@@ -105,10 +109,14 @@ impl Exchange {
     /// Gets a process for an exchange that the adapter opened, and writes the adapter's first lines to it.
     pub(crate) async fn begin(
         request: ExchangeRequest,
-        mut guest: AdapterSession,
+        opened: Opened,
         pool: &Arc<Pool>,
         permit: Permit,
     ) -> Result<Self, Failure> {
+        let Opened {
+            session: mut guest,
+            opening,
+        } = opened;
         let (lease, resumption) = Lease::take(&request, &mut guest, pool, permit).await?;
         let mut exchange = Exchange {
             timeouts: Timeouts::new(request.backend.config.timeouts),
@@ -116,6 +124,7 @@ impl Exchange {
             pieces: TextPieces::default(),
             request,
             guest,
+            opening: opening.filter(|_| lease.is_on_trial()),
             lease,
             events: VecDeque::new(),
             answered: 0,
@@ -172,7 +181,12 @@ impl Exchange {
                 next = self.lease.next() => {
                     let begun = Instant::now();
                     match next {
-                        Ok(Next::Output(output)) => self.handle(output),
+                        Ok(Next::Output(output)) => {
+                            if !self.lease.is_on_trial() {
+                                self.opening = None;
+                            }
+                            self.handle(output);
+                        }
                         Ok(Next::Replaced) => self.start_again(),
                         Err(failure) => self.fail(failure),
                     }
@@ -186,11 +200,27 @@ impl Exchange {
         }
     }
 
-    /// Another process took the place of one that ended before it said anything.
+    /// Another process took the place of one that was of no use.
     fn start_again(&mut self) {
+        let Some(opening) = self.opening.take() else {
+            let lost = Failure::new(Kind::Internal, "the request is not kept any more");
+            return self.fail(lost.logged());
+        };
+        self.guest = match opening.open() {
+            Ok(session) => session,
+            Err(failure) => return self.fail(failure),
+        };
         self.write_budget = write_budget(self.request.size);
+        self.usage_so_far = None;
         self.timeouts.restart();
-        let effects = self.guest.start(self.request.size);
+        let effects = match self.lease.fits(&self.request, &mut self.guest) {
+            Ok(true) => self.guest.start(self.request.size),
+            Ok(false) => {
+                let what = "it wants other launch options for the same request";
+                Err(GuestError::Contract(what.into()))
+            }
+            Err(error) => Err(error),
+        };
         self.apply(effects);
     }
 
@@ -260,6 +290,10 @@ impl Exchange {
         if self.over {
             return Err(GuestError::Contract("an effect came after the end".into()));
         }
+        if self.lease.is_replaced() {
+            let what = "an effect came after it had given up the process";
+            return Err(GuestError::Contract(what.into()));
+        }
         let backend = &self.request.backend;
         match effect {
             Effect::Write(text) => {
@@ -279,6 +313,7 @@ impl Exchange {
                 self.answering = true;
                 self.answered += delta.size();
                 self.lease.answers();
+                self.opening = None;
                 self.events.push_back(Event::Delta(delta));
             }
             Effect::Counted(usage) => self.usage_so_far = Some(usage),
@@ -291,6 +326,7 @@ impl Exchange {
                 backend.status.observe(report, reporter);
             }
             Effect::Finish(outcome) => self.finish(outcome),
+            Effect::Unfit(why) => self.give_up(&why)?,
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
                 if failure.kind == Kind::Authentication {
@@ -305,6 +341,17 @@ impl Exchange {
                 self.fail(failure);
             }
         }
+        Ok(())
+    }
+
+    /// The request goes on in a fresh process, as far as nothing of it was answered.
+    fn give_up(&mut self, why: &str) -> Result<(), GuestError> {
+        if !self.lease.give_up() {
+            let what = "it gave up a process that had begun to answer, or that was started for it";
+            return Err(GuestError::Contract(what.into()));
+        }
+        let why = plain::line(why, 200);
+        tracing::debug!(guest = %self.guest.guest().name, "an idle process was of no use: {why}");
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 mod build;
 mod component;
 mod new;
+mod record;
+mod registry;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -71,6 +73,35 @@ pub enum GuestCommand {
         #[arg(long)]
         update: bool,
     },
+    /// Write a case of the next request that a guest of a running service serves
+    Record(record::Record),
+    /// Fetch a component from a registry into the guests' folder
+    Pull {
+        /// Where it is: oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:DIGEST
+        reference: String,
+        /// The guest's name [default: the last part of NAME]
+        #[arg(long)]
+        name: Option<String>,
+        /// How the registry is reached
+        #[command(flatten)]
+        access: registry::Access,
+        /// Which configuration is read
+        #[command(flatten)]
+        configured: Configured,
+    },
+    /// Send a component to a registry
+    Push {
+        /// The component: NAME.wasm
+        file: PathBuf,
+        /// Where it goes: oci://HOST/NAME:TAG
+        reference: String,
+        /// How the registry is reached
+        #[command(flatten)]
+        access: registry::Access,
+        /// Which configuration is read
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Show what a request becomes on its way through transforms and adapter, and what would be written to the
     /// process's standard input
     Render {
@@ -126,12 +157,35 @@ pub fn run(command: GuestCommand) -> Result<()> {
         GuestCommand::Check { file, configured } => {
             component::check(configured.load()?.guests, &file)
         }
+        GuestCommand::Record(record) => record::record(&record),
+        GuestCommand::Pull {
+            reference,
+            name,
+            access,
+            configured,
+        } => registry::pull(configured.load()?, &reference, name.as_deref(), &access),
+        GuestCommand::Push {
+            file,
+            reference,
+            access,
+            configured,
+        } => registry::push(configured.load()?, &file, &reference, &access),
         GuestCommand::Render {
             request,
             model,
             configured,
         } => show(configured.load()?, &request, model.as_deref()),
     }
+}
+
+/// Runs something that uses the network.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    // Fails if another one is installed, which does as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
 }
 
 /// The guests as the service would load them. Nothing is kept of this.
@@ -142,7 +196,7 @@ fn load(settings: Settings) -> Result<Arc<GuestSet>> {
         ..settings
     };
     let on_admitted = move |done| drop(sender.send(done));
-    let mut loader = Loader::start(settings, api::case_request, Arc::new(on_admitted))?;
+    let mut loader = Loader::start(settings, api::JUDGES, Arc::new(on_admitted))?;
     while !loader.compiling().is_empty() {
         loader.admitted(admitted.recv().context("the guests' threads are gone")?);
     }

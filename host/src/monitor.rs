@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
 use crate::backends::status::Health;
-use crate::exchange::{Event, Exchange, ExchangeRequest};
+use crate::exchange::{Event, Exchange, ExchangeRequest, Opened};
 use crate::failure::{Failure, unix_now};
 use crate::lane::Lane;
 use crate::pool::Pool;
@@ -172,7 +172,11 @@ impl Rounds {
             let guest = adapter.guest.clone();
             let opened = AdapterSession::probe(adapter, &context);
             let opened = opened.map_err(|error| crate::exchange::guest_failure(&guest, &error))?;
-            let Some(opened) = opened else { return Ok(()) };
+            let Some(session) = opened else { return Ok(()) };
+            let opened = Opened {
+                session,
+                opening: None,
+            };
             let mut exchange = Exchange::begin(request, opened, &pool, permit).await?;
             loop {
                 match exchange.next().await {

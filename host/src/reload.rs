@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use basics::file_stamp::FileStamp;
 use basics::plain;
-use guests::cases::ReadRequest;
+use guests::admit::Judges;
 use guests::jobs::Admitted;
 use guests::loader::Loader;
 use processes::Processes;
@@ -75,8 +75,8 @@ enum Command {
 }
 
 impl Reloader {
-    /// Loads the guests, makes the first snapshot, and goes on watching the files. `read_request` reads the
-    /// requests of guests' cases.
+    /// Loads the guests, makes the first snapshot, and goes on watching the files. `judges` are what
+    /// guests are judged by.
     ///
     /// # Errors
     ///
@@ -85,14 +85,14 @@ impl Reloader {
         config: Config,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
-        read_request: ReadRequest,
+        judges: Judges,
     ) -> anyhow::Result<(Arc<RuntimeHandle>, Reloader)> {
         let (commands, received) = channel();
         let config = Arc::new(config);
         let done = commands.clone();
         let loader = Loader::start(
             config.guests.clone(),
-            read_request,
+            judges,
             Arc::new(move |admitted| {
                 // This fails only if the watcher is gone, and then the service is ending.
                 let _ = done.send(Command::Admitted(Box::new(admitted)));

@@ -1,5 +1,7 @@
 //! What a request becomes on its way to a process, without starting one.
 
+use std::sync::Arc;
+
 use guests::adapter::AdapterSession;
 use guests::completion::{Context, Delta, Effect};
 
@@ -44,7 +46,8 @@ pub(crate) fn render(
         fetch_urls: route.backend.config.fetch_urls,
         choice: 0,
     };
-    let (end, _) = chain.open(&context, &request.body, request.size)?;
+    let body = Arc::new(request.body.clone());
+    let (end, _) = chain.open(&context, &body, request.size)?;
     let mut rendered = Rendered {
         backend: route.backend.config.name.clone(),
         command: String::new(),
@@ -53,9 +56,9 @@ pub(crate) fn render(
     };
     match end {
         End::Reply(deltas, _) => rendered.answer = Some(deltas.iter().map(text).collect()),
-        End::Adapter(session) => {
+        End::Adapter(opened) => {
             start(
-                *session,
+                opened.session,
                 &route.backend,
                 &route.model,
                 request.size,

@@ -1,7 +1,9 @@
-//! Compiles clients' JSON Schemas and checks answers against them, in a process of its own.
+//! Compiles JSON Schemas of others and checks answers and settings against them, in a process of its own.
 //!
 //! A small schema can take gigabytes to compile, or minutes to check: patterns, and references that lead
 //! back. No validator can be interrupted; a process can be ended, and the kernel bounds its memory.
+
+mod settings;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
+
+pub(crate) use settings::check_settings;
 
 /// The hidden subcommand that checks.
 pub const SUBCOMMAND: &str = "check-schemas";
@@ -46,6 +50,9 @@ struct Check<'a> {
     /// The text of an answer.
     #[serde(borrow)]
     answer: Option<Cow<'a, str>>,
+    /// A guest's settings, in place of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<Value>,
 }
 
 /// What came of it.
@@ -57,6 +64,8 @@ enum Outcome {
     Invalid(usize, String),
     /// The text does not fit.
     Unfit,
+    /// What is wrong with the settings.
+    Problems(Vec<String>),
 }
 
 /// Why schemas cannot be relied on.
@@ -129,6 +138,7 @@ async fn ask(
     let check = Check {
         schemas: schemas.collect(),
         answer: answer.map(Cow::Borrowed),
+        settings: None,
     };
     let input = serde_json::to_vec(&check).unwrap_or_default();
     let (said, _) = processes.ask(&line, input, limit).await?;
@@ -166,6 +176,9 @@ fn carry_out(check: &str) -> anyhow::Result<Outcome> {
             Ok(validator) => drop(first.get_or_insert(validator)),
             Err(what) => return Ok(Outcome::Invalid(at, what)),
         }
+    }
+    if let (Some(schema), Some(settings)) = (&first, &check.settings) {
+        return Ok(Outcome::Problems(settings::problems(schema, settings)));
     }
     let Some(answer) = check.answer else {
         return Ok(Outcome::Sound);

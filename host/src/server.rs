@@ -62,7 +62,7 @@ const ENDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle) -> Result<()> {
     let mut signals = Signals::listen().context("cannot listen to signals")?;
     let mut listeners = Listeners::bind(&config.listen, inherited).await?;
-    let service = Service::start(config, metrics, api::case_request)?;
+    let service = Service::start(config, metrics, api::JUDGES)?;
     let server = Server {
         router: api::router(service.clone()),
         places: Places::new(service.snapshot().config.max_processes),

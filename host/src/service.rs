@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use guests::cases::ReadRequest;
+use guests::admit::Judges;
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
@@ -44,14 +44,13 @@ impl Service {
     pub(crate) fn start(
         config: Config,
         metrics: PrometheusHandle,
-        read_request: ReadRequest,
+        judges: Judges,
     ) -> anyhow::Result<Arc<Self>> {
         let processes = Processes::new(config.max_processes);
         let processes = Arc::new(processes.context("cannot prepare for processes")?);
         processes.look_after();
         let pool = Pool::new(processes.clone(), config.warm_memory);
-        let (runtime, reloader) =
-            Reloader::start(config, processes.clone(), pool.clone(), read_request)?;
+        let (runtime, reloader) = Reloader::start(config, processes.clone(), pool.clone(), judges)?;
         let snapshot = runtime.current();
         let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(

@@ -87,6 +87,28 @@ async fn a_program_answers_the_prompt_that_a_template_words() {
 }
 
 #[tokio::test]
+async fn json_is_taken_out_of_what_a_program_writes_around_it() {
+    let script = r#"cat >/dev/null; printf 'Sure:\n```json\n{"city": "Oslo"}\n```\nDone.'"#;
+    let host = start(script, "{{ system }}", "");
+    let request = json!({
+        "model": "local", "messages": [{"role": "user", "content": "hi"}],
+        "response_format": {"type": "json_object"},
+    });
+    let (status, answer) = host.post(&request).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(message(&answer)["content"], r#"{"city": "Oslo"}"#);
+    let (_, stream) = host.stream(&request).await;
+    assert_eq!(streamed_text(&stream), r#"{"city": "Oslo"}"#);
+
+    let prose = start("cat >/dev/null; echo 'Oslo it is'", "plain", "");
+    let (status, answer) = prose.post(&request).await;
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (502, &json!("schema_not_met"))
+    );
+}
+
+#[tokio::test]
 async fn a_changed_template_is_live_at_once_and_a_bad_one_never() {
     let host = start("cat", "one", "");
     assert_eq!(ask(&host).await, "one");

@@ -444,3 +444,81 @@ fn a_new_guest_is_made_where_nothing_is_yet() {
         "{typo}"
     );
 }
+
+#[tokio::test]
+async fn a_case_is_recorded_from_a_live_request_without_its_content() {
+    let host = start();
+    poll::until("the transform", Duration::from_secs(120), async || {
+        Some(digest(&host).await).filter(|digest| !digest.is_empty())
+    })
+    .await;
+    let record = async |more: &[&str]| {
+        let file = host.home().join("case.jsonl");
+        let url = format!("http://{}", host.authority());
+        let mut arguments = vec!["record", "meddler", "--url", &url, "--wait", "60"];
+        arguments.extend(["--into", file.to_str().unwrap()]);
+        arguments.extend(more);
+        let asked = async { guest_in_background(host.home(), &arguments).await };
+        let served = async {
+            // Until the command listens, requests pass unrecorded.
+            poll::until("the recording", Duration::from_secs(60), async || {
+                let (status, answer) = host.ask("echo", "Ada has 36 apples").await;
+                assert_eq!(status, 200, "{answer}");
+                file.exists().then_some(())
+            })
+            .await;
+        };
+        let (output, ()) = tokio::join!(asked, served);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        std::fs::read_to_string(file).unwrap()
+    };
+    let case = record(&[]).await;
+    assert!(!case.contains("Ada") && !case.contains("apples"), "{case}");
+    assert!(case.contains("Xxx xxx 11 xxxxxx"), "{case}");
+    let lines: Vec<Value> = case
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let calls: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["call"].as_str())
+        .collect();
+    assert_eq!(
+        (calls[0], calls[1], calls.last()),
+        ("configure", "open", Some(&"finish"))
+    );
+    assert!(
+        lines.iter().any(|line| line.get("forward").is_some()),
+        "{case}"
+    );
+
+    // The component repeats what was recorded of it.
+    let folder = host.home().join("cases");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::rename(host.home().join("case.jsonl"), folder.join("one.jsonl")).unwrap();
+    let component = host.home().join("guests.d/meddler.wasm");
+    let tested = Command::new(program())
+        .args(["guest", "test"])
+        .args([component.as_os_str(), folder.as_os_str()])
+        .env_clear()
+        .env("HOME", host.home())
+        .output()
+        .unwrap();
+    assert!(tested.status.success(), "{}", text(&tested.stderr));
+
+    let case = record(&["--keep-content"]).await;
+    assert!(case.contains("Ada has 36 apples"), "{case}");
+}
+
+async fn guest_in_background(home: &Path, arguments: &[&str]) -> Output {
+    let home = home.to_owned();
+    let arguments: Vec<String> = arguments
+        .iter()
+        .map(|&argument| argument.to_owned())
+        .collect();
+    let run = tokio::task::spawn_blocking(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        guest(&home, &arguments)
+    });
+    run.await.unwrap()
+}

@@ -372,7 +372,7 @@ async fn each_bound_of_a_guest_fails_one_request_and_no_more() {
         ),
         (
             "launch-options",
-            "",
+            "inject",
             "it wants a value for the launch option `effort` that the profile does not allow",
         ),
     ] {
@@ -468,6 +468,46 @@ async fn a_guest_that_thinks_about_what_a_process_holds_delays_no_answer() {
         started.elapsed() < Duration::from_millis(1500),
         "{:?}",
         started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_request_goes_on_in_a_fresh_process_if_the_idle_one_is_of_no_use() {
+    let hostile = hostile_component();
+    let swapped = Swapped::start("hostile", "#hang", &[("hostile.wasm", &hostile)]);
+    let behaviour = json!({"at": "resume", "do": "unfit", "answer": "calm"});
+    let config = config(swapped.host.home(), "hostile", &behaviour);
+    swapped.host.reconfigure(&config);
+    swapped.host.reload().await;
+    for request in 0..3 {
+        let (status, answer) = swapped.host.post(&hello()).await;
+        assert_eq!(
+            (status, &answer["choices"][0]["message"]["content"]),
+            (200, &json!("calm1")),
+            "request {request}: a session of its own answers it"
+        );
+        poll::until("the process to be kept", PATIENCE, async || {
+            let (_, health) = swapped.host.get("/health").await;
+            (health["backends"]["fake"]["kept"] == 1).then_some(())
+        })
+        .await;
+    }
+    let log = swapped.host.log();
+    assert_eq!(
+        log.matches("an idle process was of no use: it was told to")
+            .count(),
+        2
+    );
+    let late = json!({"at": "start", "do": "unfit"});
+    swapped
+        .host
+        .reconfigure(&self::config(swapped.host.home(), "hostile", &late));
+    swapped.host.reload().await;
+    let (status, answer) = swapped.host.post(&hello()).await;
+    assert_refused(
+        &(status, answer),
+        (502, "guest_error"),
+        "it gave up a process that had begun to answer, or that was started for it",
     );
 }
 

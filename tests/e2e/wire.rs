@@ -204,7 +204,7 @@ async fn no_word_of_prompt_or_answer_is_logged() {
 #[tokio::test]
 async fn short_streams_do_not_wait_for_acknowledgements() {
     let fake = Fake::start("#init\n#read\n#deltas 5 1\n#done\n");
-    let client = reqwest::Client::new();
+    let client = harness_tests::http::client().build().unwrap();
     let mut body = hello();
     body["stream"] = true.into();
     let mut times = Vec::new();
@@ -395,7 +395,7 @@ async fn a_unix_socket_serves_and_goes_with_the_service() {
             .map(drop)
     })
     .await;
-    let client = reqwest::Client::builder()
+    let client = harness_tests::http::client()
         .unix_socket(socket.clone())
         .build()
         .unwrap();

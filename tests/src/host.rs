@@ -147,7 +147,7 @@ impl Host {
         });
         let address = wait_for_address(&mut child, &log);
         // No connection outlives its request: the tests count descriptors.
-        let client = reqwest::Client::builder()
+        let client = crate::http::client()
             .pool_max_idle_per_host(0)
             .build()
             .expect("a client");

@@ -2,6 +2,7 @@
 
 pub mod fake_api;
 pub mod host;
+pub mod http;
 pub mod png;
 pub mod poll;
 pub mod real_cli;

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Folders of `guests/` that hold no guest.
-const NO_GUESTS: [&str; 2] = ["build", "kit"];
+const NO_GUESTS: [&str; 3] = ["build", "deeds", "kit"];
 
 /// Folders of guests: those of the product, and those of its tests.
 const FOLDERS: [&str; 2] = ["guests", "tests/guests"];
@@ -124,7 +124,8 @@ impl Workspace {
         Ok(())
     }
 
-    /// A digest of all that a guest is built from: its folder, the kit and the contract.
+    /// A digest of all that a guest is built from: its folder, the kit and the contract, and for guests of tests
+    /// what they share.
     fn sources_digest(&self, guest: &Source) -> Result<String> {
         let mut files = vec![guest.folder.join("Cargo.toml")];
         collect(&guest.folder.join("src"), &mut files)?;
@@ -135,6 +136,10 @@ impl Workspace {
             &mut files,
         )?;
         collect(&self.root.join("wit"), &mut files)?;
+        let tests = self.root.join("tests/guests");
+        if guest.folder.starts_with(&tests) {
+            collect(&tests.join("deeds/src"), &mut files)?;
+        }
         files.retain(|file| file.extension() != Some("sha256".as_ref()));
         files.sort();
         let mut digest = Sha256::new();

@@ -1,5 +1,6 @@
 //! The adapter as the host sees it: settings, and one dialogue for each request.
 
+use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     Adapter, ApiError, Context, Description, Effect, Held, LaunchOption, Problem, Request,
     Resumption, Wanted,
@@ -10,7 +11,8 @@ use crate::exchange::Exchange;
 use crate::request::{ChatRequest, Permissions};
 
 /// `[guests.claude-code] config`
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[schemars(crate = "harness_guest::schemars")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Whether the model's thinking is shown to the client.
@@ -39,7 +41,7 @@ impl Adapter for Exchange {
 
     fn describe() -> Description {
         Description {
-            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"reasoning":{"type":"boolean","default":true,"description":"whether clients see the model's thinking"}}}"#.into(),
+            config_schema: harness_guest::schema::<Settings>(),
             honours: HONOURS.map(str::to_owned).into(),
             ..harness_guest::description(
                 "claude-code",

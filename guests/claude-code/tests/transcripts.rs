@@ -81,6 +81,7 @@ fn shown(effect: &Effect) -> Value {
         Effect::Report(report) => json!({ "report": reported(report) }),
         Effect::Finish(outcome) => finish(outcome),
         Effect::Fail(error) => fail(error),
+        Effect::Unfit(why) => json!({ "unfit": why }),
     }
 }
 

@@ -83,6 +83,8 @@ pub mod transform_bindings {
 #[doc(hidden)]
 pub use harness_guest_dialect_bindings as dialect_bindings;
 
+pub use schemars;
+
 pub use adapter::{Adapter, Exported};
 pub use bindings::exports::harness::guest::adapter::{
     Effect, LaunchOption, Model, ModelLimits, RateLimit, RateLimitStatus, Report,
@@ -115,6 +117,34 @@ pub fn description(name: &str, version: &str, summary: &str) -> Description {
         honours: Vec::new(),
         extra: None,
     }
+}
+
+/// The JSON Schema of a guest's settings, for [`Description::config_schema`]. The documentation of fields becomes their
+/// descriptions.
+///
+/// ```
+/// use harness_guest::schemars::JsonSchema;
+/// use serde::Deserialize;
+///
+/// /// What is configured.
+/// #[derive(Deserialize, JsonSchema)]
+/// #[schemars(crate = "harness_guest::schemars")]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Settings {
+///     /// How loud.
+///     volume: u8,
+/// }
+/// # impl Default for Settings {
+/// #     fn default() -> Self {
+/// #         Settings { volume: 5 }
+/// #     }
+/// # }
+///
+/// let schema = harness_guest::schema::<Settings>();
+/// assert!(schema.contains(r#""volume":{"description":"How loud.""#));
+/// ```
+pub fn schema<T: schemars::JsonSchema>() -> String {
+    schemars::schema_for!(T).to_value().to_string()
 }
 
 /// The end of an answer whose usage is not known.

@@ -1,6 +1,8 @@
 //! A conversation as templates see it: the same dictionaries as in Hugging Face's chat templates.
 
-use harness_guest::{ApiError, Content, ErrorKind, Message, Part, Role, Tool, ToolCall, failure};
+use harness_guest::{
+    ApiError, Content, ErrorKind, Message, OutputFormat, Part, Role, Tool, ToolCall, failure,
+};
 use serde_json::{Map, Value, json};
 
 /// All messages.
@@ -24,6 +26,30 @@ pub fn system(messages: &[Value]) -> String {
     let leading = messages.iter().take_while(|m| m["role"] == "system");
     let texts: Vec<&str> = leading.filter_map(|m| m["content"].as_str()).collect();
     texts.join("\n\n")
+}
+
+/// Tells the model to answer with JSON, if it is to: at the end of the system message, which is added if there is none.
+/// The host takes the object out of what the model writes around it.
+pub fn ask_for_json(messages: &mut Vec<Value>, format: &OutputFormat) {
+    let mut words = match format {
+        OutputFormat::Text => return,
+        OutputFormat::JsonObject | OutputFormat::JsonSchema(_) => {
+            "Answer with one valid JSON object and nothing else: no words around it, no code fence."
+                .to_owned()
+        }
+    };
+    if let OutputFormat::JsonSchema(format) = format
+        && let Some(schema) = &format.schema
+    {
+        words += &format!(" It must fit this JSON Schema:\n{schema}");
+    }
+    match messages.first_mut() {
+        Some(first) if first["role"] == "system" => {
+            let text = first["content"].as_str().unwrap_or_default();
+            first["content"] = format!("{text}\n\n{words}").into();
+        }
+        _ => messages.insert(0, json!({"role": "system", "content": words})),
+    }
 }
 
 fn message(i: usize, message: &Message) -> Result<Value, ApiError> {

@@ -56,6 +56,7 @@ impl Adapter for PromptTemplate {
     fn describe() -> Description {
         Description {
             config_schema: include_str!("config.schema.json").into(),
+            honours: vec!["response_format".into()],
             ..harness_guest::description(
                 "prompt-template",
                 env!("CARGO_PKG_VERSION"),

@@ -72,7 +72,8 @@ impl Template {
     /// Refuses the request if the template does, or cannot be rendered with it.
     pub fn render(&self, about: &Context, request: Request) -> Result<String, ApiError> {
         let created = about.created;
-        let messages = conversation::messages(&request.messages)?;
+        let mut messages = conversation::messages(&request.messages)?;
+        conversation::ask_for_json(&mut messages, &request.output_format);
         let system = conversation::system(&messages);
         let tools = conversation::tools(&request.tools);
         drop(request);

@@ -101,6 +101,35 @@ fn pictures_are_refused_by_their_place() {
 }
 
 #[test]
+fn the_model_is_told_to_answer_with_json() {
+    let settings = PromptTemplate::configure(r#"{"template":"plain"}"#).unwrap();
+    let prompt = |messages: Value, format: Value| {
+        let request = json!({"messages": messages, "response_format": format});
+        let request = testing::request(&request);
+        let mut session = PromptTemplate::open(&settings, testing::context("m"), request).unwrap();
+        let [Effect::Write(prompt), Effect::CloseInput] = &session.start()[..] else {
+            panic!("it starts with the prompt");
+        };
+        prompt.clone()
+    };
+    let question = json!({"role": "user", "content": "Where?"});
+    let object = json!({"type": "json_object"});
+    let told = prompt(json!([question]), object);
+    assert!(
+        told.contains("one valid JSON object") && told.ends_with("Where?"),
+        "{told}"
+    );
+    let schema =
+        json!({"type": "json_schema", "json_schema": {"name": "p", "schema": {"type": "object"}}});
+    let system = json!({"role": "system", "content": "Be brief."});
+    let told = prompt(json!([system, question]), schema);
+    assert!(
+        told.contains("Be brief.\n\nAnswer") && told.contains(r#"{"type":"object"}"#),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_program_is_told_its_prompt_and_its_output_is_the_answer() {
     let settings =
         PromptTemplate::configure(r#"{"template":"{{ messages[0].content }}!"}"#).unwrap();

@@ -76,7 +76,7 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let path = plain::line(uri.path(), 100);
     let takes = match uri.path() {
         "/v1/chat/completions" | "/admin/reload" => "POST",
-        path if path.ends_with("/rollback") => "POST",
+        path if path.ends_with("/rollback") || path.ends_with("/record") => "POST",
         _ => "GET",
     };
     let message = format!("{path} takes {takes}, not {method}");

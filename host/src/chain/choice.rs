@@ -6,6 +6,7 @@ use guests::GuestError;
 use guests::completion::{Delta, FinishReason, Outcome, Step, Usage};
 
 use super::calls::Calls;
+use super::object::ObjectFilter;
 use super::stop::StopFilter;
 use super::{Watching, WayBack, estimate, skipped};
 use crate::config::OnError;
@@ -22,6 +23,8 @@ pub(crate) struct Choice {
     /// can have changed the calls.
     declared: Option<(HashSet<String>, Calls)>,
     stop: StopFilter,
+    /// Takes words around the JSON away, if the answer is to be a JSON object.
+    object: Option<ObjectFilter>,
     ready: VecDeque<Event>,
     /// Bytes of the request.
     asked: usize,
@@ -53,6 +56,7 @@ impl Choice {
             filters: back.filters.into_iter().map(Some).collect(),
             declared: back.declared.map(|names| (names, Calls::default())),
             stop: StopFilter::new(back.stop),
+            object: back.is_object.then(ObjectFilter::default),
             ready: VecDeque::new(),
             asked: back.size,
             written: 0,
@@ -81,7 +85,7 @@ impl Choice {
             let flow = match &mut self.source {
                 Source::Process(exchange) => {
                     let first = exchange.next().await;
-                    if self.declared.is_none() && self.stop.is_empty() {
+                    if self.declared.is_none() && self.stop.is_empty() && self.object.is_none() {
                         return self.untouched(first);
                     }
                     Flow::of(first, exchange)
@@ -131,6 +135,9 @@ impl Choice {
         self.written += flow.deltas.iter().map(Delta::size).sum::<usize>();
         if let Some(Event::Finish(outcome)) = &mut flow.end {
             *outcome = self.counted(*outcome);
+        }
+        if let Some(object) = &mut self.object {
+            object.pass(&mut flow.deltas);
         }
         for i in (0..self.filters.len()).rev() {
             self.filter(i, &mut flow);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::ExchangeRequest;
 use super::failures::{guest_failure, no_process};
-use super::tenure::{Heard, Tenure};
+use super::tenure::{Heard, Proof, Tenure};
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
@@ -38,7 +38,7 @@ pub(super) struct Lease {
 /// What a lease brings next.
 pub(super) enum Next {
     Output(Output),
-    /// The process ended before it printed anything, and was replaced. The new one must be told everything.
+    /// The process did not prove itself, and was replaced. The new one must be told everything.
     Replaced,
 }
 
@@ -87,7 +87,8 @@ impl Lease {
             origin,
             tenure: match origin {
                 ProcessOrigin::New => Tenure::Tried(process),
-                ProcessOrigin::Warm | ProcessOrigin::Kept => Tenure::Untried(process),
+                ProcessOrigin::Warm => Tenure::Untried(process, Proof::FirstWord),
+                ProcessOrigin::Kept => Tenure::Untried(process, Proof::Answer),
             },
             awaiting_first_token: Some(awaiting_first_token),
         };
@@ -103,7 +104,7 @@ impl Lease {
     pub(super) async fn next(&mut self) -> Result<Next, Failure> {
         loop {
             let output = match &mut self.tenure {
-                Tenure::Untried(process) => process.next_unless_stopped().await,
+                Tenure::Untried(process, _) => process.next_unless_stopped().await,
                 Tenure::Tried(process) => process.next().await,
                 Tenure::Ended { deadline, .. } => {
                     let deadline = *deadline;
@@ -113,7 +114,7 @@ impl Lease {
             };
             let has_ended = matches!(output, Output::Exited(_));
             match self.tenure.heard(has_ended, self.patience) {
-                Heard::EndBeforeFirstWord => {
+                Heard::EndBeforeProof => {
                     if self.origin == ProcessOrigin::Warm {
                         self.pool.record_failure(&self.launch);
                     }
@@ -124,6 +125,30 @@ impl Lease {
             }
             return Ok(Next::Output(output));
         }
+    }
+
+    /// Whether the process is replaced if it ends.
+    pub(super) fn is_on_trial(&self) -> bool {
+        matches!(self.tenure, Tenure::Untried(..))
+    }
+
+    /// Whether the process was given up, and its replacement is not there yet.
+    pub(super) fn is_replaced(&self) -> bool {
+        matches!(self.tenure, Tenure::Ended { .. })
+    }
+
+    /// Ends the process, because this request cannot go on in it. False if it is too late for another one.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.tenure.give_up(self.patience)
+    }
+
+    /// Whether a session wants a process just like this one.
+    pub(super) fn fits(
+        &self,
+        request: &ExchangeRequest,
+        guest: &mut AdapterSession,
+    ) -> Result<bool, GuestError> {
+        Ok(*launch(request, guest)? == *self.launch)
     }
 
     /// Another piece of what was read already.
@@ -138,7 +163,7 @@ impl Lease {
         tracing::debug!(
             backend = self.launch.backend,
             pid = process.id(),
-            "a process ended while it waited, and was replaced"
+            "an idle process was of no use, and was replaced"
         );
         self.tenure.replace(process);
         Ok(Next::Replaced)
@@ -166,6 +191,9 @@ impl Lease {
     /// Takes note that the first token has come: processes may be started ahead again. If this backend was
     /// suspended, the suspension ends.
     pub(super) fn answers(&mut self) {
+        if self.tenure.prove() {
+            self.pool.record_success(&self.launch);
+        }
         if self.awaiting_first_token.take().is_some() && self.pool.is_current(&self.launch) {
             self.pool.resume(&self.launch.backend);
         }

@@ -1,9 +1,9 @@
 //! The states of a lease: whether it has a process, and whether that process may still be replaced.
 //!
 //! ```text
-//! Untried ──first word──► Tried ──► Over
-//!    │                      ▲
-//!    └──end──► Ended ──replaced
+//! Untried ──────proof──────► Tried ──► Over
+//!    │                         ▲
+//!    └──end, unfit──► Ended ──replaced
 //! ```
 
 use std::time::Duration;
@@ -30,14 +30,23 @@ impl Serves for Process {
     }
 }
 
+/// What proves that a process that had been idle can serve a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It printed something.
+    FirstWord,
+    /// The answer began. A process that holds a conversation may print something before, and still not go on with it.
+    Answer,
+}
+
 /// The state of a lease.
 pub(super) enum Tenure<P> {
-    /// A process that had been idle and has printed nothing yet: if it ends, it is replaced.
-    Untried(P),
-    /// A process that has printed something, or is new: if it ends, it is not replaced; the guest is told.
+    /// A process that had been idle and has not proved itself yet: if it ends, it is replaced.
+    Untried(P, Proof),
+    /// A process that has proved itself, or is new: if it ends, it is not replaced; the guest is told.
     Tried(P),
-    /// The process ended before it printed anything, and is replaced before `deadline`. `hold` is the
-    /// request's permit, while there is no process to hold it.
+    /// The process did not prove itself, and is replaced before `deadline`. `hold` is the request's permit, while
+    /// there is no process to hold it.
     Ended {
         hold: Option<Hold>,
         deadline: Instant,
@@ -50,8 +59,8 @@ pub(super) enum Tenure<P> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The process ended, and is to be replaced.
-    EndBeforeFirstWord,
-    /// A process that had been idle answers.
+    EndBeforeProof,
+    /// A process that had been idle proved itself by its first word.
     FirstWord,
     /// Anything else. The state stays as it is.
     More,
@@ -61,7 +70,7 @@ impl<P: Serves> Tenure<P> {
     /// The process, if there is one.
     pub(super) fn process(&mut self) -> Option<&mut P> {
         match self {
-            Tenure::Untried(process) | Tenure::Tried(process) => Some(process),
+            Tenure::Untried(process, _) | Tenure::Tried(process) => Some(process),
             Tenure::Ended { .. } | Tenure::Over => None,
         }
     }
@@ -69,22 +78,47 @@ impl<P: Serves> Tenure<P> {
     /// Takes note that the process printed something, or ended. `patience` is how long a request may wait for a
     /// replacement.
     pub(super) fn heard(&mut self, has_ended: bool, patience: Duration) -> Heard {
+        match self {
+            Tenure::Untried(..) if has_ended => {
+                self.give_up(patience);
+                Heard::EndBeforeProof
+            }
+            Tenure::Untried(_, Proof::FirstWord) => {
+                self.prove();
+                Heard::FirstWord
+            }
+            _ => Heard::More,
+        }
+    }
+
+    /// The process has proved itself. True if it had been idle before.
+    pub(super) fn prove(&mut self) -> bool {
         match std::mem::replace(self, Tenure::Over) {
-            Tenure::Untried(mut process) if has_ended => {
+            Tenure::Untried(process, _) => {
+                *self = Tenure::Tried(process);
+                true
+            }
+            other => {
+                *self = other;
+                false
+            }
+        }
+    }
+
+    /// Ends a process that has not proved itself. False if there is none.
+    pub(super) fn give_up(&mut self, patience: Duration) -> bool {
+        match std::mem::replace(self, Tenure::Over) {
+            Tenure::Untried(mut process, _) => {
                 let hold = process.rest();
                 // Dropping it frees its slot, which the replacement can take.
                 drop(process);
                 let deadline = Instant::now() + patience;
                 *self = Tenure::Ended { hold, deadline };
-                Heard::EndBeforeFirstWord
-            }
-            Tenure::Untried(process) => {
-                *self = Tenure::Tried(process);
-                Heard::FirstWord
+                true
             }
             other => {
                 *self = other;
-                Heard::More
+                false
             }
         }
     }
@@ -100,7 +134,7 @@ impl<P: Serves> Tenure<P> {
     /// Gives the process away, with what it held, if it is fit.
     pub(super) fn release(&mut self, is_fit: impl Fn(&P) -> bool) -> Option<(P, Option<Hold>)> {
         match std::mem::replace(self, Tenure::Over) {
-            Tenure::Untried(mut process) | Tenure::Tried(mut process) if is_fit(&process) => {
+            Tenure::Untried(mut process, _) | Tenure::Tried(mut process) if is_fit(&process) => {
                 let hold = process.rest();
                 Some((process, hold))
             }
@@ -142,8 +176,8 @@ mod tests {
     #[test]
     fn a_process_that_was_idle_is_replaced_once_and_the_permit_is_held_all_along() {
         let (process, permit) = serving();
-        let mut tenure = Tenure::Untried(process);
-        assert_eq!(tenure.heard(true, PATIENCE), Heard::EndBeforeFirstWord);
+        let mut tenure = Tenure::Untried(process, Proof::FirstWord);
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::EndBeforeProof);
         assert!(tenure.process().is_none());
         assert_eq!(permit.strong_count(), 1);
         tenure.replace(Fake::default());
@@ -156,15 +190,30 @@ mod tests {
 
     #[test]
     fn a_process_that_has_printed_something_is_not_replaced() {
-        let mut tenure = Tenure::Untried(serving().0);
+        let mut tenure = Tenure::Untried(serving().0, Proof::FirstWord);
         assert_eq!(tenure.heard(false, PATIENCE), Heard::FirstWord);
         assert_eq!(tenure.heard(false, PATIENCE), Heard::More);
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::More);
+        assert!(!tenure.give_up(PATIENCE));
+    }
+
+    #[test]
+    fn a_process_that_holds_a_conversation_is_replaced_until_the_answer_begins() {
+        let resumed = || Tenure::Untried(serving().0, Proof::Answer);
+        let mut tenure = resumed();
+        assert_eq!(tenure.heard(false, PATIENCE), Heard::More);
+        assert_eq!(tenure.heard(true, PATIENCE), Heard::EndBeforeProof);
+        let mut tenure = resumed();
+        assert_eq!(tenure.heard(false, PATIENCE), Heard::More);
+        assert!(tenure.give_up(PATIENCE) && tenure.process().is_none());
+        let mut tenure = resumed();
+        assert!(tenure.prove() && !tenure.prove() && !tenure.give_up(PATIENCE));
         assert_eq!(tenure.heard(true, PATIENCE), Heard::More);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_replacement_is_waited_for_as_long_as_for_any_process() {
-        let mut tenure = Tenure::Untried(serving().0);
+        let mut tenure = Tenure::Untried(serving().0, Proof::FirstWord);
         tokio::time::advance(PATIENCE).await;
         tenure.heard(true, PATIENCE);
         let Tenure::Ended { deadline, .. } = tenure else {

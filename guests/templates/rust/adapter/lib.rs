@@ -4,10 +4,12 @@ use harness_guest::{
     Adapter, ApiError, Content, Context, Delta, Description, Effect, ErrorKind, FinishReason, Part,
     Problem, Request, Role, description, export_adapter, failure, outcome,
 };
+use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
 
 /// What `config` holds, in `[guests.NAME]` or in the backend's `adapter`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(crate = "harness_guest::schemars")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The last line of the prompt, behind which the program goes on.
@@ -32,7 +34,7 @@ impl Adapter for Session {
 
     fn describe() -> Description {
         Description {
-            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"cue":{"type":"string"}}}"#.into(),
+            config_schema: harness_guest::schema::<Settings>(),
             ..description("NAME", env!("CARGO_PKG_VERSION"), "writes a conversation line by line")
         }
     }

@@ -5,10 +5,12 @@ use harness_guest::{
     HttpRequest, HttpResponse, Message, OpenedCall, OutputFormat, Problem, Request, Role, Route,
     Sampling, Service, description, export_dialect, failure,
 };
+use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
 
 /// What `config` holds, in `[guests.NAME]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[schemars(crate = "harness_guest::schemars")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The model that answers.
@@ -37,7 +39,7 @@ impl Dialect for Call {
 
     fn describe() -> Description {
         Description {
-            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"model":{"type":"string"}}}"#.into(),
+            config_schema: harness_guest::schema::<Settings>(),
             ..description("NAME", env!("CARGO_PKG_VERSION"), "a prompt in, plain text out")
         }
     }

@@ -4,10 +4,12 @@ use harness_guest::{
     ApiError, Content, Context, Decision, Delta, Description, Ending, Message, Opened, Outcome,
     Problem, Request, Role, Transform, description, ending, export_transform,
 };
+use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
 
 /// What `config` holds, in `[guests.NAME]` or where a model uses this guest.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[schemars(crate = "harness_guest::schemars")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// A system message that goes before all others.
@@ -24,7 +26,7 @@ impl Transform for Signs {
 
     fn describe() -> Description {
         Description {
-            config_schema: r#"{"type":"object","additionalProperties":false,"properties":{"instruction":{"type":"string"},"signature":{"type":"string"}}}"#.into(),
+            config_schema: harness_guest::schema::<Settings>(),
             ..description("NAME", env!("CARGO_PKG_VERSION"), "instructs and signs")
         }
     }

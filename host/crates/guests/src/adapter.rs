@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
 use crate::GuestError;
 use crate::admit::Guest;
+use crate::cases::Tape;
 use crate::completion::{Context, Held, Resumption, Wanted};
 use crate::contract::v1_0::{self, Adapter, Calls, Effects, Instance};
 use crate::engine::{Effort, State};
@@ -20,6 +22,8 @@ pub struct AdapterSession {
     store: Store<State>,
     instance: Instance,
     session: ResourceAny,
+    /// Records the request, if somebody asked for it.
+    tape: Option<Tape>,
 }
 
 impl AdapterSession {
@@ -32,6 +36,10 @@ impl AdapterSession {
     ) -> Result<Self, NotOpened> {
         let (mut store, instance) = of.ready(context)?;
         let adapter = calls(&instance)?;
+        let mut tape = of.guest.tape();
+        if let Some(tape) = &mut tape {
+            tape.begins(&of, context, request);
+        }
         let open = |store: &mut Store<State>| {
             v1_0::with_request(request, |request| adapter.open(store, context, request))
         };
@@ -43,6 +51,7 @@ impl AdapterSession {
             store,
             instance,
             session,
+            tape,
         })
     }
 
@@ -58,6 +67,7 @@ impl AdapterSession {
             store,
             instance,
             session,
+            tape: None,
         }))
     }
 
@@ -68,6 +78,7 @@ impl AdapterSession {
 
     /// Names and values of the launch options that the process is to have.
     pub fn launch_options(&mut self) -> Result<Vec<(String, String)>, GuestError> {
+        self.note(|| json!({"call": "launch-options"}));
         self.call(
             "session.launch-options",
             Effort::Request(0),
@@ -77,11 +88,13 @@ impl AdapterSession {
 
     /// What a process must hold to go on with this request of `request_size` bytes.
     pub fn want(&mut self, request_size: usize) -> Result<Option<Wanted>, GuestError> {
+        self.note(|| json!({"call": "want"}));
         self.call("reuse.want", Effort::Request(request_size), Adapter::want)
     }
 
     /// The process is there. `request_size` is how many bytes there may be to write.
     pub fn start(&mut self, request_size: usize) -> Result<Effects, GuestError> {
+        self.note(|| json!({"call": "start"}));
         self.call(
             "session.start",
             Effort::Request(request_size),
@@ -95,6 +108,9 @@ impl AdapterSession {
         resumption: &Resumption,
         request_size: usize,
     ) -> Result<Effects, GuestError> {
+        if let Some(tape) = &mut self.tape {
+            tape.resumes(resumption);
+        }
         let effort = Effort::Request(request_size);
         self.call("reuse.resume", effort, |adapter, store, session| {
             adapter.resume(store, session, resumption)
@@ -106,6 +122,7 @@ impl AdapterSession {
     pub fn output(&mut self, lines: &[&str], request_size: usize) -> Result<Effects, GuestError> {
         let size = lines.iter().map(|line| line.len()).sum::<usize>();
         let effort = Effort::Line(size.saturating_add(request_size));
+        self.note(|| json!({"call": "output", "lines": lines}));
         self.call("session.output", effort, |adapter, store, session| {
             adapter.output(store, session, lines)
         })
@@ -114,6 +131,7 @@ impl AdapterSession {
     /// The process ended.
     pub fn exit(&mut self, status: Option<i32>, stderr: &str) -> Result<Effects, GuestError> {
         let effort = Effort::Request(stderr.len());
+        self.note(|| json!({"call": "exit", "status": status, "stderr": stderr}));
         self.call("session.exit", effort, |adapter, store, session| {
             adapter.exit(store, session, status, stderr)
         })
@@ -121,7 +139,14 @@ impl AdapterSession {
 
     /// What the process holds now. `size` is how many bytes were asked and answered.
     pub fn hold(&mut self, size: usize) -> Result<Option<Held>, GuestError> {
+        self.note(|| json!({"call": "hold"}));
         self.call("reuse.hold", Effort::Request(size), Adapter::hold)
+    }
+
+    fn note(&mut self, call: impl FnOnce() -> Value) {
+        if let Some(tape) = &mut self.tape {
+            tape.note(call());
+        }
     }
 
     fn call<T: Send>(

@@ -11,20 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use basics::plain::{self, is_word};
+use parking_lot::Mutex;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Cache, Compile};
-use super::cases::{self, CaseError, Difference, ReadRequest};
+use super::cases::{self, CaseError, Difference, OnRecorded, ReadRequest, Tape};
 use super::compile::CompileError;
 use super::contract::v1_0::{self, Description, GuestPre};
 use super::engine::{Effort, Engine};
 use super::instance::{bare, configured};
 use crate::GuestError;
 use crate::settings::GuestConfig;
-use interfaces::{Interfaces, check_imports, check_version, is_wasi};
+pub use interfaces::Interfaces;
+use interfaces::{check_imports, check_version, is_wasi};
 
 /// The largest component, in bytes: those made of Python have 18 MB.
-pub(crate) const COMPONENT_MAX: u64 = 64 << 20;
+pub const COMPONENT_MAX: u64 = 64 << 20;
 
 /// The longest summary of a guest, and what it may say of its configuration, in characters.
 const SUMMARY_MAX: usize = 200;
@@ -57,6 +60,8 @@ pub struct Guest {
     pub(crate) settings: GuestConfig,
     /// How many requests in a row it has broken.
     pub(crate) broken_in_a_row: AtomicU32,
+    /// Who wants to have the next request recorded.
+    pub(crate) to_record: Mutex<Option<OnRecorded>>,
 }
 
 /// What a guest is.
@@ -121,6 +126,21 @@ impl Guest {
         is_from_file && most > 0 && self.broken_in_a_row.load(Ordering::Relaxed) >= most
     }
 
+    /// Records the next request that it serves, and nothing else. Who asked before gets nothing.
+    pub fn record_next(&self, on_recorded: OnRecorded) {
+        *self.to_record.lock() = Some(on_recorded);
+    }
+
+    /// Records no request any more.
+    pub fn record_none(&self) {
+        *self.to_record.lock() = None;
+    }
+
+    /// Records a request, if somebody asked for it.
+    pub(crate) fn tape(&self) -> Option<Tape> {
+        self.to_record.lock().take().map(Tape::new)
+    }
+
     /// Makes an instance with one of its configurations, and drops it.
     ///
     /// # Errors
@@ -135,6 +155,20 @@ impl Guest {
         self.pre.world()
     }
 }
+
+/// What the rest of the program knows, and guests are judged by.
+#[derive(Clone, Copy)]
+pub struct Judges {
+    /// Reads the requests of cases.
+    pub read_request: ReadRequest,
+    /// Says what is wrong with settings by a guest's own schema.
+    pub check_settings: CheckSettings,
+}
+
+/// Says everything that is wrong with settings by a JSON Schema: a sentence each, with the key. `is_own` is whether the
+/// schema is this program's own. The error is what is wrong with the schema.
+pub type CheckSettings =
+    fn(schema: &str, settings: &Value, is_own: bool) -> Result<Vec<String>, String>;
 
 /// A component that is to be admitted.
 pub(crate) struct Candidate<'a> {
@@ -192,6 +226,9 @@ pub enum Refused {
     /// Its cases cannot be replayed.
     #[error("its cases: {0}")]
     Cases(#[from] CaseError),
+    /// The schema of its settings is none.
+    #[error("its `config-schema` is no JSON Schema: {0}")]
+    Schema(String),
     /// It refuses its configuration: each key, and what it says about it.
     #[error("it refuses its configuration {0}")]
     Config(String),
@@ -243,7 +280,7 @@ pub(crate) fn admit(
     engine: &Engine,
     cache: &Cache,
     candidate: &Candidate<'_>,
-    read_request: ReadRequest,
+    judges: Judges,
 ) -> Result<Guest, Refused> {
     let allowed = candidate.settings.allowed_digests.as_ref();
     if candidate.origin != GuestSource::Embedded
@@ -291,6 +328,7 @@ pub(crate) fn admit(
         refused: None,
         settings: candidate.settings.clone(),
         broken_in_a_row: AtomicU32::new(0),
+        to_record: Mutex::default(),
     };
     let description = describe(&guest)?;
     guest.honours = v1_0::honours(&description).into();
@@ -301,9 +339,13 @@ pub(crate) fn admit(
         false => "unknown".into(),
     };
     guest.summary = plain::line(&description.summary, SUMMARY_MAX);
-    configure(&mut guest)?;
+    configure(
+        &mut guest,
+        &description.config_schema,
+        judges.check_settings,
+    )?;
     match candidate.cases {
-        Some(folder) => replay(guest, folder, read_request),
+        Some(folder) => replay(guest, folder, judges.read_request),
         None => Ok(guest),
     }
 }
@@ -326,9 +368,14 @@ fn replay(guest: Guest, folder: &Path, read_request: ReadRequest) -> Result<Gues
 /// # Errors
 ///
 /// Fails if it takes none of them.
-fn configure(guest: &mut Guest) -> Result<(), Refused> {
+fn configure(guest: &mut Guest, schema: &str, check: CheckSettings) -> Result<(), Refused> {
     let mut refusals = Vec::new();
     for used in &guest.settings.uses {
+        let problems = check(schema, &used.config, guest.is_own()).map_err(Refused::Schema)?;
+        if !problems.is_empty() {
+            refusals.push(format!("`{}`: {}", used.at, problems.join("; ")));
+            continue;
+        }
         let config = used.config.to_string();
         match configured(guest, &config, None)? {
             Ok(_) if guest.configs.iter().any(|known| **known == *config) => {}

@@ -12,6 +12,8 @@
 //! ```
 
 mod dialogue;
+mod recording;
+mod scrub;
 mod words;
 
 use std::fs;
@@ -27,6 +29,8 @@ use serde_json::Value;
 use crate::admit::Guest;
 use crate::request::Request;
 use dialogue::Dialogue;
+pub(crate) use recording::Tape;
+pub use recording::{NoCase, OnRecorded, Recording};
 use words::Call;
 
 /// The most cases of a guest.

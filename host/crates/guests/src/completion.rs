@@ -50,6 +50,8 @@ pub enum Effect {
     Finish(Outcome),
     /// The request failed.
     Fail(ApiError),
+    /// This session cannot go on in this process, for this reason.
+    Unfit(String),
 }
 
 /// What a transform makes of a request.

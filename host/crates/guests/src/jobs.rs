@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use super::admit::{Candidate, Guest, GuestSource, Refused, admit};
+use super::admit::{Candidate, Guest, GuestSource, Judges, Refused, admit};
 use super::cache::Cache;
-use super::cases::ReadRequest;
 use super::engine::Engine;
 use crate::settings::GuestConfig;
 
@@ -42,7 +41,7 @@ pub(super) struct Jobs {
     engine: Engine,
     cache: Arc<Cache>,
     on_admitted: OnAdmitted,
-    read_request: ReadRequest,
+    judges: Judges,
     queue: VecDeque<Job>,
     running: usize,
     /// The latest job of each name.
@@ -56,14 +55,14 @@ impl Jobs {
     pub(super) fn new(
         engine: Engine,
         cache: Cache,
-        read_request: ReadRequest,
+        judges: Judges,
         on_admitted: OnAdmitted,
     ) -> Self {
         Jobs {
             engine,
             cache: Arc::new(cache),
             on_admitted,
-            read_request,
+            judges,
             queue: VecDeque::new(),
             running: 0,
             latest: BTreeMap::new(),
@@ -74,7 +73,7 @@ impl Jobs {
 
     /// Admits a component here and now.
     pub(super) fn admit(&self, candidate: &Candidate<'_>) -> Result<Guest, Refused> {
-        admit(&self.engine, &self.cache, candidate, self.read_request)
+        admit(&self.engine, &self.cache, candidate, self.judges)
     }
 
     /// Queues the admission of a component, in place of any other one of its name.
@@ -130,14 +129,14 @@ impl Jobs {
             && let Some(job) = self.queue.pop_front()
         {
             let (engine, cache) = (self.engine.clone(), self.cache.clone());
-            let (read_request, on_admitted) = (self.read_request, self.on_admitted.clone());
+            let (judges, on_admitted) = (self.judges, self.on_admitted.clone());
             let again = job.clone();
             let name = job.settings.name.clone();
             let thread = thread::Builder::new().name("guest-admission".into());
             let started = thread.spawn(move || {
                 let candidate = Candidate::new(&job.component, job.origin, &job.settings)
                     .with_cases(job.cases.as_deref());
-                let result = admit(&engine, &cache, &candidate, read_request);
+                let result = admit(&engine, &cache, &candidate, judges);
                 on_admitted(Admitted {
                     ticket: job.ticket,
                     origin: job.origin,

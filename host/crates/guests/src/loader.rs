@@ -12,9 +12,8 @@ use std::sync::Arc;
 use basics::file_stamp::FileStamp;
 use basics::plain;
 
-use super::admit::{Candidate, GuestSource, Refused};
+use super::admit::{Candidate, GuestSource, Judges, Refused};
 use super::cache::Cache;
-use super::cases::ReadRequest;
 use super::engine::Engine;
 use super::folder::{self, File};
 use super::jobs::{Admitted, Jobs, OnAdmitted};
@@ -86,7 +85,7 @@ pub struct Loader {
 
 impl Loader {
     /// Admits the first built-in guest, unless a file has its name, and starts the admission of all others.
-    /// `read_request` reads the requests of cases. `on_admitted` must pass each result that it gets to
+    /// `judges` are what they are judged by. `on_admitted` must pass each result that it gets to
     /// [`Loader::admitted`].
     ///
     /// # Errors
@@ -94,7 +93,7 @@ impl Loader {
     /// Fails if the WebAssembly engine cannot be started, or if a built-in guest is bad.
     pub fn start(
         settings: Settings,
-        read_request: ReadRequest,
+        judges: Judges,
         on_admitted: OnAdmitted,
     ) -> Result<Self, StartError> {
         let engine =
@@ -102,7 +101,7 @@ impl Loader {
         let cache = Cache::open(settings.cache_dir.as_deref());
         let mut loader = Loader {
             store: Store::open(&settings),
-            jobs: Jobs::new(engine, cache, read_request, on_admitted),
+            jobs: Jobs::new(engine, cache, judges, on_admitted),
             settings,
             set: Arc::default(),
             seen: BTreeMap::new(),

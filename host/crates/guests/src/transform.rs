@@ -7,6 +7,7 @@ use wasmtime::component::ResourceAny;
 
 use crate::GuestError;
 use crate::admit::Guest;
+use crate::cases::Tape;
 use crate::completion::{ApiError, Context, Decision, Delta, Ending, Outcome, Step};
 use crate::contract::v1_0::{self, Calls, Instance, Transform};
 use crate::engine::{Effort, State};
@@ -19,6 +20,8 @@ pub struct Filter {
     store: Store<State>,
     instance: Instance,
     filter: ResourceAny,
+    /// Records the request, if somebody asked for it.
+    tape: Option<Tape>,
 }
 
 /// Shows a request of `size` bytes to a transform: what it makes of the request, and the filter of its answer.
@@ -30,6 +33,10 @@ pub fn open(
 ) -> Result<(Decision, Option<Filter>), NotOpened> {
     let (mut store, instance) = of.ready(context)?;
     let transform = calls(&instance)?;
+    let mut tape = of.guest.tape();
+    if let Some(tape) = &mut tape {
+        tape.begins(of, context, request);
+    }
     let open = |store: &mut Store<State>| {
         v1_0::with_request(request, |request| transform.open(store, context, request))
     };
@@ -41,6 +48,7 @@ pub fn open(
         store,
         instance,
         filter,
+        tape,
     });
     Ok((decision, filter))
 }
@@ -54,6 +62,9 @@ impl Filter {
     /// What becomes of the next pieces.
     pub fn take(&mut self, deltas: &[Delta]) -> Result<Step, GuestError> {
         let size = deltas.iter().map(Delta::size).sum();
+        if let Some(tape) = &mut self.tape {
+            tape.takes(deltas);
+        }
         let (transform, filter) = (calls(&self.instance)?, self.filter);
         let take = |store: &mut Store<State>| transform.take(store, filter, deltas);
         let engine = &self.of.guest.engine;
@@ -66,6 +77,9 @@ impl Filter {
         outcome: &Outcome,
         size: usize,
     ) -> Result<Result<Ending, ApiError>, GuestError> {
+        if let Some(tape) = &mut self.tape {
+            tape.finishes(outcome);
+        }
         let (transform, filter) = (calls(&self.instance)?, self.filter);
         let finish = |store: &mut Store<State>| transform.finish(store, filter, outcome);
         let engine = &self.of.guest.engine;

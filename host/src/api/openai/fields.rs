@@ -365,7 +365,7 @@ mod tests {
             state_dir: None,
             ..config.guests
         };
-        let loader = Loader::start(settings, |_| Err(String::new()), Arc::new(|_| ())).unwrap();
+        let loader = Loader::start(settings, crate::api::JUDGES, Arc::new(|_| ())).unwrap();
         Honours(Some(loader.set().serving["claude-code"].honours.clone()))
     }
 

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 
 use harness_guest::{
     Adapter, Annotation, ApiError, Context, Delta, Description, Effect, FinishReason, Held,
-    LaunchOption, Level, Problem, Request,
+    HeldTurn, LaunchOption, Problem, Request, Resumption, Wanted,
 };
 
 /// What to do, and when.
@@ -38,54 +38,42 @@ thread_local! {
 #[derive(Debug)]
 pub struct Hostile;
 
-fn behave(here: &str) -> Vec<Effect> {
-    let behaviour = BEHAVIOUR.with_borrow(Clone::clone);
-    match behaviour.at == here {
-        true => behave_so(&behaviour.r#do),
-        false => Vec::new(),
-    }
+/// The deed that is due here, if one is.
+fn due(here: &str) -> String {
+    BEHAVIOUR.with_borrow(|behaviour| match behaviour.at == here {
+        true => behaviour.r#do.clone(),
+        false => String::new(),
+    })
 }
 
-fn behave_so(deed: &str) -> Vec<Effect> {
-    match deed {
-        "spin" => loop {
-            std::hint::black_box(());
-        },
-        "trap" => std::process::abort(),
-        "panic" => panic!("it was told to"),
-        "overflow" => vec![emit(&overflow(0).to_string())],
-        "allocate" => {
-            let mut all: Vec<Vec<u8>> = Vec::new();
-            loop {
-                all.push(vec![1; 64 << 20]);
-                std::hint::black_box(&all);
-            }
-        }
-        "huge" => vec![emit(&"x".repeat(100 << 20))],
-        "many" => (0..200_000).map(|_| emit("")).collect(),
+/// Does the deed that is due here, and returns the effects that it consists of.
+fn behave(here: &str) -> Vec<Effect> {
+    let deed = due(here);
+    hostile_deeds::act(&deed);
+    match &*deed {
+        "many" => (0..hostile_deeds::count(&deed)).map(|_| emit("")).collect(),
         "two-ends" => vec![finish(), finish()],
         "after-end" => vec![finish(), emit("late")],
+        "unfit" => vec![Effect::Unfit("it was told to".into())],
         "bad-annotation" => {
             let (name, value) = ("x".into(), "{".into());
             let annotation = Annotation { name, value };
             vec![Effect::Emit(Delta::Annotation(annotation)), finish()]
         }
-        "chatter" => {
-            (0..10_000).for_each(|_| harness_guest::log(Level::Info, &"chatter ".repeat(1000)));
-            Vec::new()
-        }
-        _ => Vec::new(),
+        _ => hostile_deeds::text(&deed)
+            .map(|text| emit(&text))
+            .into_iter()
+            .collect(),
     }
 }
 
-#[inline(never)]
-fn overflow(depth: u64) -> u64 {
-    let frame = std::hint::black_box([depth; 64]);
-    if depth == u64::MAX {
-        0
-    } else {
-        overflow(depth + 1) + std::hint::black_box(frame)[1]
-    }
+/// Keys, as many as the deed says that is due here.
+fn keys(here: &str) -> Vec<Vec<u8>> {
+    let deed = due(here);
+    let text = hostile_deeds::text(&deed).map(String::into_bytes);
+    let mut keys = vec![Vec::new(); hostile_deeds::count(&deed)];
+    keys.extend(text);
+    keys
 }
 
 fn emit(text: &str) -> Effect {
@@ -103,7 +91,7 @@ impl Adapter for Hostile {
         // The tests write other words over these in the component.
         let words = std::hint::black_box(DESCRIBED);
         let (deed, honours) = words.split_once(" honours").unwrap_or_default();
-        behave_so(deed.trim_start_matches("describe does").trim());
+        hostile_deeds::act(deed.trim_start_matches("describe does").trim());
         Description {
             config_schema: "{}".into(),
             honours: honours.split_whitespace().map(str::to_owned).collect(),
@@ -114,7 +102,13 @@ impl Adapter for Hostile {
     fn configure(config: &str) -> Result<(), Vec<Problem>> {
         BEHAVIOUR.set(harness_guest::settings(config)?);
         behave("configure");
-        Ok(())
+        match hostile_deeds::text(&due("configure")) {
+            Some(message) => Err(vec![Problem {
+                key: String::new(),
+                message,
+            }]),
+            None => Ok(()),
+        }
     }
 
     fn open(_settings: &(), _context: Context, _request: Request) -> Result<Self, ApiError> {
@@ -123,14 +117,24 @@ impl Adapter for Hostile {
         Ok(Hostile)
     }
 
+    fn probe(_settings: &(), _context: Context) -> Option<Self> {
+        behave("probe");
+        Some(Hostile)
+    }
+
     fn launch_options(&self) -> Vec<LaunchOption> {
-        match BEHAVIOUR.with_borrow(|behaviour| behaviour.at == "launch-options") {
-            true => vec![LaunchOption {
-                name: "effort".into(),
-                value: "low --tools Bash".into(),
-            }],
-            false => Vec::new(),
+        behave("launch-options");
+        let deed = due("launch-options");
+        let option = |value: String| LaunchOption {
+            name: "effort".into(),
+            value,
+        };
+        let mut options = vec![option("low".into()); hostile_deeds::count(&deed)];
+        options.extend(hostile_deeds::text(&deed).map(option));
+        if deed == "inject" {
+            options.push(option("low --tools Bash".into()));
         }
+        options
     }
 
     fn start(&mut self) -> Vec<Effect> {
@@ -154,9 +158,31 @@ impl Adapter for Hostile {
         behave("exit")
     }
 
+    fn want(&self) -> Option<Wanted> {
+        behave("want");
+        Some(Wanted {
+            opening: Vec::new(),
+            turns: keys("want"),
+            results: Vec::new(),
+        })
+    }
+
+    fn resume(&mut self, _resumption: Resumption) -> Vec<Effect> {
+        behave("resume")
+    }
+
     fn hold(&self) -> Option<Held> {
         behave("hold");
-        None
+        let deed = due("hold");
+        let turns = keys("hold").into_iter();
+        let held = Held {
+            opening: Vec::new(),
+            turns: turns.map(|key| HeldTurn { key, rewind: None }).collect(),
+            awaited: Vec::new(),
+            memo: hostile_deeds::text(&deed).unwrap_or_default(),
+        };
+        // A process that is gone on with must have been kept.
+        (!deed.is_empty() || !due("resume").is_empty()).then_some(held)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `{"at": "take", "do": "spin"}` spins in `take`. A message `#trap` is a trap in `open`. The other settings say what it does to requests and answers.
 
+use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Content, Context, Decision, Delta, Description, Ending, ErrorKind, FinishReason,
     Function, Opened, Outcome, Problem, Reply, Request, Step, Tool, ToolCallDelta, Transform,
@@ -9,7 +10,8 @@ use harness_guest::{
 };
 
 /// What to do, and when.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Deserialize, JsonSchema)]
+#[schemars(crate = "harness_guest::schemars")]
 #[serde(default, deny_unknown_fields)]
 pub struct Behaviour {
     /// The function in which it happens.
@@ -44,21 +46,19 @@ impl Behaviour {
         if self.at != here {
             return;
         }
-        match self.r#do.as_str() {
-            "spin" => loop {
-                std::hint::black_box(());
-            },
-            "trap" => std::process::abort(),
-            "panic" => panic!("it was told to"),
-            "allocate" => {
-                let mut all: Vec<Vec<u8>> = Vec::new();
-                loop {
-                    all.push(vec![1; 64 << 20]);
-                    std::hint::black_box(&all);
-                }
-            }
-            _ => {}
+        hostile_deeds::act(&self.r#do);
+    }
+
+    /// Countless or bad pieces of an answer, where that is the deed.
+    fn pieces(&self, here: &str) -> Vec<Delta> {
+        if self.at != here {
+            return Vec::new();
         }
+        let text = hostile_deeds::text(&self.r#do).map(Delta::Content);
+        let empty = Delta::Content(String::new());
+        let mut pieces = vec![empty; hostile_deeds::count(&self.r#do)];
+        pieces.extend(text);
+        pieces
     }
 }
 
@@ -66,12 +66,19 @@ impl Transform for Meddler {
     type Settings = Behaviour;
 
     fn describe() -> Description {
-        harness_guest::description("meddler", "1.0.0", "does what its configuration tells it")
+        Description {
+            config_schema: harness_guest::schema::<Behaviour>(),
+            ..harness_guest::description("meddler", "1.0.0", "does what its configuration tells it")
+        }
     }
 
     fn configure(config: &str) -> Result<Behaviour, Vec<Problem>> {
         let behaviour: Behaviour = harness_guest::settings(config)?;
         behaviour.behave("configure");
+        if let Some(Delta::Content(message)) = behaviour.pieces("configure").pop() {
+            let key = String::new();
+            return Err(vec![Problem { key, message }]);
+        }
         Ok(behaviour)
     }
 
@@ -87,8 +94,11 @@ impl Transform for Meddler {
         if behaviour.is("open", "empty") {
             request.messages.clear();
         }
-        if behaviour.is("open", "huge") {
-            request.messages[0].content = Some(Content::Text("x".repeat(100 << 20)));
+        if let Some(Delta::Content(text)) = behaviour.pieces("open").pop() {
+            request.messages[0].content = Some(Content::Text(text));
+        }
+        if behaviour.is("open", "many") {
+            request.messages = vec![request.messages.remove(0); 200_000];
         }
         if let Some(message) = request.messages.last_mut()
             && let Some(Content::Text(text)) = &mut message.content
@@ -127,9 +137,7 @@ impl Transform for Meddler {
         if self.behaviour.is("take", "fail") {
             return Step::Fail(failure(ErrorKind::Refused, "not this answer"));
         }
-        if self.behaviour.is("take", "huge") {
-            deltas.push(Delta::Content("x".repeat(100 << 20)));
-        }
+        deltas.extend(self.behaviour.pieces("take"));
         if self.behaviour.is("take", "bad-call") {
             deltas.push(Delta::ToolCall(ToolCallDelta {
                 index: 7,
@@ -161,7 +169,10 @@ impl Transform for Meddler {
         if self.behaviour.is("finish", "fail") {
             return Err(failure(ErrorKind::Refused, "not this end"));
         }
-        Ok(harness_guest::ending(outcome.finish_reason))
+        Ok(Ending {
+            deltas: self.behaviour.pieces("finish"),
+            ..harness_guest::ending(outcome.finish_reason)
+        })
     }
 }
 

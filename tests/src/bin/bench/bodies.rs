@@ -38,7 +38,8 @@ pub(crate) async fn large_bodies(program: &Path) -> Result<()> {
         let before = fake.service.taken()?;
         let started = std::time::Instant::now();
         let url = format!("http://{}/v1/chat/completions", fake.service.authority);
-        reqwest::Client::new()
+        harness_tests::http::client()
+            .build()?
             .post(url)
             .body(body)
             .send()

@@ -16,15 +16,21 @@ const CONTRACT: (u64, u64) = (1, 0);
 const ALLOWED_IMPORTS: [&str; 2] = ["log", "types"];
 
 /// The names of all that a component imports and exports.
-#[derive(Default)]
-pub(super) struct Interfaces {
-    pub(super) imports: Vec<String>,
-    pub(super) exports: Vec<String>,
+#[derive(Debug, Default)]
+pub struct Interfaces {
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
 }
 
 impl Interfaces {
-    /// Reads them before the component is compiled, which may take long.
-    pub(super) fn read(component: &[u8]) -> Result<Self, Refused> {
+    /// Reads them, which takes no compiling.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is no component.
+    pub fn read(component: &[u8]) -> Result<Self, Refused> {
         let invalid = |error: wasmparser::BinaryReaderError| {
             Refused::NoComponent(plain::line(&error.to_string(), MESSAGE_MAX))
         };

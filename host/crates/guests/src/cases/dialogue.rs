@@ -59,6 +59,14 @@ impl<'a> Dialogue<'a> {
                 let options = session.launch_options()?;
                 Ok(vec![json!({"launch_options": options})])
             }),
+            Call::Probe { context } => self.probe(context),
+            Call::Want => {
+                self.session(|session, size| Ok(vec![words::wanted(session.want(size)?)]))
+            }
+            Call::Hold => self.session(|session, size| Ok(vec![words::held(session.hold(size)?)])),
+            Call::Resume(resumption) => {
+                self.session(|session, size| effects(session.resume(&resumption.into(), size)?))
+            }
             Call::Start => self.session(|session, size| effects(session.start(size)?)),
             Call::Output { lines } => self.session(|session, size| {
                 let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -199,6 +207,20 @@ impl<'a> Dialogue<'a> {
             }
         };
         Ok(opened.unwrap_or_else(|why| vec![self.not_opened(why)]))
+    }
+
+    fn probe(&mut self, context: CaseContext) -> Result<Vec<Value>, String> {
+        if self.guest.world() != World::Adapter {
+            return Err("the guest is no adapter".into());
+        }
+        match AdapterSession::probe(self.configured(), &context.of("model")) {
+            Ok(Some(session)) => {
+                self.request = InRequest::Session(Box::new(session));
+                Ok(vec![json!({"probe": true})])
+            }
+            Ok(None) => Ok(vec![json!({"probe": false})]),
+            Err(error) => Ok(vec![self.broken(&error)]),
+        }
     }
 
     /// Calls the session that is open.

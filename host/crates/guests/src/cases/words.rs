@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::completion::{
-    ApiError, Context, Decision, Delta, Effect, Ending, FinishReason, Outcome, Step, ToolCallDelta,
-    Usage,
+    ApiError, Context, Decision, Delta, Effect, Ending, FinishReason, Held, HeldTurn, Outcome,
+    Resumption, Step, ToolCallDelta, Usage, Wanted,
 };
 use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
 use crate::report::Report;
@@ -25,7 +25,16 @@ pub(super) enum Call {
         context: CaseContext,
         request: Value,
     },
+    /// Begins a session that asks what the backend offers.
+    Probe {
+        #[serde(default)]
+        context: CaseContext,
+    },
     LaunchOptions,
+    Want,
+    Hold,
+    /// Goes on with a process that has answered before.
+    Resume(CaseResumption),
     Start,
     Output {
         lines: Vec<String>,
@@ -60,8 +69,57 @@ pub(super) enum Call {
     },
 }
 
-/// What a guest is told of a request beside its body. What is not said has a value that never changes.
+/// How a session goes on with a process.
 #[derive(Debug, Deserialize)]
+pub(super) struct CaseResumption {
+    #[serde(default)]
+    memo: String,
+    #[serde(default)]
+    kept: u32,
+    #[serde(default)]
+    rewinds: Vec<String>,
+}
+
+impl From<CaseResumption> for Resumption {
+    fn from(resumption: CaseResumption) -> Self {
+        Resumption {
+            memo: resumption.memo,
+            kept: resumption.kept,
+            rewinds: resumption.rewinds,
+        }
+    }
+}
+
+/// What a process must hold.
+pub(super) fn wanted(wanted: Option<Wanted>) -> Value {
+    json!({"want": wanted.map(|wanted| json!({
+        "opening": key(&wanted.opening),
+        "turns": wanted.turns.iter().map(|turn| key(turn)).collect::<Vec<_>>(),
+        "results": wanted.results,
+    }))})
+}
+
+/// What a process holds.
+pub(super) fn held(held: Option<Held>) -> Value {
+    let turn = |turn: &HeldTurn| json!({"key": key(&turn.key), "rewind": turn.rewind});
+    json!({"hold": held.map(|held| json!({
+        "opening": key(&held.opening),
+        "turns": held.turns.iter().map(turn).collect::<Vec<_>>(),
+        "awaited": held.awaited,
+        "memo": held.memo,
+    }))})
+}
+
+/// A key, which is text or JSON more often than not.
+fn key(key: &[u8]) -> Value {
+    match serde_json::from_slice(key) {
+        Ok(json) => json,
+        Err(_) => String::from_utf8_lossy(key).into(),
+    }
+}
+
+/// What a guest is told of a request beside its body. What is not said has a value that never changes.
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct CaseContext {
     id: String,
@@ -85,6 +143,21 @@ impl Default for CaseContext {
             profile: "generic".into(),
             fetch_urls: false,
             choice: 0,
+        }
+    }
+}
+
+impl From<&Context> for CaseContext {
+    fn from(context: &Context) -> Self {
+        CaseContext {
+            id: context.id.clone(),
+            created: context.created,
+            model: Some(context.model.clone()),
+            backend_model: Some(context.backend_model.clone()),
+            resolved_model: context.resolved_model.clone(),
+            profile: context.profile.to_string(),
+            fetch_urls: context.fetch_urls,
+            choice: context.choice,
         }
     }
 }
@@ -234,7 +307,8 @@ impl From<Delta> for Piece {
     }
 }
 
-fn pieces(deltas: Vec<Delta>) -> Vec<Piece> {
+/// Pieces of an answer.
+pub(super) fn pieces(deltas: Vec<Delta>) -> Vec<Piece> {
     deltas.into_iter().map(Piece::from).collect()
 }
 
@@ -252,6 +326,7 @@ pub(super) fn effect(effect: Effect) -> Value {
         Effect::Counted(usage) => json!({"report": {"usage": usage}}),
         Effect::Finish(outcome) => json!({"finish": outcome_of(&outcome)}),
         Effect::Fail(error) => json!({"fail": failure(&error)}),
+        Effect::Unfit(why) => json!({"unfit": why}),
     }
 }
 
@@ -274,7 +349,8 @@ fn report(report: &Report) -> Value {
     }
 }
 
-fn outcome_of(outcome: &Outcome) -> Value {
+/// The end of an answer.
+pub(super) fn outcome_of(outcome: &Outcome) -> Value {
     let mut told = json!({"finish_reason": outcome.finish_reason});
     if let Some(usage) = outcome.usage {
         told["usage"] = json!(usage);

@@ -54,6 +54,7 @@ impl Iterator for Effects {
                 },
                 adapter::Effect::Finish(outcome) => Effect::Finish(outcome.into()),
                 adapter::Effect::Fail(error) => Effect::Fail(error.into()),
+                adapter::Effect::Unfit(why) => Effect::Unfit(why),
             }));
         }
     }
