@@ -97,7 +97,7 @@ fn native() -> Result<Exchange> {
     let request = testing::request(&serde_json::from_str(REQUEST)?);
     let request = ChatRequest::from_request(request, "sonnet", permissions);
     let request = request.map_err(|error| anyhow::Error::msg(error.message))?;
-    let mut exchange = Exchange::new(request);
+    let mut exchange = Exchange::new(request, "chatcmpl-1");
     black_box(exchange.launch_options());
     black_box(exchange.start());
     Ok(exchange)

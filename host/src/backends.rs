@@ -155,8 +155,12 @@ impl Backend {
     }
 
     /// Checks what a guest wants to write, and returns the line to write instead.
-    pub(crate) fn seal(&self, text: String) -> Result<Vec<u8>, stdin_guard::Refusal> {
-        self.guard.seal(text)
+    pub(crate) fn seal(
+        &self,
+        text: String,
+        rewinds: &[String],
+    ) -> Result<Vec<u8>, stdin_guard::Refusal> {
+        self.guard.seal(text, rewinds)
     }
 }
 

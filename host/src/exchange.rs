@@ -49,6 +49,9 @@ const WRITE_ALLOWANCE: usize = 256 << 10;
 const BATCH_LINES_MAX: usize = 256;
 const BATCH_SIZE_MAX: usize = 32 << 10;
 
+/// How long a process may take to take back turns. It takes 1 to 50 ms.
+const REWIND_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// After a step that takes longer than this, the exchange lets the other tasks of its thread run.
 const SLOW_STEP: Duration = Duration::from_millis(1);
 
@@ -78,6 +81,10 @@ pub(crate) struct Exchange {
     /// Opens another session, as long as the process may be replaced.
     opening: Option<Opening>,
     lease: Lease,
+    /// What takes back the turns that are not kept, as the guest wrote it down itself.
+    rewinds: Vec<String>,
+    /// By then, the turns must have been taken back.
+    rewound_by: Option<Instant>,
     timeouts: Timeouts,
     pieces: TextPieces,
     events: VecDeque<Event>,
@@ -126,6 +133,8 @@ impl Exchange {
             guest,
             opening: opening.filter(|_| lease.is_on_trial()),
             lease,
+            rewinds: Vec::new(),
+            rewound_by: None,
             events: VecDeque::new(),
             answered: 0,
             answering: false,
@@ -135,11 +144,16 @@ impl Exchange {
             usage_so_far: None,
         };
         let size = exchange.request.size;
-        let effects = match resumption {
-            Some(resumption) => exchange.guest.resume(&resumption, size),
-            None => exchange.guest.start(size),
+        let Some(resumption) = resumption else {
+            let effects = exchange.guest.start(size);
+            exchange.apply(effects);
+            return Ok(exchange);
         };
+        exchange.rewinds.clone_from(&resumption.rewinds);
+        let effects = exchange.guest.resume(&resumption, size);
         exchange.apply(effects);
+        let takes_back = !exchange.rewinds.is_empty();
+        exchange.rewound_by = takes_back.then(|| Instant::now() + REWIND_TIMEOUT);
         Ok(exchange)
     }
 
@@ -176,6 +190,13 @@ impl Exchange {
                 self.fail(limit.failure(stderr));
                 continue;
             }
+            let rewound_by = self.rewound_by.unwrap_or(limit.at);
+            if Instant::now() >= rewound_by {
+                self.rewound_by = None;
+                tracing::debug!("a process did not take back what it was asked to in time");
+                self.lease.give_up();
+                continue;
+            }
             tokio::select! {
                 biased;
                 next = self.lease.next() => {
@@ -195,7 +216,7 @@ impl Exchange {
                         tokio::task::yield_now().await;
                     }
                 }
-                () = tokio::time::sleep_until(limit.at) => {}
+                () = tokio::time::sleep_until(limit.at.min(rewound_by)) => {}
             }
         }
     }
@@ -303,8 +324,9 @@ impl Exchange {
                         "more than four times the size of the request plus 256 KiB".into(),
                     )
                 })?;
-                let line = blocking::run_on(text.len(), || backend.seal(text))
+                let line = blocking::run_on(text.len(), || backend.seal(text, &self.rewinds))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
+                self.rewound_by = None;
                 self.lease.write(line);
             }
             Effect::CloseInput => self.lease.close_input(),
@@ -346,7 +368,7 @@ impl Exchange {
 
     /// The request goes on in a fresh process, as far as nothing of it was answered.
     fn give_up(&mut self, why: &str) -> Result<(), GuestError> {
-        if !self.lease.give_up() {
+        if !self.lease.refuse() {
             let what = "it gave up a process that had begun to answer, or that was started for it";
             return Err(GuestError::Contract(what.into()));
         }
@@ -361,8 +383,7 @@ impl Exchange {
         self.request.backend.status.answered();
         match outcome.finish_reason {
             FinishReason::Length | FinishReason::ContentFilter => self.lease.end_at_once(),
-            FinishReason::Stop => self.may_go_on = true,
-            FinishReason::ToolCalls => {}
+            FinishReason::Stop | FinishReason::ToolCalls => self.may_go_on = true,
         }
         self.events.push_back(Event::Finish(outcome));
     }

@@ -1,17 +1,18 @@
 //! Idle processes: warm ones, started ahead of a request, and parked ones, which hold a conversation.
 //!
 //! ```text
-//! request ──► acquire ──► the parked one that holds just this conversation
+//! request ──► acquire ──► the parked one that shares the longest beginning with its conversation
 //!                 ├─────► else a warm one with the same launch
 //!                 └─────► else a new one
 //! answer  ──► park (for a while)               maintain ──► starts warm ones, ends the old and the dead
 //! ```
 //!
-//! A process serves one request, or requests of one caller that each go on where the last one
-//! ended. All processes together are never more than `max_processes`; idle ones never hold more than
+//! A process serves one caller. Between two conversations, what differs is taken back, so that the process holds what a
+//! fresh one would hold. All processes together are never more than `max_processes`; idle ones never hold more than
 //! `warm_memory`. A request that needs a slot gets it from an idle process.
 
 mod demand;
+mod held;
 mod idle;
 mod prewarm;
 
@@ -30,21 +31,12 @@ use tokio::time::Instant;
 
 use crate::backends::launch::{Launch, PoolPolicy};
 use crate::telemetry::names;
-use idle::{Evicted, IdleSet, State};
+pub(crate) use held::{Held, Key, Sought};
+use idle::{Evicted, IdleSet, Taken};
 
 /// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
 /// within 30 to 600 ms.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(700);
-
-/// The digest of a conversation and of the caller who may go on with it.
-pub(crate) type ConversationKey = [u8; 32];
-
-/// What a parked process holds.
-pub(crate) struct Parked {
-    pub(crate) conversation: ConversationKey,
-    /// How the next turn goes on with it.
-    pub(crate) resumption: Resumption,
-}
 
 /// A process for a request.
 pub(crate) struct Acquired {
@@ -52,6 +44,8 @@ pub(crate) struct Acquired {
     pub(crate) origin: ProcessOrigin,
     /// How the adapter goes on with the conversation that the process holds, if it was parked.
     pub(crate) resumption: Option<Resumption>,
+    /// How many requests it has served before.
+    pub(crate) served: u32,
 }
 
 impl Acquired {
@@ -61,6 +55,7 @@ impl Acquired {
             process,
             origin: ProcessOrigin::New,
             resumption: None,
+            served: 0,
         }
     }
 }
@@ -74,6 +69,8 @@ pub(crate) enum ProcessOrigin {
     Warm,
     /// It was parked after an earlier turn, and holds the conversation.
     Kept,
+    /// It was parked, and some of what it held was taken back.
+    Rewound,
 }
 
 impl ProcessOrigin {
@@ -83,6 +80,7 @@ impl ProcessOrigin {
             ProcessOrigin::New => "new",
             ProcessOrigin::Warm => "warm",
             ProcessOrigin::Kept => "kept",
+            ProcessOrigin::Rewound => "rewound",
         }
     }
 }
@@ -130,26 +128,29 @@ impl Pool {
         })
     }
 
-    /// A process for a request: the parked one that holds its conversation, else a warm one, else a new one.
+    /// A process for a request: a parked one that can go on with its conversation, else a warm one, else a new one.
     pub(crate) async fn acquire(
         &self,
         launch: &Arc<Launch>,
-        conversation: Option<&ConversationKey>,
+        sought: Option<&Sought>,
         deadline: Instant,
     ) -> Result<Acquired, NoProcess> {
-        let (found, unfit) = self.with(|idle| idle.take(launch, conversation));
+        let (found, unfit) = self.with(|idle| idle.take(launch, sought));
         unfit.end();
         self.changed.notify_one();
         match found {
-            Some((process, State::Warm)) => Ok(Acquired {
-                process,
+            Some((process, Taken::Warm)) => Ok(Acquired {
                 origin: ProcessOrigin::Warm,
-                resumption: None,
+                ..Acquired::new(process)
             }),
-            Some((process, State::Parked(parked))) => Ok(Acquired {
+            Some((process, Taken::Parked(held, fit))) => Ok(Acquired {
                 process,
-                origin: ProcessOrigin::Kept,
-                resumption: Some(parked.resumption),
+                origin: match fit.rewinds {
+                    0 => ProcessOrigin::Kept,
+                    _ => ProcessOrigin::Rewound,
+                },
+                served: held.served,
+                resumption: Some(held.resumption(fit)),
             }),
             None => self.start(launch, deadline).await.map(Acquired::new),
         }
@@ -240,11 +241,11 @@ impl Pool {
 
     /// Parks a process whose answer is complete. Ends it if there is no room, or if a request waits for a
     /// slot.
-    pub(crate) fn park(&self, launch: Arc<Launch>, process: Process, parked: Parked) {
+    pub(crate) fn park(&self, launch: Arc<Launch>, process: Process, held: Held) {
         let evicted = self.with(|idle| {
             // Read under the lock: a request that wants a slot either sees the parked process, or is counted here.
             match self.waiting_for_slot.load(Ordering::Relaxed) {
-                0 => idle.park(launch, process, parked),
+                0 => idle.park(launch, process, held),
                 _ => Evicted::one(process),
             }
         });
@@ -260,6 +261,12 @@ impl Pool {
     /// A process that had been idle answered: the pause is reset.
     pub(crate) fn record_success(&self, launch: &Launch) {
         self.with(|idle| idle.demand().record_success(launch));
+    }
+
+    /// A process with this launch did not take back what it was asked to; `all` is whether that was all it held.
+    /// Others like it are not asked again.
+    pub(crate) fn record_refusal(&self, launch: &Launch, all: bool) {
+        self.with(|idle| idle.record_refusal(launch, all));
     }
 
     /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]. For a backend whose

@@ -98,7 +98,7 @@ fn start(
     for effect in session.start(size).map_err(failed)? {
         match effect.map_err(failed)? {
             Effect::Write(text) => {
-                let sealed = backend.seal(text);
+                let sealed = backend.seal(text, &[]);
                 let written = sealed.map_err(|refusal| refused(refusal.to_string()))?;
                 rendered.written.push(written);
             }

@@ -62,7 +62,7 @@ impl Adapter for Exchange {
         };
         let model = context.resolved_model.unwrap_or(context.backend_model);
         let request = ChatRequest::from_request(request, &model, permissions)?;
-        Ok(Exchange::new(request))
+        Ok(Exchange::new(request, &context.id))
     }
 
     fn probe(_settings: &Settings, _context: Context) -> Option<Self> {

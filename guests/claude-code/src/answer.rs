@@ -9,8 +9,9 @@ mod end;
 
 use harness_guest::{ApiError, Delta, ErrorKind, FinishReason, ToolCallDelta, Usage, failure};
 
+use crate::block::Block as Content;
 use crate::failure::no_structure;
-use crate::functions::{Choice, plain_name};
+use crate::functions::{self, Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
 use crate::request::{Format, OutputSpec};
 use crate::text::ObjectFinder;
@@ -52,14 +53,23 @@ pub struct Answer {
 /// What of an answer a client can send back word for word.
 #[derive(Debug, Default)]
 struct Repeatable {
-    /// All text.
-    text: String,
-    /// Blocks of text.
-    texts: u32,
-    /// Blocks of something that is neither text nor thinking.
+    /// Texts and calls, in their order.
+    said: Vec<Said>,
+    /// Blocks of something else that is not thinking either.
     others: u32,
     /// The turn ended, and the model was done.
     done: bool,
+}
+
+/// A text or a call of an answer.
+#[derive(Debug)]
+enum Said {
+    Text(String),
+    Call {
+        id: String,
+        name: String,
+        arguments: String,
+    },
 }
 
 /// What the current block is.
@@ -104,6 +114,24 @@ pub enum Step {
     AskAgain(String),
 }
 
+impl Said {
+    /// As a client sends it back. None for a blank text, which is never sent back.
+    fn block(&self) -> Option<Content> {
+        match self {
+            Said::Text(text) => Content::text(text.clone()),
+            Said::Call {
+                id,
+                name,
+                arguments,
+            } => Some(Content::ToolUse {
+                id: id.clone(),
+                name: name.clone(),
+                input: functions::arguments(arguments)?,
+            }),
+        }
+    }
+}
+
 impl Answer {
     /// An answer with these requirements.
     pub fn new(spec: OutputSpec) -> Self {
@@ -126,12 +154,23 @@ impl Answer {
         }
     }
 
-    /// The answer's text, if a conversation can go on from it: the turn ended normally, in one message with one
-    /// block of text and nothing else but thinking, and the model was not asked again.
-    pub fn plain(&self) -> Option<&str> {
+    /// What the model said, if a conversation can go on from it: one message with at most one text, and calls behind it
+    /// if it calls functions; nothing else but thinking. The model was not asked again.
+    pub fn said(&self) -> Option<Vec<Content>> {
         let answer = &self.repeatable;
-        let alone = answer.texts == 1 && answer.others == 0 && self.messages == 1;
-        (alone && answer.done && !self.asked_again).then_some(&*answer.text)
+        let calls = |said: &Said| matches!(said, Said::Call { .. });
+        let is_over = answer.done || answer.said.iter().any(calls);
+        let only_calls = answer.said.iter().skip(1).all(calls);
+        if answer.said.is_empty()
+            || !is_over
+            || !only_calls
+            || answer.others > 0
+            || self.messages != 1
+            || self.asked_again
+        {
+            return None;
+        }
+        answer.said.iter().map(Said::block).collect()
     }
 
     /// What the answer shall be like.
@@ -214,11 +253,21 @@ impl Answer {
     }
 
     fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
-        match &*start.r#type {
-            "text" => self.repeatable.texts += 1,
-            "thinking" => {}
-            _ => self.repeatable.others += 1,
+        let block = self.begun(start, out);
+        match block {
+            Block::Text => self.repeatable.said.push(Said::Text(String::new())),
+            Block::Call { .. } => self.repeatable.said.push(Said::Call {
+                id: start.id.to_string(),
+                name: start.name.to_string(),
+                arguments: String::new(),
+            }),
+            Block::Thinking => {}
+            Block::Unnamed | Block::Other | Block::Structured { .. } => self.repeatable.others += 1,
         }
+        block
+    }
+
+    fn begun(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
         match &*start.r#type {
             "text" => Block::Text,
             "thinking" => Block::Thinking,
@@ -263,8 +312,16 @@ impl Answer {
             return;
         };
         match self.block {
-            Block::Text => self.text(piece, out),
-            Block::Unnamed if delta.text.is_some() => self.text(piece, out),
+            Block::Text => {
+                if let Some(Said::Text(text)) = self.repeatable.said.last_mut() {
+                    text.push_str(piece);
+                }
+                self.text(piece, out);
+            }
+            Block::Unnamed if delta.text.is_some() => {
+                self.repeatable.others += 1;
+                self.text(piece, out);
+            }
             Block::Unnamed if delta.thinking.is_some() => self.thinking(piece, out),
             Block::Thinking => self.thinking(piece, out),
             Block::Call { .. } | Block::Structured { .. } if piece.is_empty() => {}
@@ -303,6 +360,9 @@ impl Answer {
     }
 
     fn arguments(&mut self, piece: &str, out: &mut Vec<Delta>) {
+        if let Some(Said::Call { arguments, .. }) = self.repeatable.said.last_mut() {
+            arguments.push_str(piece);
+        }
         out.push(Delta::ToolCall(ToolCallDelta {
             index: self.calls.saturating_sub(1),
             id: None,
@@ -319,7 +379,6 @@ impl Answer {
             let part = self.object.push(piece).to_owned();
             return self.show(part, out);
         }
-        self.repeatable.text.push_str(piece);
         self.show(piece.to_owned(), out);
     }
 

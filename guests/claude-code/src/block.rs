@@ -75,6 +75,14 @@ impl Block {
         (!blank).then_some(Block::Text { text })
     }
 
+    /// The id of a call.
+    pub fn call_id(&self) -> Option<&str> {
+        match self {
+            Block::ToolUse { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
     /// Whether this is a picture above the API's own limit. The CLI scales those of a user's message
     /// down, but not those in a function's result.
     pub fn is_large_picture(&self) -> bool {

@@ -5,11 +5,14 @@
 //!       ──► the last user turn ──► stream events ──► result
 //! ```
 //!
-//! Meanwhile the CLI may ask what functions there are.
+//! Meanwhile the CLI may ask what functions there are. `reuse` has what is different in a process that has answered
+//! before.
+
+mod reuse;
 
 use harness_guest::{
-    ApiError, Delta, Effect, ErrorKind, FinishReason, Held, HeldTurn, LaunchOption, Model,
-    ModelLimits, Outcome, RateLimitStatus, Report, Resumption, Wanted, failure,
+    ApiError, Delta, Effect, ErrorKind, FinishReason, LaunchOption, Model, ModelLimits, Outcome,
+    RateLimitStatus, Report, failure,
 };
 use serde_json::Value;
 
@@ -21,7 +24,7 @@ use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
 use crate::request::{ChatRequest, Format, Launch, OutputSpec};
-use crate::session::{self, Spent};
+use crate::session::{self, MessageIds, PendingCall, Spent};
 
 /// A line whose type is known, but not its shape.
 const NOT_UNDERSTOOD: &str =
@@ -44,12 +47,28 @@ pub struct Exchange {
     refused: Option<u32>,
     /// What the CLI says that its process has cost, and what of it was spent before.
     spent: Spent,
+    /// The ids of the messages that are written.
+    ids: MessageIds,
+    /// For each round of the conversation, the ids of what takes it back, newest first.
+    rewinds: Vec<Vec<String>>,
+    /// Calls whose results the process waits for, as far as it has asked.
+    calls: Vec<PendingCall>,
+    /// Requests to take something back that were not answered yet.
+    to_rewind: Vec<String>,
+    /// The process has answered before.
+    is_resumed: bool,
+    /// How the answer ended.
+    finished: Option<FinishReason>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Waits for what the CLI offers; nothing is asked.
     Probing,
+    /// Waits until turns are taken back that the process holds and the request does not.
+    Rewinding,
+    /// Hands in the results of calls that the process waits for.
+    HandingIn,
     /// Waits for the empty `result` of a user turn of the history.
     Replaying,
     /// The question is asked.
@@ -59,10 +78,13 @@ enum Stage {
 }
 
 impl Exchange {
-    /// A dialogue about what the client asks for.
-    pub fn new(request: ChatRequest) -> Self {
+    /// A dialogue about what the client asks for. `id` is that of the answer.
+    pub fn new(request: ChatRequest, id: &str) -> Self {
+        let rounds = session::beginnings(&request.conversation.turns).len();
         Exchange {
             stage: Stage::Replaying,
+            ids: MessageIds::new(id),
+            rewinds: vec![Vec::new(); rounds],
             conversation: request.conversation,
             launch: request.launch,
             ..Self::about(request.spec)
@@ -88,6 +110,12 @@ impl Exchange {
             named_error: None,
             refused: None,
             spent: Spent::default(),
+            ids: MessageIds::default(),
+            rewinds: Vec::new(),
+            calls: Vec::new(),
+            to_rewind: Vec::new(),
+            is_resumed: false,
+            finished: None,
         }
     }
 
@@ -114,20 +142,8 @@ impl Exchange {
         let opening = input::initialize(&self.conversation.system, self.answer.spec());
         let mut effects = vec![Effect::Write(opening)];
         if self.stage != Stage::Probing {
-            self.stage = Stage::Replaying;
-            self.written = 0;
-            self.spent = Spent::default();
             self.write_turns(&mut effects);
         }
-        effects
-    }
-
-    /// Goes on in a session that holds all but the last turn.
-    pub fn resume(&mut self, resumption: &Resumption) -> Vec<Effect> {
-        self.spent = Spent::from_memo(&resumption.memo);
-        self.written = self.conversation.turns.len().saturating_sub(1);
-        let mut effects = Vec::new();
-        self.write_turns(&mut effects);
         effects
     }
 
@@ -135,58 +151,40 @@ impl Exchange {
     fn write_turns(&mut self, effects: &mut Vec<Effect>) {
         while let Some(turn) = self.conversation.turns.get(self.written) {
             self.written += 1;
+            let is_user = turn.speaker == Speaker::User;
+            let id = is_user.then(|| self.ids.next());
+            if let Some(id) = &id {
+                let round = session::round_of(&self.conversation.turns, self.written - 1);
+                self.rewinds[round].insert(0, id.clone());
+            }
             if self.written == self.conversation.turns.len() {
                 self.stage = Stage::Answering;
-                effects.push(Effect::Write(input::question(&turn.blocks)));
+                effects.push(Effect::Write(input::question(&turn.blocks, id)));
                 return;
             }
-            effects.push(Effect::Write(input::history(turn, self.written)));
-            if turn.speaker == Speaker::User {
+            effects.push(Effect::Write(input::history(turn, self.written, id)));
+            if is_user {
                 return;
             }
         }
-    }
-
-    /// What was said before the last turn, if a session that holds it can go on.
-    pub fn want(&self) -> Option<Wanted> {
-        let Conversation { system, turns } = &self.conversation;
-        let (_, before) = turns.split_last()?;
-        let spec = self.answer.spec();
-        if before.is_empty() || spec.format != Format::Text {
-            return None;
-        }
-        Some(Wanted {
-            opening: session::opening(system, spec)?,
-            turns: session::turns(before)?,
-            results: Vec::new(),
-        })
-    }
-
-    /// What the session holds now, if it holds nothing but what the client knows.
-    pub fn hold(&self) -> Option<Held> {
-        let spec = self.answer.spec();
-        if spec.format != Format::Text || self.refused.is_some() {
-            return None;
-        }
-        let Conversation { system, turns } = &self.conversation;
-        let mut keys = session::turns(turns)?;
-        keys.push(session::answer(self.answer.plain()?)?);
-        let turns = keys.into_iter().map(|key| HeldTurn { key, rewind: None });
-        Some(Held {
-            opening: session::opening(system, spec)?,
-            turns: turns.collect(),
-            awaited: Vec::new(),
-            memo: self.spent.memo(),
-        })
     }
 
     /// Takes a line of the CLI's output.
     pub fn output(&mut self, text: &str) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.stage == Stage::Done || text.trim_ascii().is_empty() {
+        if text.trim_ascii().is_empty() {
             return effects;
         }
-        let Some(line) = Line::parse(text.as_bytes()) else {
+        let line = Line::parse(text.as_bytes());
+        if self.stage == Stage::Done {
+            self.after_the_end(line.as_ref());
+            return effects;
+        }
+        let Some(line) = line else {
+            if self.is_resumed && self.answer.messages() == 0 {
+                self.unfit("it printed what is no JSON object", &mut effects);
+                return effects;
+            }
             self.fail_backend(&mut effects, "Claude Code printed what is no JSON object");
             return effects;
         };
@@ -196,6 +194,11 @@ impl Exchange {
         }
         let answering = self.stage == Stage::Answering;
         match &*line.r#type {
+            "control_response" if self.stage == Stage::Rewinding => {
+                self.control_response(line.response.as_ref(), &mut effects);
+            }
+            // What came of the turns that are taken back.
+            _ if self.stage == Stage::Rewinding => {}
             "stream_event" | "assistant" | "control_request" if line.is_odd && answering => {
                 self.fail_backend(&mut effects, NOT_UNDERSTOOD);
             }
@@ -203,15 +206,25 @@ impl Exchange {
             "system" => self.system(&line, &mut effects),
             "rate_limit_event" => self.rate_limit(line.rate_limit_info, &mut effects),
             "control_request" => self.control_request(&line, &mut effects),
-            "control_response" => {
-                if let Some(response) = &line.response {
-                    self.control_response(response, &mut effects);
-                }
-            }
+            "control_response" => self.control_response(line.response.as_ref(), &mut effects),
+            _ if self.stage == Stage::HandingIn => self.handing_in(&line, &mut effects),
             _ if answering => self.answering(&line, &mut effects),
             _ => {}
         }
         effects
+    }
+
+    /// A line after the end of the answer. The CLI may still say which results it waits for.
+    fn after_the_end(&mut self, line: Option<&Line>) {
+        if self.finished == Some(FinishReason::ToolCalls)
+            && let Some(line) = line
+            && let Some(id) = line.request_id.as_deref()
+            && let Some(ControlRequest { subtype, message }) = &line.request
+            && subtype == "mcp_message"
+            && message.method == "tools/call"
+        {
+            self.call_is_pending(id, message);
+        }
     }
 
     /// The CLI ended, though the answer is not complete.
@@ -270,7 +283,11 @@ impl Exchange {
             Step::Fail(error) => self.fail(error, effects),
             Step::AskAgain(words) => {
                 let blocks: Vec<Block> = Block::text(words).into_iter().collect();
-                effects.push(Effect::Write(input::question(&blocks)));
+                let id = self.ids.next();
+                if let Some(round) = self.rewinds.last_mut() {
+                    round.insert(0, id.clone());
+                }
+                effects.push(Effect::Write(input::question(&blocks, Some(id))));
             }
         }
     }
@@ -287,6 +304,9 @@ impl Exchange {
         }
         if self.stage == Stage::Replaying {
             return self.write_turns(effects);
+        }
+        if self.stage == Stage::HandingIn {
+            return self.unfit("it ended the turn that waited for results", effects);
         }
         let mut deltas = Vec::new();
         let step = self.answer.turn_end(line, &mut deltas);
@@ -369,8 +389,12 @@ impl Exchange {
         if message.method != "tools/call" {
             return effects.push(Effect::Write(input::mcp_answer(id, message, functions)));
         }
-        // A call that goes to the client is never answered: the exchange ends with it.
+        if self.stage == Stage::HandingIn {
+            return self.call_while_handing_in(id, message, effects);
+        }
+        // The client answers a call that goes to it: the exchange ends with it.
         if functions.choice != Choice::Never {
+            self.call_is_pending(id, message);
             let step = self.answer.call_is_made();
             return self.take(step, Vec::new(), None, effects);
         }
@@ -387,7 +411,11 @@ impl Exchange {
         effects.push(Effect::Write(input::call_refused(id, message)));
     }
 
-    fn control_response(&mut self, response: &ControlResponse, effects: &mut Vec<Effect>) {
+    fn control_response(&mut self, response: Option<&ControlResponse>, effects: &mut Vec<Effect>) {
+        let Some(response) = response else { return };
+        if self.is_about_rewind(response) {
+            return self.rewound(response, effects);
+        }
         if response.request_id != input::INITIALIZE {
             return;
         }
@@ -417,6 +445,7 @@ impl Exchange {
         effects: &mut Vec<Effect>,
     ) {
         self.stage = Stage::Done;
+        self.finished = Some(finish_reason);
         effects.push(Effect::Finish(Outcome {
             finish_reason,
             usage: Some(self.answer.usage(cost_usd)),

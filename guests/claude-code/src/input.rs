@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::block::Block;
+use crate::block::{Block, Source};
 use crate::conversation::{Speaker, Turn};
 use crate::functions::{Functions, SERVER};
 use crate::line::McpMessage;
@@ -36,27 +36,55 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> String {
 ///
 /// `number` becomes the id of an assistant's message. It needs one: 2.1.197 takes all messages without an id for
 /// parts of one message, and so joins the texts before and after a function's result.
-pub fn history(turn: &Turn, number: usize) -> String {
-    match turn.speaker {
-        Speaker::User => message_line("user", Some(false), None, &turn.blocks),
-        Speaker::Assistant => message_line(
-            "assistant",
-            None,
-            Some(format!("msg_{number}")),
-            &turn.blocks,
-        ),
-    }
+///
+/// `uuid` is the id of a user's message, by which it can be taken back.
+pub fn history(turn: &Turn, number: usize, uuid: Option<String>) -> String {
+    let (role, should_query, id) = match turn.speaker {
+        Speaker::User => ("user", Some(false), None),
+        Speaker::Assistant => ("assistant", None, Some(format!("msg_{number}"))),
+    };
+    line(&MessageLine {
+        r#type: role,
+        uuid,
+        should_query,
+        message: Message {
+            id,
+            role,
+            content: &turn.blocks,
+        },
+    })
 }
 
-/// The turn that is to be answered.
-pub fn question(blocks: &[Block]) -> String {
-    message_line("user", None, None, blocks)
+/// The turn that is to be answered. `uuid` is its id, by which it can be taken back.
+pub fn question(blocks: &[Block], uuid: Option<String>) -> String {
+    line(&MessageLine {
+        r#type: "user",
+        uuid,
+        should_query: None,
+        message: Message {
+            id: None,
+            role: "user",
+            content: blocks,
+        },
+    })
+}
+
+/// Takes back the user's message with this id, and all behind it. `interrupts` is whether the process may be in the
+/// middle of the turn.
+pub fn rewind(request_id: &str, uuid: &str, interrupts: bool) -> String {
+    let mut request = json!({"subtype": "rewind_conversation", "target_message_uuid": uuid});
+    if interrupts {
+        request["interrupt_if_running"] = true.into();
+    }
+    line(&json!({"type": "control_request", "request_id": request_id, "request": request}))
 }
 
 /// A line with a message of the conversation, in the shape in which it is written.
 #[derive(Serialize)]
 struct MessageLine<'a> {
     r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<String>,
     #[serde(rename = "shouldQuery", skip_serializing_if = "Option::is_none")]
     should_query: Option<bool>,
     message: Message<'a>,
@@ -68,19 +96,6 @@ struct Message<'a> {
     id: Option<String>,
     role: &'static str,
     content: &'a [Block],
-}
-
-fn message_line(
-    role: &'static str,
-    should_query: Option<bool>,
-    id: Option<String>,
-    content: &[Block],
-) -> String {
-    line(&MessageLine {
-        r#type: role,
-        should_query,
-        message: Message { id, role, content },
-    })
 }
 
 /// What the MCP server with the client's functions says to `message`, which the CLI sent in the
@@ -107,6 +122,19 @@ pub fn mcp_answer(request_id: &str, message: &McpMessage, functions: &Functions)
 pub fn call_refused(request_id: &str, message: &McpMessage) -> String {
     let text = "No tool may be called now: answer in words.";
     let result = json!({"content": [{"type": "text", "text": text}], "isError": true});
+    mcp(request_id, message, "result", result)
+}
+
+/// The result of a call: texts and pictures.
+pub fn call_result(request_id: &str, message: &McpMessage, content: &[Block]) -> String {
+    let content = content.iter().filter_map(|block| match block {
+        Block::Text { text } => Some(json!({"type": "text", "text": text})),
+        Block::Image {
+            source: Source::Base64 { media_type, data },
+        } => Some(json!({"type": "image", "data": data, "mimeType": media_type})),
+        _ => None,
+    });
+    let result = json!({"content": content.collect::<Vec<_>>()});
     mcp(request_id, message, "result", result)
 }
 

@@ -201,12 +201,24 @@ pub struct McpMessage {
     pub params: McpParams,
 }
 
-/// The parameters of `initialize`.
+/// The parameters of `initialize` and `tools/call`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct McpParams {
     /// The version of MCP that the CLI speaks.
     pub protocol_version: String,
+    /// What is known of a call.
+    #[serde(rename = "_meta")]
+    pub meta: CallMeta,
+}
+
+/// What is known of a call beside its arguments.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CallMeta {
+    /// Which call of the model's it is.
+    #[serde(rename = "claudecode/toolUseId")]
+    pub tool_use_id: Option<String>,
 }
 
 /// What is known of a model that answered.
@@ -266,17 +278,21 @@ pub struct ControlResponse {
     /// Which request is answered.
     pub request_id: String,
     /// `success`: what was asked for.
-    pub response: Option<InitializeResponse>,
+    pub response: Option<Response>,
     /// `error`: what was wrong.
     pub error: Option<String>,
 }
 
-/// What `initialize` is answered with.
+/// What `initialize` and `rewind_conversation` are answered with.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct InitializeResponse {
+pub struct Response {
     /// The models this login may use.
     pub models: Vec<Model>,
+    /// Whether something was taken back.
+    pub rewound: Option<bool>,
+    /// Why it was not.
+    pub error: Option<String>,
 }
 
 /// A model that this login may use.

@@ -36,6 +36,18 @@ pub(crate) fn image(image: Image, param: &str, urls: bool) -> Result<Block, ApiE
     Ok(Block::Image { source })
 }
 
+/// Whether the CLI passes a picture of a function's result on as it is, and does not scale it.
+pub(crate) fn is_small(data: &str) -> bool {
+    /// Below what the API itself scales down, in pixels, and what is worth looking at, in bytes of base64.
+    const SIDE_MAX: usize = 1500;
+    const DATA_MAX: usize = 256 << 10;
+    let bytes = (data.len() <= DATA_MAX)
+        .then(|| STANDARD.decode(data).ok())
+        .flatten();
+    let size = bytes.and_then(|bytes| imagesize::blob_size(&bytes).ok());
+    size.is_some_and(|size| size.width <= SIDE_MAX && size.height <= SIDE_MAX)
+}
+
 /// Reads a `file` part: a PDF or a text, as a data URL or as bare base64.
 pub(crate) fn file(file: File, param: &str, urls: bool) -> Result<Block, ApiError> {
     if file.id.is_some() {

@@ -222,7 +222,7 @@ proptest! {
     #[test]
     fn any_request_is_read_or_refused(request in request()) {
         if let Some(request) = read(&request) {
-            let mut exchange = Exchange::new(request);
+            let mut exchange = Exchange::new(request, "chatcmpl-1");
             let mut effects = exchange.start();
             effects.extend(exchange.output("{\"type\":\"result\"}"));
             check(&effects);
@@ -231,7 +231,7 @@ proptest! {
 
     #[test]
     fn any_output_is_taken(lines in prop::collection::vec(line(), 0..12), request in 0..6_usize) {
-        let mut exchange = Exchange::new(requests().swap_remove(request));
+        let mut exchange = Exchange::new(requests().swap_remove(request), "chatcmpl-1");
         let mut effects = exchange.start();
         for line in &lines {
             effects.extend(exchange.output(&line.to_string()));
@@ -244,7 +244,7 @@ proptest! {
 
     #[test]
     fn any_text_is_taken(text in ".{0,200}") {
-        let mut exchange = Exchange::new(requests().swap_remove(0));
+        let mut exchange = Exchange::new(requests().swap_remove(0), "chatcmpl-1");
         check(&exchange.output(&text));
     }
 }

@@ -36,7 +36,7 @@ fn check(case: &Path) {
     };
     let request = testing::request(&serde_json::from_str(&request).unwrap());
     let request = ChatRequest::from_request(request, "sonnet", permissions).unwrap();
-    let mut exchange = Exchange::new(request);
+    let mut exchange = Exchange::new(request, "chatcmpl-1");
     let mut effects = exchange.start();
     let mut written = 0;
     for line in script.lines() {

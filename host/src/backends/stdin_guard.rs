@@ -58,8 +58,9 @@ impl Guard {
         })
     }
 
-    /// Checks what a guest wants to write, and returns what to write instead.
-    pub(crate) fn seal(&self, text: String) -> Result<Vec<u8>, Refusal> {
+    /// Checks what a guest wants to write, and returns what to write instead. `rewinds` are the host's words for what may
+    /// be taken back.
+    pub(crate) fn seal(&self, text: String, rewinds: &[String]) -> Result<Vec<u8>, Refusal> {
         let Some(schema) = &self.schema else {
             return match text.contains('\0') {
                 true => Err(Refusal::Null),
@@ -70,7 +71,7 @@ impl Guard {
             serde_json::from_str(&text).map_err(|e| Refusal::Syntax(e.column()))?;
         // It may be many megabytes, and there will be a third copy of it.
         drop(text);
-        if !schema.is_valid(&message) {
+        if !schema.is_valid(&message) || !may_take_back(&message, rewinds) {
             return Err(Refusal::NotListed {
                 kind: kind_of(&message),
             });
@@ -80,6 +81,17 @@ impl Guard {
         line.push(b'\n');
         Ok(line)
     }
+}
+
+/// Whether a message takes nothing back, or only a message that one of the host's words names.
+fn may_take_back(message: &Value, rewinds: &[String]) -> bool {
+    let Some(target) = message.pointer("/request/target_message_uuid") else {
+        return true;
+    };
+    let mut ids = rewinds.iter().flat_map(|rewind| rewind.split(' '));
+    target
+        .as_str()
+        .is_some_and(|target| ids.any(|id| id == target))
 }
 
 /// Adds what makes the CLI take a user's text as it is.
@@ -138,7 +150,7 @@ fn keep_system_prompt(fields: &mut Map<String, Value>) {
 /// The type that a message gives itself. Words that are not of the protocol become `?`, because a guest may
 /// have taken them from a prompt.
 fn kind_of(message: &Value) -> String {
-    const KNOWN: [&str; 14] = [
+    const KNOWN: [&str; 15] = [
         "user",
         "assistant",
         "system",
@@ -149,6 +161,7 @@ fn kind_of(message: &Value) -> String {
         "interrupt",
         "mcp_message",
         "mcp_set_servers",
+        "rewind_conversation",
         "apply_flag_settings",
         "set_permission_mode",
         "can_use_tool",
@@ -237,7 +250,7 @@ mod tests {
     fn seal(text: &str) -> Result<String, Refusal> {
         let line = Guard::new(PROFILES[0], false)
             .unwrap()
-            .seal(text.to_owned())?;
+            .seal(text.to_owned(), &[])?;
         Ok(String::from_utf8(line).unwrap())
     }
 
@@ -267,6 +280,8 @@ mod tests {
             r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"f","description":"","inputSchema":{"type":"object"}}]}}}}}"#,
             r#"{"type":"control_response","response":{"subtype":"error","request_id":"a","error":"no"}}"#,
             r#"{"type":"assistant","message":{"id":"m","role":"assistant","content":[{"type":"tool_use","id":"c","name":"mcp__client__f","input":{}}]}}"#,
+            r#"{"type":"user","uuid":"0a1b2c3d-0000-4000-8000-000000000001","message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
+            r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"x"},{"type":"image","data":"aGk=","mimeType":"image/png"}]}}}}}"#,
             r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":[]},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"aGk="}}]}}"#,
         ] {
             seal(good).unwrap();
@@ -303,9 +318,35 @@ mod tests {
             r#"{"type":"user","message":{"role":"user","content":[{"type":"image","source":{"type":"url","url":"https://example.com/?q=secret"}}]}}"#,
             r#"{"type":"user","message":{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"text/html","data":""}}]}}"#,
             r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":1,"result":{"resources":[]}}}}}"#,
+            r#"{"type":"control_response","response":{"subtype":"success","request_id":"a","response":{"mcp_response":{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"resource_link","uri":"file:///etc/passwd","name":"x"}]}}}}}"#,
+            r#"{"type":"user","uuid":"../x","message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
         ] {
             assert!(seal(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_what_the_host_names_is_taken_back() {
+        let guard = Guard::new(PROFILES[0], false).unwrap();
+        let (one, other) = (
+            "0a1b2c3d-0000-4000-8000-000000000001",
+            "0a1b2c3d-0000-4000-8000-000000000002",
+        );
+        let rewind = |target: &str, more: &str| {
+            format!(
+                r#"{{"type":"control_request","request_id":"a","request":{{"subtype":"rewind_conversation","target_message_uuid":"{target}"{more}}}}}"#
+            )
+        };
+        let named = [format!("{one} {other}")];
+        let seal = |line: String, named: &[String]| guard.seal(line, named).is_ok();
+        assert!(
+            seal(rewind(one, ""), &named)
+                && seal(rewind(other, r#","interrupt_if_running":true"#), &named)
+        );
+        assert!(!seal(rewind(one, ""), &[]));
+        assert!(!seal(rewind(one, ""), &[other.to_owned()]));
+        assert!(!seal(rewind("", ""), &[String::new()]));
+        assert!(!seal(rewind(one, r#","dry_run":true"#), &named));
     }
 
     #[test]
@@ -314,7 +355,7 @@ mod tests {
         assert!(
             Guard::new(PROFILES[0], true)
                 .unwrap()
-                .seal(url.to_owned())
+                .seal(url.to_owned(), &[])
                 .is_ok()
         );
         assert!(seal(url).is_err());

@@ -8,7 +8,7 @@ use basics::blocking;
 use bytes::Bytes;
 use guests::GuestError;
 use guests::adapter::AdapterSession;
-use guests::completion::{Key, Resumption};
+use guests::completion::{self, Resumption};
 use processes::{Output, Process};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::ExchangeRequest;
 use super::failures::{guest_failure, no_process};
 use super::tenure::{Heard, Proof, Tenure};
-use crate::admission::{Caller, Permit};
+use crate::admission::Permit;
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
 use crate::failure::{Failure, Kind};
-use crate::pool::{Acquired, AwaitingFirstToken, ConversationKey, Parked, Pool, ProcessOrigin};
+use crate::pool::{Acquired, AwaitingFirstToken, Held, Key, Pool, ProcessOrigin, Sought};
 use crate::telemetry::names;
 
 /// A request's hold on a process.
@@ -31,7 +31,11 @@ pub(super) struct Lease {
     is_probe: bool,
     patience: Duration,
     origin: ProcessOrigin,
+    /// How many requests the process has served, this one included.
+    served: u32,
     tenure: Tenure<Process>,
+    /// Turns are to be taken back; and whether these are all that the process holds.
+    takes_back_all: Option<bool>,
     awaiting_first_token: Option<AwaitingFirstToken>,
 }
 
@@ -53,27 +57,25 @@ impl Lease {
         let broken = |guest: &AdapterSession, error| guest_failure(guest.guest(), &error);
         let launch = launch(request, guest).map_err(|error| broken(guest, error))?;
         let config = &request.backend.config;
-        let conversation = match !request.is_probe && pool.parks(&launch) {
+        let sought = match !request.is_probe && pool.parks(&launch) {
             true => {
                 let wanted = guest.want(request.size);
                 let wanted = wanted.map_err(|error| broken(guest, error))?;
-                wanted.map(|wanted| {
-                    let turns = wanted.turns.iter();
-                    conversation_key(&request.chain, &request.caller, &wanted.opening, turns)
-                })
+                wanted.map(|wanted| sought(request, wanted))
             }
             false => None,
         };
         let awaiting_first_token = pool.awaiting_first_token();
-        let (conversation, deadline) = (conversation.as_ref(), request.deadline);
+        let deadline = request.deadline;
         let claimed = match request.is_probe {
             true => pool.try_start(&launch).map(Acquired::new),
-            false => pool.acquire(&launch, conversation, deadline).await,
+            false => pool.acquire(&launch, sought.as_ref(), deadline).await,
         };
         let Acquired {
             mut process,
             origin,
             resumption,
+            served,
         } = claimed.map_err(|error| no_process(&request.backend, error))?;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
@@ -85,11 +87,18 @@ impl Lease {
             is_probe: request.is_probe,
             patience: config.admission.queue_timeout,
             origin,
+            served: served + 1,
             tenure: match origin {
                 ProcessOrigin::New => Tenure::Tried(process),
                 ProcessOrigin::Warm => Tenure::Untried(process, Proof::FirstWord),
-                ProcessOrigin::Kept => Tenure::Untried(process, Proof::Answer),
+                ProcessOrigin::Kept | ProcessOrigin::Rewound => {
+                    Tenure::Untried(process, Proof::Answer)
+                }
             },
+            takes_back_all: resumption
+                .as_ref()
+                .filter(|resumption| !resumption.rewinds.is_empty())
+                .map(|resumption| resumption.kept == 0),
             awaiting_first_token: Some(awaiting_first_token),
         };
         Ok((lease, resumption))
@@ -142,6 +151,16 @@ impl Lease {
         self.tenure.give_up(self.patience)
     }
 
+    /// The same, because the process does not do what it is asked to. If turns were to be taken back, others like it are
+    /// not asked again.
+    pub(super) fn refuse(&mut self) -> bool {
+        let given_up = self.give_up();
+        if let (true, Some(all)) = (given_up, self.takes_back_all) {
+            self.pool.record_refusal(&self.launch, all);
+        }
+        given_up
+    }
+
     /// Whether a session wants a process just like this one.
     pub(super) fn fits(
         &self,
@@ -166,6 +185,7 @@ impl Lease {
             "an idle process was of no use, and was replaced"
         );
         self.tenure.replace(process);
+        self.served = 1;
         Ok(Next::Replaced)
     }
 
@@ -227,24 +247,23 @@ impl Lease {
             return;
         }
         let held = match guest.hold(size) {
-            Ok(Some(held)) if held.awaited.is_empty() => held,
-            Ok(_) => return,
+            Ok(Some(held)) => held,
+            Ok(None) => return,
             // The client has its answer all the same.
             Err(error) => {
                 return tracing::warn!(%error, "the guest did not say what a process holds");
             }
         };
-        let turns = held.turns.iter().map(|turn| &turn.key);
-        let parked = Parked {
-            conversation: conversation_key(&request.chain, &request.caller, &held.opening, turns),
-            resumption: Resumption {
-                kept: held.turns.len() as u32,
-                memo: held.memo,
-                rewinds: Vec::new(),
-            },
+        let turns = held.turns.into_iter();
+        let held = Held {
+            owner: owner(request, &held.opening),
+            turns: turns.map(|turn| (digest(&turn.key), turn.rewind)).collect(),
+            awaited: held.awaited,
+            memo: held.memo,
+            served: self.served,
         };
         if let Some((process, hold)) = self.tenure.release(Process::is_sound) {
-            self.pool.park(self.launch.clone(), process, parked);
+            self.pool.park(self.launch.clone(), process, held);
             // `hold` is the request's permit. It is dropped only after the process is parked, so that the next
             // request finds the process.
             drop(hold);
@@ -262,21 +281,27 @@ fn launch(
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 
-/// The key of a conversation: its history, the caller, and the guests with their configurations.
-fn conversation_key<'a>(
-    chain: &str,
-    caller: &Caller,
-    opening: &'a Key,
-    turns: impl Iterator<Item = &'a Key>,
-) -> ConversationKey {
-    let mut digest = Sha256::new();
-    digest.update((chain.len() as u64).to_le_bytes());
-    digest.update(chain);
-    digest.update([u8::from(caller.is_some())]);
-    digest.update(caller.unwrap_or_default());
-    for key in std::iter::once(opening).chain(turns) {
-        digest.update((key.len() as u64).to_le_bytes());
-        blocking::run_on(key.len(), || digest.update(key));
+/// What a process must hold to go on with a request.
+fn sought(request: &ExchangeRequest, wanted: completion::Wanted) -> Sought {
+    Sought {
+        owner: owner(request, &wanted.opening),
+        turns: wanted.turns.iter().map(digest).collect(),
+        results: wanted.results,
     }
+}
+
+/// Who may go on with a process: the same caller, through the same guests with the same configurations, in a
+/// conversation that begins with the same opening.
+fn owner(request: &ExchangeRequest, opening: &completion::Key) -> Key {
+    let mut digest = Sha256::new();
+    digest.update((request.chain.len() as u64).to_le_bytes());
+    digest.update(&*request.chain);
+    digest.update([u8::from(request.caller.is_some())]);
+    digest.update(request.caller.unwrap_or_default());
+    blocking::run_on(opening.len(), || digest.update(opening));
     digest.finalize().into()
+}
+
+fn digest(key: &completion::Key) -> Key {
+    blocking::run_on(key.len(), || Sha256::digest(key).into())
 }

@@ -11,10 +11,15 @@ use processes::Process;
 use tokio::time::Instant;
 
 use super::demand::Demand;
-use super::{ConversationKey, Launch, Parked, PoolPolicy};
+use super::held::{Fit, Held, Refused, Sought};
+use super::{Launch, PoolPolicy};
 
 /// How often the memory of an idle process is measured.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A parked process is retired after so many requests, or when its memory is so many times that of an idle one.
+const REQUESTS_MAX: u32 = 500;
+const GROWTH_MAX: u64 = 3;
 
 /// When a new process is first measured. By then its memory has grown to its idle size.
 const START_DURATION: Duration = Duration::from_secs(3);
@@ -54,7 +59,15 @@ pub(super) enum State {
     /// It was started ahead, and was told nothing.
     Warm,
     /// It holds a conversation.
-    Parked(Parked),
+    Parked(Held),
+}
+
+/// How a process comes out of the set.
+pub(super) enum Taken {
+    /// It was told nothing.
+    Warm,
+    /// It holds this, and fits a request like this.
+    Parked(Held, Fit),
 }
 
 struct Idle<P> {
@@ -99,6 +112,8 @@ pub(super) struct IdleSet<P = Process> {
     memory: u64,
     demand: Demand,
     processes: Vec<Idle<P>>,
+    /// What processes of a backend, started like this, have refused to take back.
+    refused: BTreeMap<(String, u64), Refused>,
     closed: bool,
 }
 
@@ -108,28 +123,34 @@ impl<P: Idles> IdleSet<P> {
             memory,
             demand: Demand::default(),
             processes: Vec::new(),
+            refused: BTreeMap::new(),
             closed: false,
         }
     }
 
-    /// Takes the process that holds `conversation`, else the oldest warm one. What turns out to have ended is
-    /// evicted.
+    /// Takes the parked process that fits best, else the oldest warm one. What turns out to have ended is evicted.
     pub(super) fn take(
         &mut self,
         launch: &Arc<Launch>,
-        conversation: Option<&ConversationKey>,
-    ) -> (Option<(P, State)>, Evicted<P>) {
+        sought: Option<&Sought>,
+    ) -> (Option<(P, Taken)>, Evicted<P>) {
         self.demand.used(launch);
         let mut unfit = Evicted::none();
-        while let Some(at) = self.best(launch, conversation) {
+        while let Some((at, fit)) = self.best(launch, sought) {
             let mut idle = self.processes.swap_remove(at);
             let is_sound = idle.process.is_sound();
-            // Output that came after the last answer must not become part of the next one.
-            let is_clean = idle.is_warm() || idle.process.drop_output();
-            if is_clean && is_sound && idle.until > Instant::now() {
-                return (Some((idle.process, idle.state)), unfit);
-            }
-            if idle.is_warm() && !is_sound {
+            if is_sound && idle.until > Instant::now() {
+                match (idle.state, fit) {
+                    (State::Parked(held), Some(fit)) => {
+                        // Output that came after the last answer must not become part of the next one. A process
+                        // that waits for results has not ended its turn: what it printed belongs to it.
+                        if held.is_awaiting() || idle.process.drop_output() {
+                            return (Some((idle.process, Taken::Parked(held, fit))), unfit);
+                        }
+                    }
+                    _ => return (Some((idle.process, Taken::Warm)), unfit),
+                }
+            } else if idle.is_warm() && !is_sound {
                 self.demand.record_failure(launch);
             }
             unfit.0.push(idle.process);
@@ -137,15 +158,43 @@ impl<P: Idles> IdleSet<P> {
         (None, unfit)
     }
 
-    fn best(&self, launch: &Launch, conversation: Option<&ConversationKey>) -> Option<usize> {
+    /// The process to take, and how it fits if it holds something. Of parked ones: the one of which most is kept, then
+    /// the one of which least is taken back, then the one that was unused the longest.
+    fn best(&self, launch: &Launch, sought: Option<&Sought>) -> Option<(usize, Option<Fit>)> {
         let alike = self.processes.iter().enumerate();
         let alike = alike.filter(|(_, idle)| *idle.launch == *launch);
-        let fitting = alike.filter(|(_, idle)| match &idle.state {
-            State::Warm => true,
-            State::Parked(parked) => Some(&parked.conversation) == conversation,
+        let warm = alike.clone().filter(|(_, idle)| idle.is_warm());
+        let warm = warm.min_by_key(|(_, idle)| idle.since);
+        let refused = self.refused(launch);
+        let fitting = alike.filter_map(|(at, idle)| match (&idle.state, sought) {
+            (State::Parked(held), Some(sought)) => {
+                let fit = held.fit(sought, refused)?;
+                // A conversation that has gone on for a while goes on again, more likely than not.
+                let is_spared = fit.kept == 0 && held.turns.len() > 1 && warm.is_some();
+                (!is_spared).then_some((at, fit, idle.since))
+            }
+            _ => None,
         });
-        let best = fitting.min_by_key(|(_, idle)| (idle.is_warm(), idle.since));
-        best.map(|(at, _)| at)
+        let best = fitting
+            .min_by_key(|(_, fit, since)| (std::cmp::Reverse(fit.kept), fit.rewinds, *since));
+        match best {
+            Some((at, fit, _)) => Some((at, Some(fit))),
+            None => warm.map(|(at, _)| (at, None)),
+        }
+    }
+
+    /// What processes with this launch have refused to take back.
+    fn refused(&self, launch: &Launch) -> Refused {
+        let kind = (launch.backend.clone(), launch.revision);
+        self.refused.get(&kind).copied().unwrap_or_default()
+    }
+
+    /// See [`Pool::record_refusal`](super::Pool::record_refusal).
+    pub(super) fn record_refusal(&mut self, launch: &Launch, all: bool) {
+        let kind = (launch.backend.clone(), launch.revision);
+        let refused = self.refused.entry(kind).or_default();
+        refused.first = true;
+        refused.any |= !all;
     }
 
     /// Whether any parked process has this launch.
@@ -183,13 +232,14 @@ impl<P: Idles> IdleSet<P> {
 
     /// Parks a process. Evicts other parked ones to make room for it. If even that would not be
     /// enough, evicts only the new one.
-    pub(super) fn park(&mut self, launch: Arc<Launch>, process: P, parked: Parked) -> Evicted<P> {
+    pub(super) fn park(&mut self, launch: Arc<Launch>, process: P, held: Held) -> Evicted<P> {
         let usual = self.demand.idle_memory(&launch);
         let size = process.resident().unwrap_or(usual);
         let warm = self.processes.iter().filter(|idle| idle.is_warm());
         let warm: u64 = warm.map(|idle| idle.size).sum();
         let time = self.parks_for(&launch);
-        let Some(time) = time.filter(|_| warm + size <= self.memory) else {
+        let is_spent = held.served >= REQUESTS_MAX || size > usual.saturating_mul(GROWTH_MAX);
+        let Some(time) = time.filter(|_| !is_spent && warm + size <= self.memory) else {
             return Evicted::one(process);
         };
         let mut evicted = Evicted::none();
@@ -203,7 +253,7 @@ impl<P: Idles> IdleSet<P> {
         let now = Instant::now();
         self.processes.push(Idle {
             process,
-            state: State::Parked(parked),
+            state: State::Parked(held),
             launch,
             since: now,
             until: now + time,
@@ -365,6 +415,12 @@ impl<P: Idles> IdleSet<P> {
         memory: u64,
     ) -> Evicted<P> {
         self.memory = memory;
+        let current = |(backend, revision): &(String, u64)| {
+            policy
+                .get(backend)
+                .is_some_and(|policy| policy.revision == *revision)
+        };
+        self.refused.retain(|kind, _| current(kind));
         self.demand.configure(launches, policy);
         let demand = &self.demand;
         Evicted(take_out(&mut self.processes, |idle| {
@@ -403,8 +459,6 @@ fn take_out<P>(all: &mut Vec<Idle<P>>, goes: impl FnMut(&mut Idle<P>) -> bool) -
 #[cfg(test)]
 mod tests {
     use super::super::demand::tests::launch;
-    use guests::completion::Resumption;
-
     use super::*;
 
     /// Its id, its memory, and whether it has ended.
@@ -453,13 +507,22 @@ mod tests {
         none_of(set.add(launch, Fake(id, 10, false)));
     }
 
-    fn parked(key: u8) -> Parked {
-        Parked {
-            conversation: [key; 32],
-            resumption: Resumption {
-                memo: key.to_string(),
-                ..Resumption::default()
-            },
+    /// A conversation of one turn. The memo tells which.
+    fn parked(key: u8) -> Held {
+        Held {
+            owner: [0; 32],
+            turns: vec![([key; 32], None)],
+            awaited: Vec::new(),
+            memo: key.to_string(),
+            served: 1,
+        }
+    }
+
+    fn sought(key: u8) -> Sought {
+        Sought {
+            owner: [0; 32],
+            turns: vec![[key; 32]],
+            results: Vec::new(),
         }
     }
 
@@ -473,11 +536,11 @@ mod tests {
 
     /// The id of the process that is taken, and the memo that it was parked with.
     fn take(set: &mut IdleSet<Fake>, launch: &Arc<Launch>, key: u8) -> Option<(i32, String)> {
-        let (taken, evicted) = set.take(launch, Some(&[key; 32]));
+        let (taken, evicted) = set.take(launch, Some(&sought(key)));
         evicted.end();
-        taken.map(|(process, state)| match state {
-            State::Warm => (process.0, String::new()),
-            State::Parked(parked) => (process.0, parked.resumption.memo),
+        taken.map(|(process, taken)| match taken {
+            Taken::Warm => (process.0, String::new()),
+            Taken::Parked(held, _) => (process.0, held.memo),
         })
     }
 
@@ -506,6 +569,72 @@ mod tests {
             None
         );
         assert!(set.parks(&launch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_taken_back_to_what_it_shares_with_a_request() {
+        let (mut set, launch) = set();
+        let holding = |turns: &[u8]| Held {
+            turns: turns
+                .iter()
+                .map(|key| ([*key; 32], Some(key.to_string())))
+                .collect(),
+            ..parked(0)
+        };
+        let seeking = |turns: &[u8]| Sought {
+            turns: turns.iter().map(|key| [*key; 32]).collect(),
+            ..sought(0)
+        };
+        let take = |set: &mut IdleSet<Fake>, turns: &[u8]| {
+            let (taken, evicted) = set.take(&launch, Some(&seeking(turns)));
+            evicted.end();
+            taken.map(|(process, taken)| match taken {
+                Taken::Warm => (process.0, None),
+                Taken::Parked(_, fit) => (process.0, Some((fit.kept, fit.rewinds))),
+            })
+        };
+        let park = |set: &mut IdleSet<Fake>, id, turns: &[u8]| {
+            none_of(set.park(launch.clone(), Fake(id, 10, false), holding(turns)));
+        };
+        park(&mut set, 1, &[1, 2, 3]);
+        park(&mut set, 2, &[1, 2]);
+        park(&mut set, 3, &[1]);
+        // The one that keeps most, then the one that loses least, then the one that was unused the longest.
+        assert_eq!(take(&mut set, &[1, 2]), Some((2, Some((2, 0)))));
+        assert_eq!(take(&mut set, &[1, 2, 4]), Some((1, Some((2, 1)))));
+        park(&mut set, 1, &[1, 2, 3]);
+        // A conversation of several turns is spared while another process is there.
+        warm(&mut set, &launch, 4);
+        assert_eq!(take(&mut set, &[7]), Some((3, Some((0, 1)))));
+        assert_eq!(take(&mut set, &[7]), Some((4, None)));
+        assert_eq!(take(&mut set, &[7]), Some((1, Some((0, 3)))));
+        // What a process has refused, others like it are not asked for.
+        park(&mut set, 5, &[1, 2]);
+        set.record_refusal(&launch, true);
+        assert_eq!(take(&mut set, &[7]), None);
+        assert_eq!(take(&mut set, &[1]), Some((5, Some((1, 1)))));
+        park(&mut set, 6, &[1, 2]);
+        set.record_refusal(&launch, false);
+        assert_eq!(take(&mut set, &[1]), None);
+        assert_eq!(take(&mut set, &[1, 2]), Some((6, Some((2, 0)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_retired_in_time() {
+        let (mut set, launch) = set();
+        let spent = Held {
+            served: REQUESTS_MAX,
+            ..parked(1)
+        };
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(1, 10, false), spent)),
+            [1]
+        );
+        let large = POLICY.idle_memory * GROWTH_MAX + 1;
+        assert_eq!(
+            ids(set.park(launch.clone(), Fake(2, large, false), parked(1))),
+            [2]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -624,6 +753,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_is_made_by_what_was_used_less_recently() {
         let (mut set, launch) = set();
+        let roomy = PoolPolicy {
+            idle_memory: 40,
+            ..POLICY
+        };
+        none_of(set.configure(std::slice::from_ref(&launch), policy(roomy), 100));
         let other = super::super::demand::tests::launch("q", true);
         set.park(launch.clone(), Fake(1, 95, false), parked(7))
             .end();

@@ -1,5 +1,6 @@
 //! What is wrong with a guest's settings, by the guest's own schema.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -90,11 +91,14 @@ fn in_process(check: &str) -> Result<Outcome, String> {
 /// Everything that is wrong with settings.
 pub(super) fn problems(schema: &Validator, settings: &Value) -> Vec<String> {
     let errors = schema.iter_errors(settings).take(PROBLEMS_MAX);
-    errors.flat_map(|error| told(&error)).collect()
+    let mut told: Vec<String> = errors.flat_map(|error| told(&error, settings)).collect();
+    let mut seen = HashSet::new();
+    told.retain(|problem| seen.insert(problem.clone()));
+    told
 }
 
 /// What is wrong, one sentence for each key.
-fn told(error: &ValidationError<'_>) -> Vec<String> {
+fn told(error: &ValidationError<'_>, settings: &Value) -> Vec<String> {
     let at = key(error.instance_path());
     let below = |name: &str| match at.as_str() {
         "" => name.to_owned(),
@@ -104,6 +108,13 @@ fn told(error: &ValidationError<'_>) -> Vec<String> {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             let keys = unexpected.iter().take(PROBLEMS_MAX);
             keys.map(|name| format!("`{}` is not known", below(name)))
+                .collect()
+        }
+        // The guest has no settings. The error says not which ones are there.
+        ValidationErrorKind::FalseSchema if at.is_empty() => {
+            let keys = settings.as_object().into_iter().flatten();
+            keys.take(PROBLEMS_MAX)
+                .map(|(name, _)| format!("`{name}` is not known"))
                 .collect()
         }
         ValidationErrorKind::FalseSchema => vec![format!("`{at}` is not known")],

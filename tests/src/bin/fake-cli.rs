@@ -6,6 +6,7 @@
 //! ```text
 //! #init           reads `initialize`, and answers it
 //! #read           reads a line of standard input
+//! #rewind HOW      reads a request to take something back; HOW: yes, no, twice, other, silent
 //! #text WORDS     prints a text delta
 //! #deltas N MS    prints N text deltas, MS milliseconds apart
 //! #whole WORDS    prints an answer as the real one does, from its start to the result
@@ -91,6 +92,7 @@ fn play(line: &str) -> io::Result<()> {
     match name {
         "init" => initialized(&read()?),
         "read" => read().map(drop),
+        "rewind" => rewind(&read()?, rest),
         "text" => delta(rest),
         "whole" => whole(rest),
         "deltas" => repeat(rest, || delta("word ")),
@@ -191,6 +193,25 @@ fn next_line() -> io::Result<String> {
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(line)
+}
+
+fn rewind(request: &str, how: &str) -> io::Result<()> {
+    let request: Value = serde_json::from_str(request)?;
+    let id = match how {
+        "other" => json!("rewind-of-somebody-else"),
+        _ => request["request_id"].clone(),
+    };
+    let answer = match how {
+        "no" => json!({"rewound": false, "error": "no preceding assistant"}),
+        _ => json!({"rewound": true}),
+    };
+    let response = json!({"subtype": "success", "request_id": id, "response": answer});
+    let line = json!({"type": "control_response", "response": response}).to_string();
+    match how {
+        "silent" => Ok(()),
+        "twice" => print(&line).and_then(|()| print(&line)),
+        _ => print(&line),
+    }
 }
 
 fn initialized(request: &str) -> io::Result<()> {

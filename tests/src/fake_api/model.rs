@@ -19,7 +19,11 @@ pub(super) fn answer(request: &Value) -> Vec<Step> {
             let name = tool["name"].as_str().unwrap_or_default();
             let schema = &tool["input_schema"];
             let input = Sampler::new(schema, &prompt).value(schema, "").to_string();
-            let number = request["messages"].as_array().map_or(0, Vec::len);
+            // Without what the CLI itself puts in, which may stand elsewhere in a process that goes on.
+            let messages = request["messages"].as_array().into_iter().flatten();
+            let number = messages
+                .filter(|message| message["role"] != "system")
+                .count();
             script::call(
                 0,
                 &format!("toolu_{number}_{}", input.len()),
@@ -71,9 +75,7 @@ fn choose<'a>(
     let named = tools
         .iter()
         .find(|tool| must && system.contains(&format!("`{}`", name(tool))));
-    let answered = last_blocks(request)
-        .iter()
-        .any(|b| b["type"] == "tool_result");
+    let answered = has_results(request);
     let prompt = prompt.to_lowercase();
     let spoken_of = tools.iter().filter(|_| !answered).find(|tool| {
         let name = name(tool).replace("mcp__client__", "").to_lowercase();
@@ -83,6 +85,12 @@ fn choose<'a>(
     named
         .or(spoken_of)
         .or(tools.first().filter(|_| must && !answered))
+}
+
+/// Whether the last message of the user has results of calls.
+pub(super) fn has_results(request: &Value) -> bool {
+    let blocks = last_blocks(request);
+    blocks.iter().any(|block| block["type"] == "tool_result")
 }
 
 fn last_blocks(request: &Value) -> Vec<Value> {

@@ -87,7 +87,9 @@ fn of_functions(scenario: &str, request: &Value) -> Vec<Step> {
         || request.to_string().contains("Call one of the tools");
     let refused = request.to_string().contains("\"is_error\":true");
     match scenario {
-        "tools" => {
+        // Answers once it has the results.
+        "two-calls" if super::model::has_results(request) => super::model::answer(request),
+        "tools" | "two-calls" => {
             let mut steps = text_block(0, &["Let me ", "see."]);
             steps.extend(call(
                 1,

@@ -1,0 +1,202 @@
+//! How a process that has answered serves another request.
+//!
+//! ```text
+//! resume ──► the results that the process waits for ──► the answer
+//!        ──► what is taken back ──► its confirmations ──► turns, as in a fresh process
+//! ```
+
+use harness_guest::{Effect, FinishReason, Held, HeldTurn, Resumption, Wanted};
+
+use super::{Exchange, Stage};
+use crate::block::Block;
+use crate::input;
+use crate::line::{ControlResponse, Line, McpMessage};
+use crate::session::{self, Memo, PendingCall};
+
+/// How the ids of requests to take something back begin.
+const REWIND: &str = "rewind-";
+
+impl Exchange {
+    /// What the session must hold, so that this request can go on in it.
+    pub fn want(&self) -> Option<Wanted> {
+        let conversation = &self.conversation;
+        let (question, before) = conversation.turns.split_last()?;
+        Some(Wanted {
+            opening: session::opening(&conversation.system, self.answer.spec())?,
+            turns: session::rounds(before)?,
+            results: session::results(question).unwrap_or_default(),
+        })
+    }
+
+    /// What the session holds now, if the turn is over or waits for results.
+    pub fn hold(&self) -> Option<Held> {
+        let waits = match self.finished? {
+            FinishReason::Stop => false,
+            FinishReason::ToolCalls => true,
+            FinishReason::Length | FinishReason::ContentFilter => return None,
+        };
+        let conversation = &self.conversation;
+        let said = self.answer.said().filter(|_| self.refused.is_none());
+        let mut keys = match &said {
+            Some(blocks) => session::rounds_with(&conversation.turns, blocks)?,
+            None if waits => return None,
+            // The client cannot say it again, so nothing goes on from here. It can be taken back.
+            None => {
+                let mut keys = session::rounds(&conversation.turns)?;
+                *keys.last_mut()? = format!("unrepeatable {}", self.ids.latest()).into_bytes();
+                keys
+            }
+        };
+        let calls = said.iter().flatten().filter_map(Block::call_id);
+        let awaited = calls.filter(|_| waits).map(str::to_owned).collect();
+        let turns = keys
+            .drain(..)
+            .zip(&self.rewinds)
+            .map(|(key, ids)| HeldTurn {
+                key,
+                rewind: (!ids.is_empty()).then(|| ids.join(" ")),
+            });
+        Some(Held {
+            opening: session::opening(&conversation.system, self.answer.spec())?,
+            turns: turns.collect(),
+            awaited,
+            memo: Memo {
+                spent: self.spent.in_memo(),
+                rewinds: self.rewinds.clone(),
+                calls: self.calls.clone(),
+                waits,
+            }
+            .to_text(),
+        })
+    }
+
+    /// Goes on in a session that holds what was wanted, or more.
+    pub fn resume(&mut self, resumption: &Resumption) -> Vec<Effect> {
+        let memo = Memo::from_text(&resumption.memo);
+        let kept = resumption.kept as usize;
+        self.spent = session::Spent::from_memo(memo.spent);
+        self.is_resumed = true;
+        for (mine, theirs) in self.rewinds.iter_mut().zip(memo.rewinds).take(kept) {
+            *mine = theirs;
+        }
+        let mut effects = Vec::new();
+        let rounds = session::beginnings(&self.conversation.turns);
+        if memo.waits && resumption.rewinds.is_empty() {
+            self.hand_in(&memo.calls, &mut effects);
+            return effects;
+        }
+        self.written = match rounds.get(kept) {
+            Some(at) => *at,
+            // The question goes on with the last round, which the session holds as far as it goes.
+            None => self.conversation.turns.len().saturating_sub(1),
+        };
+        let ids = resumption.rewinds.iter().flat_map(|ids| ids.split(' '));
+        for (i, id) in ids.enumerate() {
+            let request = format!("{REWIND}{id}");
+            let interrupts = memo.waits && i == 0;
+            effects.push(Effect::Write(input::rewind(&request, id, interrupts)));
+            self.to_rewind.push(request);
+        }
+        match self.to_rewind.is_empty() {
+            true => self.write_turns(&mut effects),
+            false => self.stage = Stage::Rewinding,
+        }
+        effects
+    }
+
+    /// Answers the calls that the process waits for. It asks for some only after it has the results of others.
+    fn hand_in(&mut self, calls: &[PendingCall], effects: &mut Vec<Effect>) {
+        self.stage = Stage::HandingIn;
+        self.written = self.conversation.turns.len();
+        for call in calls {
+            self.answer_call(&call.request, &call.message(), effects);
+        }
+    }
+
+    /// Answers a call with its result. False if the request does not bring that.
+    fn answer_call(&self, request: &str, message: &McpMessage, effects: &mut Vec<Effect>) -> bool {
+        let id = message.params.meta.tool_use_id.as_deref();
+        let question = self.conversation.turns.last().into_iter();
+        let result = question
+            .flat_map(|turn| &turn.blocks)
+            .find_map(|block| match block {
+                Block::ToolResult {
+                    tool_use_id,
+                    content,
+                } if Some(tool_use_id.as_str()) == id => Some(content),
+                _ => None,
+            });
+        match result {
+            Some(content) => {
+                effects.push(Effect::Write(input::call_result(request, message, content)));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A line while the results are handed in. Those of the message that called may still come; the next message is
+    /// the answer.
+    pub(super) fn handing_in(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        let begins = line.event.as_ref();
+        if begins.is_some_and(|event| event.r#type == "message_start") {
+            self.stage = Stage::Answering;
+            self.answering(line, effects);
+        }
+    }
+
+    /// The CLI asks for the result of a call while results are handed in.
+    pub(super) fn call_while_handing_in(
+        &mut self,
+        request: &str,
+        message: &McpMessage,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.answer_call(request, message, effects) {
+            self.unfit("it waits for another result than it said", effects);
+        }
+    }
+
+    /// Takes note of a call whose result the process waits for.
+    pub(super) fn call_is_pending(&mut self, request: &str, message: &McpMessage) {
+        self.calls.push(PendingCall::new(request, message));
+    }
+
+    /// The CLI says whether something was taken back.
+    pub(super) fn rewound(&mut self, response: &ControlResponse, effects: &mut Vec<Effect>) {
+        let asked = self
+            .to_rewind
+            .iter()
+            .position(|id| *id == response.request_id);
+        let Some(asked) = asked else {
+            if self.answer.messages() == 0 {
+                self.unfit("it answered twice", effects);
+            }
+            return;
+        };
+        let answer = response.response.as_ref();
+        if answer.and_then(|answer| answer.rewound) != Some(true) {
+            let why = answer.and_then(|answer| answer.error.as_deref());
+            let why = why
+                .or(response.error.as_deref())
+                .unwrap_or("no reason given");
+            return self.unfit(&format!("it did not take back a turn: {why}"), effects);
+        }
+        self.to_rewind.remove(asked);
+        if self.to_rewind.is_empty() {
+            self.stage = Stage::Replaying;
+            self.write_turns(effects);
+        }
+    }
+
+    /// Whether a response is about something that is to be taken back.
+    pub(super) fn is_about_rewind(&self, response: &ControlResponse) -> bool {
+        self.is_resumed && response.request_id.starts_with(REWIND)
+    }
+
+    /// The process is of no use for this request.
+    pub(super) fn unfit(&mut self, why: &str, effects: &mut Vec<Effect>) {
+        self.stage = Stage::Done;
+        effects.push(Effect::Unfit(why.into()));
+    }
+}
