@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use reader::closest;
 
-pub use crate::profiles::Profile;
+pub use crate::profiles::{Profile, Warm};
 pub use guests::settings::GuestUse;
 pub use processes::Framing;
 use reader::{Problems, Section};
@@ -193,7 +193,7 @@ pub struct AdmissionConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     /// Processes that are started ahead, for each launch in use.
-    pub warm: usize,
+    pub warm: Warm,
     /// How long one of them may wait.
     pub warm_max_age: Duration,
     /// How long a process is kept after an answer, for its conversation to go on.

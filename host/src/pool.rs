@@ -11,6 +11,7 @@
 //! fresh one would hold. All processes together are never more than `max_processes`; idle ones never hold more than
 //! `warm_memory`. A request that needs a slot gets it from an idle process.
 
+mod auto;
 mod demand;
 mod held;
 mod idle;
@@ -29,7 +30,7 @@ use processes::{Process, Processes, Slot, SpawnError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::backends::launch::{Launch, PoolPolicy};
+use crate::backends::launch::{Launch, PoolPolicy, Warm};
 use crate::telemetry::names;
 pub(crate) use held::{Held, Key, Sought};
 use idle::{Evicted, IdleSet, Taken};
@@ -114,6 +115,9 @@ pub(crate) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// Counts a request as waiting for its first token, until this is dropped.
 pub(crate) struct AwaitingFirstToken(Arc<Pool>);
+
+/// Counts a process as serving, until this is dropped.
+pub(crate) struct Serving(Arc<Pool>, Arc<Launch>);
 
 impl Pool {
     /// An empty pool. [`Pool::maintain`] must run as a task.
@@ -311,6 +315,12 @@ impl Pool {
         AwaitingFirstToken(self.clone())
     }
 
+    /// Counts a process with this launch as serving, until the result is dropped.
+    pub(crate) fn serving(self: &Arc<Self>, launch: &Arc<Launch>) -> Serving {
+        self.with(|idle| idle.demand().begins(launch));
+        Serving(self.clone(), launch.clone())
+    }
+
     /// Reads or changes the idle processes. Processes leave as [`Evicted`], and so end outside the lock.
     fn with<T>(&self, change: impl FnOnce(&mut IdleSet) -> T) -> T {
         change(&mut self.idle.lock())
@@ -365,6 +375,12 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.with(|idle| idle.demand().ends(&self.1));
     }
 }
 

@@ -51,7 +51,7 @@ pub struct Profile {
     /// How its output is cut into pieces by default.
     pub(crate) framing: Framing,
     /// Processes that are kept warm by default, for each model in use.
-    pub(crate) warm: usize,
+    pub(crate) warm: Warm,
     /// How long a process is kept after an answer by default, in seconds.
     pub(crate) continue_for: u64,
     /// What a process holds while it waits and none of its kind was measured, in bytes.
@@ -60,6 +60,15 @@ pub struct Profile {
     pub(crate) stdin: Stdin,
     /// It only shows that the service works.
     pub(crate) is_demo: bool,
+}
+
+/// How many processes are started ahead for a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warm {
+    /// As many as were needed at once lately, and at least one.
+    Auto,
+    /// So many.
+    Fixed(usize),
 }
 
 /// Which program a profile starts.

@@ -334,6 +334,37 @@ async fn what_is_no_guest_is_refused_with_the_reason() {
     assert_eq!(swapped.state("claude-code").await["generation"], 1);
 }
 
+#[tokio::test]
+async fn what_is_no_plain_file_is_no_guest_and_holds_nothing_up() {
+    let swapped = Swapped::start("claude-code", ANSWER, &[]);
+    let made = std::process::Command::new("mkfifo")
+        .arg(swapped.file("pipe.wasm"))
+        .status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", swapped.file("device.wasm")).unwrap();
+    std::os::unix::fs::symlink("nowhere", swapped.file("link.wasm")).unwrap();
+    std::fs::create_dir(swapped.file("folder.wasm")).unwrap();
+    let large = std::fs::File::create(swapped.file("large.wasm")).unwrap();
+    large.set_len(100 << 20).unwrap();
+    let asked = Instant::now();
+    let report = swapped.host.reload().await;
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        asked.elapsed()
+    );
+    let told = report["rejected"]["large"].as_str().unwrap_or_default();
+    assert!(told.contains("larger than 64 MiB"), "{report}");
+    let (_, health) = swapped.host.get("/health").await;
+    for name in ["pipe", "device", "link", "folder", "large"] {
+        assert!(
+            health["guests"][name]["version"].is_null(),
+            "{name}: {health}"
+        );
+    }
+    assert_eq!(swapped.host.post(&hello()).await.0, 200);
+}
+
 /// Components in the text format, in the few bytes that the tests need of it.
 fn wat_to_wasm(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()

@@ -220,6 +220,7 @@ async fn a_mixture_of_everything_is_what_fresh_processes_send() {
             let said = pair
                 .both(&body(&talk, true), &format!("step {step}: {what}"))
                 .await;
+            no_mark_of_others(&pair.keeping, &body(&talk, true), step);
             talk.push(said);
         }
         let (kept, rewound) = (pair.served("kept").await, pair.served("rewound").await);
@@ -239,6 +240,27 @@ async fn a_mixture_of_everything_is_what_fresh_processes_send() {
     }
 }
 
+/// A word that is in the messages of one step only, and in those that go on from it.
+fn mark(step: usize) -> String {
+    format!("mark{step}x")
+}
+
+/// Nothing of what the API got last, in any field, is from a step that the request does not hold.
+fn no_mark_of_others(real: &Real, body: &Value, steps: usize) {
+    let (asked, sent) = (
+        body.to_string(),
+        real.api.requests("").pop().unwrap().body.to_string(),
+    );
+    for step in 1..=steps {
+        let mark = mark(step);
+        assert!(
+            asked.contains(&mark) || !sent.contains(&mark),
+            "{}: {mark}",
+            real.version
+        );
+    }
+}
+
 /// Numbers that look random (a linear congruential generator with Knuth's constants).
 struct Dice(u64);
 
@@ -254,7 +276,7 @@ impl Dice {
 
 /// Makes a conversation, which ends with an answer, one that wants an answer.
 fn mix(talk: &mut Vec<Value>, dice: &mut Dice, step: usize) -> &'static str {
-    let mark = format!("mark{step}");
+    let mark = mark(step);
     let calls = talk
         .last()
         .and_then(|said| said["tool_calls"].as_array().cloned());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use processes::{CommandLine, Reading};
 
 use super::Backend;
+pub(crate) use crate::profiles::Warm;
 
 /// How a process is started. Two processes with equal launches are interchangeable.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) struct PoolPolicy {
     /// The launch revision that this is for; processes of another one are not kept.
     pub(crate) revision: u64,
     /// Warm processes for each launch in use.
-    pub(crate) warm: usize,
+    pub(crate) warm: Warm,
     /// How old a warm process may become.
     pub(crate) max_age: Duration,
     /// How long a process is parked after an answer.

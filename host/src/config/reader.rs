@@ -131,6 +131,18 @@ impl<'p> Section<'p> {
         })
     }
 
+    /// A number from 0 to `most`, or none for `"auto"`.
+    pub(super) fn auto_or_count(&mut self, key: &'static str, most: u32) -> Option<Option<u32>> {
+        let wanted = format!("\"auto\", or a whole number from 0 to {most}");
+        self.read(key, &wanted, |value| {
+            if value.as_str() == Some("auto") {
+                return Some(None);
+            }
+            let number = u32::try_from(value.as_integer()?).ok()?;
+            (number <= most).then_some(Some(number))
+        })
+    }
+
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
         self.read(key, "true or false", Value::as_bool)
     }

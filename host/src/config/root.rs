@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use guests::settings::{GuestLimits, GuestUse, Settings};
 
+use basics::memory;
+
 use super::guest_uses::{self, Guests};
 use super::keys;
 use super::reader::Section;
@@ -45,7 +47,9 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         access,
         http: http(root),
         max_processes: root.count("max_processes", 1, 4096).unwrap_or(64) as usize,
-        warm_memory: root.size("warm_memory", MEMORY_MOST).unwrap_or(1 << 30) as u64,
+        warm_memory: root
+            .size("warm_memory", MEMORY_MOST)
+            .map_or_else(usual_warm_memory, |size| size as u64),
         backends,
         builtin_models,
         models,
@@ -55,6 +59,12 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         overrides: overrides.clone(),
         source,
     }
+}
+
+/// The memory for processes that wait, unless it is configured: a quarter of what is available now, in bytes.
+fn usual_warm_memory() -> u64 {
+    const MOST: u64 = 2 << 30;
+    memory::available().map_or(MOST / 2, |available| (available / 4).min(MOST))
 }
 
 /// The sockets that were handed to this program, and the addresses of the command line, or else of the file.

@@ -8,7 +8,7 @@ use super::{
     AdmissionConfig, BackendConfig, Framing, LaunchConfig, ModelConfig, PoolConfig, Profile,
     Secret, TimeoutConfig,
 };
-use crate::profiles::{Args, PROFILES, Program, is_model_name};
+use crate::profiles::{Args, PROFILES, Program, Warm, is_model_name};
 
 /// The backends that exist if none is configured, each with its profile.
 const BUILT_IN: [(&str, &str); 2] = [("claude", "claude-code"), ("demo", "demo")];
@@ -88,7 +88,10 @@ fn launch(section: &mut Section, profile: &'static Profile) -> LaunchConfig {
 }
 
 fn pool(section: &mut Section, profile: &Profile) -> PoolConfig {
-    let warm = section.count("warm", 0, 64).map(|count| count as usize);
+    let warm = section.auto_or_count("warm", 64).map(|count| match count {
+        None => Warm::Auto,
+        Some(count) => Warm::Fixed(count as usize),
+    });
     let continue_for = section.duration("continue_for");
     PoolConfig {
         warm: warm.unwrap_or(profile.warm),

@@ -20,7 +20,7 @@ use crate::admission::Permit;
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
 use crate::failure::{Failure, Kind};
-use crate::pool::{Acquired, AwaitingFirstToken, Held, Key, Pool, ProcessOrigin, Sought};
+use crate::pool::{Acquired, AwaitingFirstToken, Held, Key, Pool, ProcessOrigin, Serving, Sought};
 use crate::telemetry::names;
 
 /// A request's hold on a process.
@@ -36,6 +36,8 @@ pub(super) struct Lease {
     tenure: Tenure<Process>,
     /// Turns are to be taken back; and whether these are all that the process holds.
     takes_back_all: Option<bool>,
+    /// None for a probe.
+    _serving: Option<Serving>,
     awaiting_first_token: Option<AwaitingFirstToken>,
 }
 
@@ -83,7 +85,6 @@ impl Lease {
         let lease = Lease {
             backend: request.backend.clone(),
             pool: pool.clone(),
-            launch,
             is_probe: request.is_probe,
             patience: config.admission.queue_timeout,
             origin,
@@ -99,6 +100,8 @@ impl Lease {
                 .as_ref()
                 .filter(|resumption| !resumption.rewinds.is_empty())
                 .map(|resumption| resumption.kept == 0),
+            _serving: (!request.is_probe).then(|| pool.serving(&launch)),
+            launch,
             awaiting_first_token: Some(awaiting_first_token),
         };
         Ok((lease, resumption))

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Launch, PoolPolicy};
+use super::auto::{self, Busy};
+use super::{Launch, PoolPolicy, Warm};
 
 /// The pause before the next warm start after a warm process could not be started, or ended by itself. It doubles
 /// each time.
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     /// When a request last used it.
     pub(super) used: Instant,
     uses: u32,
+    /// How many of its processes serve, and did at once.
+    busy: Busy,
     /// The memory of an idle process of it, in bytes, once measured.
     pub(super) size: Option<u64>,
     /// The configuration names it, so it is kept warm whether or not it is used.
@@ -72,10 +75,29 @@ impl Demand {
             .map_or(0, |policy| policy.idle_memory)
     }
 
-    /// How many warm processes a launch should have.
-    pub(super) fn warm(&self, launch: &Launch) -> usize {
-        let policy = self.get(launch).and_then(|_| self.policy(launch));
-        policy.map_or(0, |policy| policy.warm)
+    /// How many warm processes a launch should have, beside so many that are parked.
+    pub(super) fn warm(&self, launch: &Launch, parked: usize) -> usize {
+        let Some((entry, policy)) = self.get(launch).zip(self.policy(launch)) else {
+            return 0;
+        };
+        match policy.warm {
+            Warm::Fixed(count) => count,
+            Warm::Auto => auto::warm(entry.busy.needed(Instant::now()), parked),
+        }
+    }
+
+    /// A process with this launch begins to serve.
+    pub(super) fn begins(&mut self, launch: &Launch) {
+        if let Some(entry) = self.get_mut(launch) {
+            entry.busy.begins(Instant::now());
+        }
+    }
+
+    /// A process with this launch serves no longer.
+    pub(super) fn ends(&mut self, launch: &Launch) {
+        if let Some(entry) = self.get_mut(launch) {
+            entry.busy.ends(Instant::now());
+        }
     }
 
     /// Records a use. If there are too many launches, the one of least recent use is forgotten.
@@ -101,6 +123,7 @@ impl Demand {
             launch: launch.clone(),
             used: now,
             uses: 1,
+            busy: Busy::new(now),
             size: None,
             configured: false,
             failures_in_a_row: 0,
@@ -183,19 +206,22 @@ impl Demand {
         self.all = all;
     }
 
-    /// The launches that lack a warm process, the most recently used first. `warm` says how many
-    /// warm processes a launch has.
+    /// The launches that lack a warm process, the most recently used first. `idle` says how many processes of a launch are
+    /// warm, and how many parked.
     pub(super) fn lacking(
         &self,
         now: Instant,
-        warm: impl Fn(&Launch) -> usize,
+        idle: impl Fn(&Launch) -> (usize, usize),
     ) -> Vec<Arc<Launch>> {
         let mut lacking: Vec<&Entry> = self
             .all
             .iter()
             .filter(|entry| entry.is_wanted() && entry.retry_at <= now)
             .filter(|entry| self.is_active(&entry.launch.backend))
-            .filter(|entry| warm(&entry.launch) < self.warm(&entry.launch))
+            .filter(|entry| {
+                let (warm, parked) = idle(&entry.launch);
+                warm < self.warm(&entry.launch, parked)
+            })
             .collect();
         lacking.sort_by_key(|entry| std::cmp::Reverse(entry.used));
         lacking.iter().map(|entry| entry.launch.clone()).collect()
@@ -209,7 +235,7 @@ pub(super) mod tests {
 
     const POLICY: PoolPolicy = PoolPolicy {
         revision: 0,
-        warm: 1,
+        warm: Warm::Fixed(1),
         max_age: Duration::from_secs(60),
         continue_for: Duration::ZERO,
         idle_memory: 1,
@@ -234,7 +260,7 @@ pub(super) mod tests {
     }
 
     fn lacking(demand: &Demand) -> usize {
-        demand.lacking(Instant::now(), |_| 0).len()
+        demand.lacking(Instant::now(), |_| (0, 0)).len()
     }
 
     fn policy() -> BTreeMap<String, PoolPolicy> {
@@ -257,7 +283,7 @@ pub(super) mod tests {
         assert_eq!(lacking(&demand), 1);
         demand.used(&special);
         assert_eq!(lacking(&demand), 2);
-        assert_eq!(demand.lacking(Instant::now(), |_| 0)[0], special);
+        assert_eq!(demand.lacking(Instant::now(), |_| (0, 0))[0], special);
         demand.expire(Instant::now() + POLICY.max_age);
         assert_eq!(lacking(&demand), 0);
     }
@@ -292,7 +318,7 @@ pub(super) mod tests {
         assert_eq!(lacking(&demand), 0);
         // A request that began before the change uses the old launch again.
         demand.used(&before);
-        assert_eq!((lacking(&demand), demand.warm(&before)), (0, 0));
+        assert_eq!((lacking(&demand), demand.warm(&before, 0)), (0, 0));
     }
 
     #[test]
@@ -303,10 +329,10 @@ pub(super) mod tests {
         demand.record_failure(&plain);
         assert_eq!(lacking(&demand), 0);
         let later = Instant::now() + BACKOFF_LEAST;
-        assert_eq!(demand.lacking(later, |_| 0).len(), 1);
+        assert_eq!(demand.lacking(later, |_| (0, 0)).len(), 1);
         demand.suspend("b");
-        assert_eq!(demand.lacking(later, |_| 0).len(), 0);
+        assert_eq!(demand.lacking(later, |_| (0, 0)).len(), 0);
         assert!(demand.resume("b") && !demand.resume("b"));
-        assert_eq!(demand.lacking(later, |_| 0).len(), 1);
+        assert_eq!(demand.lacking(later, |_| (0, 0)).len(), 1);
     }
 }

@@ -367,7 +367,8 @@ impl<P: Idles> IdleSet<P> {
             }
             seen.push(idle.launch.clone());
             let count = seen.iter().filter(|launch| **launch == idle.launch).count();
-            count > demand.warm(&idle.launch)
+            // A parked process is no reason to end one that is ready.
+            count > demand.warm(&idle.launch, 0)
         })
     }
 
@@ -378,7 +379,8 @@ impl<P: Idles> IdleSet<P> {
         }
         self.demand.lacking(Instant::now(), |launch| {
             let alike = self.processes.iter().filter(|i| *i.launch == *launch);
-            alike.filter(|idle| idle.is_warm()).count()
+            let (warm, parked): (Vec<_>, Vec<_>) = alike.partition(|idle| idle.is_warm());
+            (warm.len(), parked.len())
         })
     }
 
@@ -458,6 +460,7 @@ fn take_out<P>(all: &mut Vec<Idle<P>>, goes: impl FnMut(&mut Idle<P>) -> bool) -
 
 #[cfg(test)]
 mod tests {
+    use super::super::Warm;
     use super::super::demand::tests::launch;
     use super::*;
 
@@ -485,7 +488,7 @@ mod tests {
 
     const POLICY: PoolPolicy = PoolPolicy {
         revision: 0,
-        warm: 2,
+        warm: Warm::Fixed(2),
         max_age: Duration::from_secs(60),
         continue_for: Duration::from_secs(10),
         idle_memory: 10,
@@ -617,6 +620,33 @@ mod tests {
         set.record_refusal(&launch, false);
         assert_eq!(take(&mut set, &[1]), None);
         assert_eq!(take(&mut set, &[1, 2]), Some((6, Some((2, 0)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_was_seen_is_met_the_next_time() {
+        let (mut set, launch) = set();
+        let auto = PoolPolicy {
+            warm: Warm::Auto,
+            ..POLICY
+        };
+        none_of(set.configure(std::slice::from_ref(&launch), policy(auto), 100));
+        assert_eq!(set.lacking().len(), 1);
+        warm(&mut set, &launch, 1);
+        assert_eq!(set.lacking().len(), 0);
+        for _ in 0..4 {
+            set.demand().begins(&launch);
+        }
+        for _ in 0..4 {
+            set.demand().ends(&launch);
+        }
+        none_of(set.park(launch.clone(), Fake(2, 10, false), parked(1)));
+        for id in 3..5 {
+            assert_eq!(set.lacking().len(), 1);
+            warm(&mut set, &launch, id);
+        }
+        assert_eq!(set.lacking().len(), 0, "three are warm, and one is parked");
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(set.demand().warm(&launch, 0), 1);
     }
 
     #[tokio::test(start_paused = true)]

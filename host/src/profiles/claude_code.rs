@@ -2,7 +2,7 @@
 
 use processes::Framing;
 
-use super::{Args, LaunchOption, Place, Profile, Program, Stdin, Values};
+use super::{Args, LaunchOption, Place, Profile, Program, Stdin, Values, Warm};
 
 /// `--tools ""` and `--strict-mcp-config` leave the model nothing to call, `--setting-sources ""`
 /// keeps hooks and plugins of the user's settings out, `--settings` denies what `@path` in a
@@ -128,7 +128,7 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
     passed_on: Some("claude-"),
     probe_model: "default",
     framing: Framing::Lines,
-    warm: 1,
+    warm: Warm::Auto,
     continue_for: 60,
     // An idle one has 130 to 190 MB.
     idle_memory: 160 << 20,

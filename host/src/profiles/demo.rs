@@ -3,7 +3,7 @@
 
 use processes::Framing;
 
-use super::{Args, Profile, Program, Stdin, claude_code};
+use super::{Args, Profile, Program, Stdin, Warm, claude_code};
 
 pub(super) static DEMO: Profile = Profile {
     name: "demo",
@@ -25,7 +25,7 @@ pub(super) static DEMO: Profile = Profile {
     probe_model: "demo",
     framing: Framing::Lines,
     // It starts in a moment.
-    warm: 0,
+    warm: Warm::Fixed(0),
     continue_for: 0,
     idle_memory: 16 << 20,
     stdin: Stdin::JsonLines(claude_code::STDIN_SCHEMA),

@@ -3,7 +3,7 @@
 //! The operator says how it is started. Its standard input takes any text, so nothing here keeps a prompt from having
 //! it do things: a program that runs commands or reads files needs a sandbox of its own.
 
-use super::{Args, Profile, Program, Stdin};
+use super::{Args, Profile, Program, Stdin, Warm};
 use processes::Framing;
 
 pub(super) static GENERIC: Profile = Profile {
@@ -25,7 +25,7 @@ pub(super) static GENERIC: Profile = Profile {
     passed_on: None,
     probe_model: "default",
     framing: Framing::Bytes,
-    warm: 0,
+    warm: Warm::Fixed(0),
     continue_for: 0,
     idle_memory: 64 << 20,
     stdin: Stdin::Text,

@@ -1,4 +1,4 @@
-//! What the C library's allocator keeps of memory that nobody uses.
+//! The memory of this machine, and what the C library's allocator keeps of it that nobody uses.
 
 /// How many arenas there are for all threads. Each grows to the most that its threads ever held at
 /// once, and glibc makes eight for each core: with these, the service still grew after 30,000 requests,
@@ -35,4 +35,15 @@ pub fn give_back() {
         // SAFETY: it takes a number, and may be called at any time by any thread.
         let _ = unsafe { libc::malloc_trim(0) };
     }
+}
+
+/// The memory that new programs can have without others being swapped out, in bytes, as the kernel estimates it. None if
+/// it does not tell.
+pub fn available() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
 }

@@ -76,7 +76,13 @@ pub(crate) async fn idle_connections(program: &Path) -> Result<()> {
     for _ in 0..100 {
         let started = std::time::Instant::now();
         let url = format!("http://{}/v1/models", fake.service.authority);
-        reqwest::get(url).await?.bytes().await?;
+        harness_tests::http::client()
+            .build()?
+            .get(url)
+            .send()
+            .await?
+            .bytes()
+            .await?;
         times.push(started.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

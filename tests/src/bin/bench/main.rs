@@ -7,6 +7,7 @@ mod bodies;
 mod fake;
 mod others;
 mod real;
+mod reuse;
 mod service;
 mod soak;
 mod table;
@@ -31,7 +32,7 @@ struct Arguments {
     /// The folder in which `tests/others` installed other services, to be measured too.
     #[arg(long)]
     others: Option<PathBuf>,
-    /// Only these parts: start, added, long, throughput, paced, bodies, real.
+    /// Only these parts: start, added, long, throughput, paced, bodies, real, reuse.
     parts: Vec<String>,
 }
 
@@ -63,6 +64,9 @@ async fn main() -> Result<()> {
     }
     if wanted("real") {
         real::compare(program).await?;
+    }
+    if wanted("reuse") {
+        reuse::compare(program).await?;
     }
     if let Some(folder) = &arguments.others {
         others::compare(program, folder).await?;

@@ -103,9 +103,69 @@ impl Service {
         Ok(())
     }
 
+    /// Waits until at least so many processes of a backend are warm.
+    pub(crate) async fn warmed_at_least(&self, backend: &str, count: u64) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(180);
+        loop {
+            let health = self.get("/health").await?;
+            if health["backends"][backend]["warm"].as_u64() >= Some(count) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "too few warm processes: {health}"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Asks for an answer in one piece.
+    pub(crate) async fn whole(&self, body: &Value) -> Result<Value> {
+        let url = format!("http://{}/v1/chat/completions", self.authority);
+        let client = harness_tests::http::client().build()?;
+        let response = client.post(url).json(body).send().await?;
+        let status = response.status();
+        let answer: Value = response.json().await?;
+        ensure!(status.is_success(), "{status}: {answer}");
+        Ok(answer)
+    }
+
+    /// The processor time of all processes of the service, those that have ended included.
+    pub(crate) fn cpu_of_all(&self) -> Result<Duration> {
+        let mut all = vec![self.child.id()];
+        let mut ticks = 0;
+        while let Some(pid) = all.pop() {
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+                continue;
+            };
+            let fields = stat.rsplit_once(')').context("no name")?.1;
+            let fields: Vec<&str> = fields.split_whitespace().collect();
+            for field in &fields[11..15] {
+                ticks += field.parse::<u64>()?;
+            }
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = std::fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
+                all.extend(
+                    children
+                        .split_whitespace()
+                        .filter_map(|pid| pid.parse::<u32>().ok()),
+                );
+            }
+        }
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     async fn get(&self, path: &str) -> Result<Value> {
         let url = format!("http://{}{path}", self.authority);
-        Ok(reqwest::get(url).await?.json().await?)
+        Ok(harness_tests::http::client()
+            .build()?
+            .get(url)
+            .send()
+            .await?
+            .json()
+            .await?)
     }
 
     /// Asks for a stream with this body.
