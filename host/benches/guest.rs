@@ -13,11 +13,12 @@ use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
 use guests::adapter::AdapterSession;
 use guests::admit::Judges;
-use guests::completion::Context;
+use guests::completion::{Context, Delta};
 use guests::instance::{Configured, NotOpened};
 use guests::loader::Loader;
 use guests::request::{Content, Message, Request, Role};
 use guests::settings::{GuestLimits, GuestUse, Settings};
+use guests::transform;
 use harness_guest::testing;
 
 const REQUEST: &str = r#"{"stream":true,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
@@ -31,6 +32,11 @@ const JUDGES: Judges = Judges {
 
 /// The built-in adapter as the service runs it, with room for this many instances.
 fn built_in(instances: u32) -> Result<Configured> {
+    shipped("claude-code", &serde_json::json!({}), instances)
+}
+
+/// A built-in guest with this configuration.
+fn shipped(name: &str, config: &serde_json::Value, instances: u32) -> Result<Configured> {
     let settings = Settings {
         dir: "/nowhere".into(),
         cache_dir: None,
@@ -38,16 +44,21 @@ fn built_in(instances: u32) -> Result<Configured> {
         limits: GuestLimits::default(),
         named: Vec::new(),
         uses: vec![GuestUse {
-            guest: "claude-code".into(),
+            guest: name.into(),
             at: "bench".into(),
-            config: serde_json::json!({}),
+            config: config.clone(),
         }],
         instances,
     };
-    let loader = Loader::start(settings, JUDGES, Arc::new(|_| ()))?;
-    let guest = loader.set().serving.get("claude-code");
+    let (sender, admitted) = std::sync::mpsc::channel();
+    let on_admitted = move |done| drop(sender.send(done));
+    let mut loader = Loader::start(settings, JUDGES, Arc::new(on_admitted))?;
+    while !loader.compiling().is_empty() {
+        loader.admitted(admitted.recv()?);
+    }
+    let guest = loader.set().serving.get(name);
     let guest = guest.context("there is a built-in guest")?;
-    Configured::new(guest, &serde_json::json!({})).context("it takes the default configuration")
+    Configured::new(guest, config).context("it takes the configuration")
 }
 
 fn message(role: Role, text: &str) -> Message {
@@ -61,9 +72,8 @@ fn message(role: Role, text: &str) -> Message {
     }
 }
 
-/// What a request takes before its process is there.
-fn open(guest: &Configured) -> Result<AdapterSession> {
-    let context = Context {
+fn context() -> Context {
+    Context {
         id: "chatcmpl-1".into(),
         created: 1,
         model: "sonnet".into(),
@@ -72,18 +82,26 @@ fn open(guest: &Configured) -> Result<AdapterSession> {
         profile: "claude-code".into(),
         fetch_urls: false,
         choice: 0,
-    };
+    }
+}
+
+fn told(why: NotOpened) -> anyhow::Error {
+    match why {
+        NotOpened::Refused(error) => anyhow::Error::msg(error.message),
+        NotOpened::Broken(error) => error.into(),
+    }
+}
+
+/// What a request takes before its process is there.
+fn open(guest: &Configured) -> Result<AdapterSession> {
     let messages = [(Role::System, "Be brief."), (Role::User, "Say hi")];
     let request = Request {
         messages: messages.map(|(role, text)| message(role, text)).into(),
         stream: true,
         ..Request::default()
     };
-    let opened = AdapterSession::open(guest.clone(), &context, &request, REQUEST.len());
-    let mut session = opened.map_err(|why| match why {
-        NotOpened::Refused(error) => anyhow::Error::msg(error.message),
-        NotOpened::Broken(error) => error.into(),
-    })?;
+    let opened = AdapterSession::open(guest.clone(), &context(), &request, REQUEST.len());
+    let mut session = opened.map_err(told)?;
     black_box(session.launch_options()?);
     black_box(session.start(REQUEST.len())?);
     Ok(session)
@@ -101,6 +119,98 @@ fn native() -> Result<Exchange> {
     black_box(exchange.launch_options());
     black_box(exchange.start());
     Ok(exchange)
+}
+
+/// The median of so many rounds, in microseconds.
+fn median(rounds: usize, mut round: impl FnMut() -> Result<Duration>) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        times.push(round()?);
+    }
+    times.sort();
+    Ok(times[times.len() / 2].as_secs_f64() * 1e6)
+}
+
+/// What each shipped transform takes for a request of two messages, and for each delta of its answer.
+fn transforms() -> Result<()> {
+    const COUNT: u32 = 2_000;
+    let redact =
+        serde_json::json!({"builtin": ["email", "phone", "credit-card", "iban", "ip", "api-key"]});
+    let system =
+        serde_json::json!({"prepend": "Today is {{ date }}.", "append": "Answer as {{ model }}."});
+    for (name, config) in [("redact", redact), ("system-prompt", system)] {
+        let guest = shipped(name, &config, 1000)?;
+        let messages = [
+            (Role::System, "Be brief."),
+            (
+                Role::User,
+                "Write to a@example.com, or call +49 30 1234567.",
+            ),
+        ];
+        let request = Request {
+            messages: messages.map(|(role, text)| message(role, text)).into(),
+            stream: true,
+            ..Request::default()
+        };
+        let open = || transform::open(&guest, &context(), &request, REQUEST.len()).map_err(told);
+        let opened = median(9, || {
+            let started = Instant::now();
+            for _ in 0..COUNT {
+                black_box(open()?);
+            }
+            Ok(started.elapsed() / COUNT)
+        })?;
+        println!("| guest: a request through `{name}` | {opened:.1} µs | 30 µs |");
+        let (_, Some(mut filter)) = open()? else {
+            continue;
+        };
+        let delta = [Delta::Content("word ".into())];
+        let taken = median(9, || {
+            let started = Instant::now();
+            for _ in 0..COUNT {
+                black_box(filter.take(&delta)?);
+            }
+            Ok(started.elapsed() / COUNT)
+        })?;
+        println!("| guest: a delta through `{name}` | {taken:.2} µs | 3 µs |");
+    }
+    Ok(())
+}
+
+/// What a prompt of 50 turns takes.
+fn templates() -> Result<()> {
+    const COUNT: u32 = 100;
+    let guest = shipped(
+        "prompt-template",
+        &serde_json::json!({"template": "chatml"}),
+        1000,
+    )?;
+    let turns = (0..50).map(|i| {
+        message(
+            if i % 2 == 0 {
+                Role::User
+            } else {
+                Role::Assistant
+            },
+            "Some words of a turn.",
+        )
+    });
+    let request = Request {
+        messages: turns.collect(),
+        ..Request::default()
+    };
+    let rendered = median(9, || {
+        let started = Instant::now();
+        for _ in 0..COUNT {
+            let opened = AdapterSession::open(guest.clone(), &context(), &request, 4096);
+            black_box(opened.map_err(told)?.start(4096)?);
+        }
+        Ok(started.elapsed() / COUNT)
+    })?;
+    println!(
+        "| guest: 50 turns through `prompt-template`, from a fresh instance to the prompt | {rendered:.0} µs | 200 µs |"
+    );
+    Ok(())
 }
 
 /// Does one thing so many times.
@@ -163,5 +273,6 @@ fn main() -> Result<()> {
         let ratio = guest / native;
         println!("| {name} | {guest:.2} µs, native {native:.2} µs: {ratio:.1} times | 2.5 times |");
     }
-    Ok(())
+    transforms()?;
+    templates()
 }
