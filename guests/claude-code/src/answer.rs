@@ -6,16 +6,18 @@
 //! ```
 
 mod end;
+mod repeatable;
 
 use harness_guest::{ApiError, Delta, ErrorKind, FinishReason, ToolCallDelta, Usage, failure};
 
 use crate::block::Block as Content;
 use crate::failure::no_structure;
-use crate::functions::{self, Choice, plain_name};
+use crate::functions::{Choice, plain_name};
 use crate::line::{self, BlockStart, Event, Message};
 use crate::request::{Format, OutputSpec};
 use crate::text::ObjectFinder;
 use crate::tokens::Tokens;
+use repeatable::Repeatable;
 
 /// The CLI's own tool for answers of a given schema.
 pub const STRUCTURED_OUTPUT: &str = "StructuredOutput";
@@ -48,28 +50,6 @@ pub struct Answer {
     asked_again: bool,
     /// The model's text, for a conversation that goes on.
     repeatable: Repeatable,
-}
-
-/// What of an answer a client can send back word for word.
-#[derive(Debug, Default)]
-struct Repeatable {
-    /// Texts and calls, in their order.
-    said: Vec<Said>,
-    /// Blocks of something else that is not thinking either.
-    others: u32,
-    /// The turn ended, and the model was done.
-    done: bool,
-}
-
-/// A text or a call of an answer.
-#[derive(Debug)]
-enum Said {
-    Text(String),
-    Call {
-        id: String,
-        name: String,
-        arguments: String,
-    },
 }
 
 /// What the current block is.
@@ -114,24 +94,6 @@ pub enum Step {
     AskAgain(String),
 }
 
-impl Said {
-    /// As a client sends it back. None for a blank text, which is never sent back.
-    fn block(&self) -> Option<Content> {
-        match self {
-            Said::Text(text) => Content::text(text.clone()),
-            Said::Call {
-                id,
-                name,
-                arguments,
-            } => Some(Content::ToolUse {
-                id: id.clone(),
-                name: name.clone(),
-                input: functions::arguments(arguments)?,
-            }),
-        }
-    }
-}
-
 impl Answer {
     /// An answer with these requirements.
     pub fn new(spec: OutputSpec) -> Self {
@@ -154,23 +116,10 @@ impl Answer {
         }
     }
 
-    /// What the model said, if a conversation can go on from it: one message with at most one text, and calls behind it
-    /// if it calls functions; nothing else but thinking. The model was not asked again.
+    /// What the model said, if a conversation can go on from it: one message, and the model was not asked again.
     pub fn said(&self) -> Option<Vec<Content>> {
-        let answer = &self.repeatable;
-        let calls = |said: &Said| matches!(said, Said::Call { .. });
-        let is_over = answer.done || answer.said.iter().any(calls);
-        let only_calls = answer.said.iter().skip(1).all(calls);
-        if answer.said.is_empty()
-            || !is_over
-            || !only_calls
-            || answer.others > 0
-            || self.messages != 1
-            || self.asked_again
-        {
-            return None;
-        }
-        answer.said.iter().map(Said::block).collect()
+        let is_one = self.messages == 1 && !self.asked_again;
+        is_one.then(|| self.repeatable.blocks())?
     }
 
     /// What the answer shall be like.
@@ -255,14 +204,10 @@ impl Answer {
     fn block_start(&mut self, start: &BlockStart, out: &mut Vec<Delta>) -> Block {
         let block = self.begun(start, out);
         match block {
-            Block::Text => self.repeatable.said.push(Said::Text(String::new())),
-            Block::Call { .. } => self.repeatable.said.push(Said::Call {
-                id: start.id.to_string(),
-                name: start.name.to_string(),
-                arguments: String::new(),
-            }),
+            Block::Text => self.repeatable.text_begins(),
+            Block::Call { .. } => self.repeatable.call_begins(start),
             Block::Thinking => {}
-            Block::Unnamed | Block::Other | Block::Structured { .. } => self.repeatable.others += 1,
+            Block::Unnamed | Block::Other | Block::Structured { .. } => self.repeatable.is_odd(),
         }
         block
     }
@@ -313,13 +258,11 @@ impl Answer {
         };
         match self.block {
             Block::Text => {
-                if let Some(Said::Text(text)) = self.repeatable.said.last_mut() {
-                    text.push_str(piece);
-                }
+                self.repeatable.text(piece);
                 self.text(piece, out);
             }
             Block::Unnamed if delta.text.is_some() => {
-                self.repeatable.others += 1;
+                self.repeatable.is_odd();
                 self.text(piece, out);
             }
             Block::Unnamed if delta.thinking.is_some() => self.thinking(piece, out),
@@ -360,9 +303,7 @@ impl Answer {
     }
 
     fn arguments(&mut self, piece: &str, out: &mut Vec<Delta>) {
-        if let Some(Said::Call { arguments, .. }) = self.repeatable.said.last_mut() {
-            arguments.push_str(piece);
-        }
+        self.repeatable.arguments(piece);
         out.push(Delta::ToolCall(ToolCallDelta {
             index: self.calls.saturating_sub(1),
             id: None,

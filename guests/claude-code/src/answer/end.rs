@@ -34,7 +34,9 @@ impl Answer {
                 if !self.shown && self.messages == 0 {
                     self.show(line.result.as_deref().unwrap_or_default().to_owned(), out);
                 }
-                self.repeatable.done = line.stop_reason.as_deref() == Some("end_turn");
+                if line.stop_reason.as_deref() == Some("end_turn") {
+                    self.repeatable.is_done();
+                }
                 Step::Finish(finish_reason(line.stop_reason.as_deref()))
             }
         }
