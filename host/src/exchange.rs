@@ -83,8 +83,8 @@ pub(crate) struct Exchange {
     lease: Lease,
     /// What takes back the turns that are not kept, as the guest wrote it down itself.
     rewinds: Vec<String>,
-    /// By then, the turns must have been taken back.
-    rewound_by: Option<Instant>,
+    /// Whether turns are still to be taken back, and by when.
+    rewinding: Rewinding,
     timeouts: Timeouts,
     pieces: TextPieces,
     events: VecDeque<Event>,
@@ -99,6 +99,17 @@ pub(crate) struct Exchange {
     may_go_on: bool,
     /// What the adapter says of the tokens so far.
     usage_so_far: Option<Usage>,
+}
+
+/// Whether turns are to be taken back before the answer can begin.
+#[derive(Clone, Copy)]
+enum Rewinding {
+    /// There is nothing to take back, or it is done.
+    No,
+    /// The guest has asked for it, and nothing was written yet.
+    Asked,
+    /// It must be done by then.
+    Until(Instant),
 }
 
 /// What came of a request.
@@ -134,7 +145,7 @@ impl Exchange {
             opening: opening.filter(|_| lease.is_on_trial()),
             lease,
             rewinds: Vec::new(),
-            rewound_by: None,
+            rewinding: Rewinding::No,
             events: VecDeque::new(),
             answered: 0,
             answering: false,
@@ -152,8 +163,9 @@ impl Exchange {
         exchange.rewinds.clone_from(&resumption.rewinds);
         let effects = exchange.guest.resume(&resumption, size);
         exchange.apply(effects);
-        let takes_back = !exchange.rewinds.is_empty();
-        exchange.rewound_by = takes_back.then(|| Instant::now() + REWIND_TIMEOUT);
+        if !exchange.rewinds.is_empty() {
+            exchange.rewinding = Rewinding::Asked;
+        }
         Ok(exchange)
     }
 
@@ -175,6 +187,10 @@ impl Exchange {
     /// What comes next. After an end there is nothing more to ask for.
     pub(crate) async fn next(&mut self) -> Event {
         self.timeouts.run();
+        if let Rewinding::Asked = self.rewinding {
+            // What was written goes out only from here on.
+            self.rewinding = Rewinding::Until(Instant::now() + REWIND_TIMEOUT);
+        }
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
@@ -190,13 +206,10 @@ impl Exchange {
                 self.fail(limit.failure(stderr));
                 continue;
             }
-            let rewound_by = self.rewound_by.unwrap_or(limit.at);
-            if Instant::now() >= rewound_by {
-                self.rewound_by = None;
-                tracing::debug!("a process did not take back what it was asked to in time");
-                self.lease.give_up();
-                continue;
-            }
+            let rewound_by = match self.rewinding {
+                Rewinding::Until(at) => at,
+                Rewinding::No | Rewinding::Asked => limit.at,
+            };
             tokio::select! {
                 biased;
                 next = self.lease.next() => {
@@ -216,7 +229,13 @@ impl Exchange {
                         tokio::task::yield_now().await;
                     }
                 }
-                () = tokio::time::sleep_until(limit.at.min(rewound_by)) => {}
+                () = tokio::time::sleep_until(limit.at.min(rewound_by)) => {
+                    if rewound_by < limit.at {
+                        self.rewinding = Rewinding::No;
+                        tracing::debug!("a process did not take back what it was asked to in time");
+                        self.lease.give_up();
+                    }
+                }
             }
         }
     }
@@ -233,6 +252,7 @@ impl Exchange {
         };
         self.write_budget = write_budget(self.request.size);
         self.usage_so_far = None;
+        self.pieces = TextPieces::default();
         self.timeouts.restart();
         let effects = match self.lease.fits(&self.request, &mut self.guest) {
             Ok(true) => self.guest.start(self.request.size),
@@ -326,7 +346,9 @@ impl Exchange {
                 })?;
                 let line = blocking::run_on(text.len(), || backend.seal(text, &self.rewinds))
                     .map_err(|refusal| GuestError::Write(refusal.to_string()))?;
-                self.rewound_by = None;
+                if let Rewinding::Until(_) = self.rewinding {
+                    self.rewinding = Rewinding::No;
+                }
                 self.lease.write(line);
             }
             Effect::CloseInput => self.lease.close_input(),
@@ -368,7 +390,12 @@ impl Exchange {
 
     /// The request goes on in a fresh process, as far as nothing of it was answered.
     fn give_up(&mut self, why: &str) -> Result<(), GuestError> {
-        if !self.lease.refuse() {
+        let given_up = match self.rewinding {
+            Rewinding::No => self.lease.give_up(),
+            Rewinding::Asked | Rewinding::Until(_) => self.lease.refuse(),
+        };
+        self.rewinding = Rewinding::No;
+        if !given_up {
             let what = "it gave up a process that had begun to answer, or that was started for it";
             return Err(GuestError::Contract(what.into()));
         }

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use crate::backends::launch::{Launch, PoolPolicy, Warm};
 use crate::telemetry::names;
-pub(crate) use held::{Held, Key, Sought};
+pub(crate) use held::{Held, Key, Refusal, Sought};
 use idle::{Evicted, IdleSet, Taken};
 
 /// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
@@ -47,6 +47,8 @@ pub(crate) struct Acquired {
     pub(crate) resumption: Option<Resumption>,
     /// How many requests it has served before.
     pub(crate) served: u32,
+    /// What it means if it does not take back what it is asked to. None if it is not asked.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 impl Acquired {
@@ -57,6 +59,7 @@ impl Acquired {
             origin: ProcessOrigin::New,
             resumption: None,
             served: 0,
+            refusal: None,
         }
     }
 }
@@ -154,6 +157,7 @@ impl Pool {
                     _ => ProcessOrigin::Rewound,
                 },
                 served: held.served,
+                refusal: held.refusal(fit),
                 resumption: Some(held.resumption(fit)),
             }),
             None => self.start(launch, deadline).await.map(Acquired::new),
@@ -267,10 +271,9 @@ impl Pool {
         self.with(|idle| idle.demand().record_success(launch));
     }
 
-    /// A process with this launch did not take back what it was asked to; `all` is whether that was all it held.
-    /// Others like it are not asked again.
-    pub(crate) fn record_refusal(&self, launch: &Launch, all: bool) {
-        self.with(|idle| idle.record_refusal(launch, all));
+    /// A process with this launch did not take back what it was asked to. Others like it are not asked again.
+    pub(crate) fn record_refusal(&self, launch: &Launch, refusal: Refusal) {
+        self.with(|idle| idle.record_refusal(launch, refusal));
     }
 
     /// Ends a backend's idle processes, and starts none ahead until [`Pool::resume`]. For a backend whose

@@ -23,6 +23,7 @@ struct Pair {
 struct Given {
     message: Value,
     finish_reason: Value,
+    usage: Value,
     at_the_api: Value,
 }
 
@@ -69,6 +70,7 @@ async fn send(real: &Real, body: &Value) -> Given {
     Given {
         message,
         finish_reason: choice["finish_reason"].clone(),
+        usage: answer["usage"].clone(),
         at_the_api: json!({"messages": last.blocks(), "system": without_fingerprint(&last.body["system"]),
             "tools": last.body["tools"], "model": last.body["model"], "thinking": last.body["thinking"],
             "max_tokens": last.body["max_tokens"], "output_config": last.body["output_config"]}),

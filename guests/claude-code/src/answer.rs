@@ -48,6 +48,8 @@ pub struct Answer {
     structured: Structured,
     /// The model was asked again, because its answer was not what was asked for.
     asked_again: bool,
+    /// The CLI's turn began with an earlier answer, so what it counts at the end is not this answer's alone.
+    is_rest_of_turn: bool,
     /// The model's text, for a conversation that goes on.
     repeatable: Repeatable,
 }
@@ -112,6 +114,7 @@ impl Answer {
             object: ObjectFinder::default(),
             structured: Structured::default(),
             asked_again: false,
+            is_rest_of_turn: false,
             repeatable: Repeatable::default(),
         }
     }
@@ -130,6 +133,16 @@ impl Answer {
     /// The model that answered, if it was named.
     pub fn model(&mut self) -> Option<String> {
         self.model.take()
+    }
+
+    /// The answer is the rest of a turn that called functions.
+    pub fn goes_on_after_calls(&mut self) {
+        self.is_rest_of_turn = true;
+    }
+
+    /// Whether anything has come of the answer.
+    pub fn has_begun(&self) -> bool {
+        self.messages > 0 || self.asked_again
     }
 
     /// How many messages have begun.

@@ -55,6 +55,8 @@ pub struct Exchange {
     calls: Vec<PendingCall>,
     /// Requests to take something back that were not answered yet.
     to_rewind: Vec<String>,
+    /// Calls whose results are to be handed in.
+    to_answer: Vec<String>,
     /// The process has answered before.
     is_resumed: bool,
     /// How the answer ended.
@@ -114,6 +116,7 @@ impl Exchange {
             rewinds: Vec::new(),
             calls: Vec::new(),
             to_rewind: Vec::new(),
+            to_answer: Vec::new(),
             is_resumed: false,
             finished: None,
         }
@@ -181,7 +184,7 @@ impl Exchange {
             return effects;
         }
         let Some(line) = line else {
-            if self.is_resumed && self.answer.messages() == 0 {
+            if self.is_resumed && !self.answer.has_begun() {
                 self.unfit("it printed what is no JSON object", &mut effects);
                 return effects;
             }
@@ -293,6 +296,9 @@ impl Exchange {
     }
 
     fn result(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        if self.stage == Stage::HandingIn {
+            return self.unfit("it ended the turn that waited for results", effects);
+        }
         if line.is_odd {
             return self.fail_backend(effects, NOT_UNDERSTOOD);
         }
@@ -304,9 +310,6 @@ impl Exchange {
         }
         if self.stage == Stage::Replaying {
             return self.write_turns(effects);
-        }
-        if self.stage == Stage::HandingIn {
-            return self.unfit("it ended the turn that waited for results", effects);
         }
         let mut deltas = Vec::new();
         let step = self.answer.turn_end(line, &mut deltas);

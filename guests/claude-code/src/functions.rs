@@ -254,6 +254,11 @@ pub(crate) fn arguments(text: &str) -> Option<Map<String, Value>> {
     (!schema::is_deep(arguments.values())).then_some(arguments)
 }
 
+/// Whether arguments are what they should be: a JSON object, or nothing.
+pub(crate) fn is_object(text: &str) -> bool {
+    text.trim().is_empty() || serde_json::from_str::<Map<String, Value>>(text).is_ok()
+}
+
 /// A function's name with the server's prefix, as the model knows it.
 pub fn full_name(name: &str) -> String {
     format!("{PREFIX}{name}")

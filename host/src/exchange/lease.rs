@@ -20,7 +20,9 @@ use crate::admission::Permit;
 use crate::backends::Backend;
 use crate::backends::launch::Launch;
 use crate::failure::{Failure, Kind};
-use crate::pool::{Acquired, AwaitingFirstToken, Held, Key, Pool, ProcessOrigin, Serving, Sought};
+use crate::pool::{
+    Acquired, AwaitingFirstToken, Held, Key, Pool, ProcessOrigin, Refusal, Serving, Sought,
+};
 use crate::telemetry::names;
 
 /// A request's hold on a process.
@@ -34,8 +36,8 @@ pub(super) struct Lease {
     /// How many requests the process has served, this one included.
     served: u32,
     tenure: Tenure<Process>,
-    /// Turns are to be taken back; and whether these are all that the process holds.
-    takes_back_all: Option<bool>,
+    /// What it means if the process does not take back what it is asked to. None if it is not asked.
+    refusal: Option<Refusal>,
     /// None for a probe.
     _serving: Option<Serving>,
     awaiting_first_token: Option<AwaitingFirstToken>,
@@ -78,6 +80,7 @@ impl Lease {
             origin,
             resumption,
             served,
+            refusal,
         } = claimed.map_err(|error| no_process(&request.backend, error))?;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
@@ -96,10 +99,7 @@ impl Lease {
                     Tenure::Untried(process, Proof::Answer)
                 }
             },
-            takes_back_all: resumption
-                .as_ref()
-                .filter(|resumption| !resumption.rewinds.is_empty())
-                .map(|resumption| resumption.kept == 0),
+            refusal,
             _serving: (!request.is_probe).then(|| pool.serving(&launch)),
             launch,
             awaiting_first_token: Some(awaiting_first_token),
@@ -154,12 +154,11 @@ impl Lease {
         self.tenure.give_up(self.patience)
     }
 
-    /// The same, because the process does not do what it is asked to. If turns were to be taken back, others like it are
-    /// not asked again.
+    /// The same, because the process does not take back what it was asked to: others like it are not asked again.
     pub(super) fn refuse(&mut self) -> bool {
         let given_up = self.give_up();
-        if let (true, Some(all)) = (given_up, self.takes_back_all) {
-            self.pool.record_refusal(&self.launch, all);
+        if let (true, Some(refusal)) = (given_up, self.refusal) {
+            self.pool.record_refusal(&self.launch, refusal);
         }
         given_up
     }

@@ -51,6 +51,7 @@ impl Timeouts {
     /// Another process took the place of the first: `start_timeout` and `first_output_timeout` begin again.
     pub(super) fn restart(&mut self) {
         self.started = Instant::now();
+        self.heard = None;
     }
 
     /// The process printed something.

@@ -42,6 +42,11 @@ impl Busy {
         self.now = self.now.saturating_sub(1);
     }
 
+    /// How many serve.
+    pub(super) fn now(&self) -> usize {
+        self.now
+    }
+
     /// How many were needed at once lately.
     pub(super) fn needed(&self, now: Instant) -> usize {
         let passed = self.parts_since(now);
@@ -65,10 +70,10 @@ impl Busy {
     }
 }
 
-/// How many warm processes there should be behind a launch of which so many were needed at once, and so many are parked.
-/// A parked one may serve the next request as well. One more is ready for somebody else.
-pub(super) fn warm(needed: usize, parked: usize) -> usize {
-    needed.saturating_sub(parked).max(1)
+/// How many warm processes there should be behind a launch of which so many were needed at once, while so many serve and
+/// so many are parked: these may serve the next request as well. One more is ready for somebody else.
+pub(super) fn warm(needed: usize, serving: usize, parked: usize) -> usize {
+    needed.saturating_sub(serving + parked).max(1)
 }
 
 #[cfg(test)]
@@ -99,8 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn parked_processes_count_and_one_is_always_ready() {
-        assert_eq!((warm(0, 0), warm(1, 0), warm(8, 0)), (1, 1, 8));
-        assert_eq!((warm(8, 3), warm(8, 8), warm(1, 5)), (5, 1, 1));
+    fn those_that_serve_or_are_parked_count_and_one_is_always_ready() {
+        assert_eq!((warm(0, 0, 0), warm(1, 0, 0), warm(8, 0, 0)), (1, 1, 8));
+        assert_eq!((warm(8, 0, 3), warm(8, 2, 3), warm(8, 8, 0)), (5, 3, 1));
+        assert_eq!((warm(8, 0, 8), warm(1, 1, 5)), (1, 1));
     }
 }

@@ -76,13 +76,24 @@ impl Demand {
     }
 
     /// How many warm processes a launch should have, beside so many that are parked.
-    pub(super) fn warm(&self, launch: &Launch, parked: usize) -> usize {
-        let Some((entry, policy)) = self.get(launch).zip(self.policy(launch)) else {
-            return 0;
-        };
-        match policy.warm {
-            Warm::Fixed(count) => count,
-            Warm::Auto => auto::warm(entry.busy.needed(Instant::now()), parked),
+    fn wanted(&self, launch: &Launch, parked: usize) -> usize {
+        self.count(launch, |busy, now| {
+            auto::warm(busy.needed(now), busy.now(), parked)
+        })
+    }
+
+    /// How many warm processes a launch may have. Others that serve or are parked are no reason to end one that is ready.
+    pub(super) fn most(&self, launch: &Launch) -> usize {
+        self.count(launch, |busy, now| auto::warm(busy.needed(now), 0, 0))
+    }
+
+    fn count(&self, launch: &Launch, auto: impl Fn(&Busy, Instant) -> usize) -> usize {
+        match self.get(launch).zip(self.policy(launch)) {
+            None => 0,
+            Some((entry, policy)) => match policy.warm {
+                Warm::Fixed(count) => count,
+                Warm::Auto => auto(&entry.busy, Instant::now()),
+            },
         }
     }
 
@@ -220,7 +231,7 @@ impl Demand {
             .filter(|entry| self.is_active(&entry.launch.backend))
             .filter(|entry| {
                 let (warm, parked) = idle(&entry.launch);
-                warm < self.warm(&entry.launch, parked)
+                warm < self.wanted(&entry.launch, parked)
             })
             .collect();
         lacking.sort_by_key(|entry| std::cmp::Reverse(entry.used));
@@ -318,7 +329,7 @@ pub(super) mod tests {
         assert_eq!(lacking(&demand), 0);
         // A request that began before the change uses the old launch again.
         demand.used(&before);
-        assert_eq!((lacking(&demand), demand.warm(&before, 0)), (0, 0));
+        assert_eq!((lacking(&demand), demand.most(&before)), (0, 0));
     }
 
     #[test]

@@ -39,13 +39,40 @@ pub(crate) struct Sought {
     pub(crate) results: Vec<String>,
 }
 
+/// What a process did not take back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A turn that waited for results.
+    Waiting,
+    /// All that it held.
+    First,
+    /// A later turn.
+    Later,
+}
+
 /// What processes of a kind have refused to take back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// Any turn.
-    pub(crate) any: bool,
-    /// The first turn.
-    pub(crate) first: bool,
+    waiting: bool,
+    first: bool,
+    /// How often it was a later turn. Once may be an accident.
+    later: u32,
+}
+
+impl Refused {
+    /// Takes note of a refusal.
+    pub(crate) fn record(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Waiting => self.waiting = true,
+            Refusal::First => self.first = true,
+            Refusal::Later => self.later += 1,
+        }
+    }
+
+    /// Whether a process like these need not be asked.
+    fn is_in_vain(self, kept: usize, is_awaiting: bool) -> bool {
+        self.later > 1 || (self.first && kept == 0) || (self.waiting && is_awaiting)
+    }
 }
 
 /// How well a process fits: how many turns are kept, and how many must be taken back.
@@ -82,7 +109,7 @@ impl Held {
         let mut gone = self.turns.iter().skip(kept);
         let rewinds = all - kept;
         let is_possible = gone.all(|(_, rewind)| rewind.is_some()) && rewinds <= REWINDS_MAX;
-        let is_refused = rewinds > 0 && (refused.any || (refused.first && kept == 0));
+        let is_refused = rewinds > 0 && refused.is_in_vain(kept, self.is_awaiting());
         (is_possible && !is_refused).then_some(Fit { kept, rewinds })
     }
 
@@ -95,6 +122,16 @@ impl Held {
             memo: self.memo,
             kept: fit.kept as u32,
             rewinds,
+        }
+    }
+
+    /// What it means if the process does not take back what does not fit. None if nothing is to be taken back.
+    pub(crate) fn refusal(&self, fit: Fit) -> Option<Refusal> {
+        match (fit.rewinds, self.is_awaiting(), fit.kept) {
+            (0, ..) => None,
+            (_, true, _) => Some(Refusal::Waiting),
+            (_, false, 0) => Some(Refusal::First),
+            (_, false, _) => Some(Refusal::Later),
         }
     }
 
@@ -202,17 +239,28 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_asked_again() {
-        let first = Refused {
-            any: false,
-            first: true,
+        let refused = |refusals: &[Refusal]| {
+            let mut refused = Refused::default();
+            refusals.iter().for_each(|refusal| refused.record(*refusal));
+            refused
         };
-        assert_eq!(fit(held("ab", &[]), &sought("x", &[]), first), None);
-        assert!(fit(held("ab", &[]), &sought("a", &[]), first).is_some());
-        let all = Refused {
-            any: true,
-            first: true,
+        let fits = |held: Held, want: &str, refusals: &[Refusal]| {
+            held.fit(&sought(want, &[]), refused(refusals)).is_some()
         };
-        assert_eq!(fit(held("ab", &[]), &sought("a", &[]), all), None);
-        assert!(fit(held("ab", &[]), &sought("ab", &[]), all).is_some());
+        assert!(!fits(held("ab", &[]), "x", &[Refusal::First]));
+        assert!(fits(held("ab", &[]), "a", &[Refusal::First]));
+        assert!(fits(held("ab", &[]), "a", &[Refusal::Later]));
+        assert!(!fits(
+            held("ab", &[]),
+            "a",
+            &[Refusal::Later, Refusal::Later]
+        ));
+        assert!(fits(
+            held("ab", &[]),
+            "ab",
+            &[Refusal::Later, Refusal::Later]
+        ));
+        assert!(!fits(held("ab", &["1"]), "a", &[Refusal::Waiting]));
+        assert!(fits(held("ab", &[]), "a", &[Refusal::Waiting]));
     }
 }

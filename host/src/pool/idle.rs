@@ -11,7 +11,7 @@ use processes::Process;
 use tokio::time::Instant;
 
 use super::demand::Demand;
-use super::held::{Fit, Held, Refused, Sought};
+use super::held::{Fit, Held, Refusal, Refused, Sought};
 use super::{Launch, PoolPolicy};
 
 /// How often the memory of an idle process is measured.
@@ -190,11 +190,9 @@ impl<P: Idles> IdleSet<P> {
     }
 
     /// See [`Pool::record_refusal`](super::Pool::record_refusal).
-    pub(super) fn record_refusal(&mut self, launch: &Launch, all: bool) {
+    pub(super) fn record_refusal(&mut self, launch: &Launch, refusal: Refusal) {
         let kind = (launch.backend.clone(), launch.revision);
-        let refused = self.refused.entry(kind).or_default();
-        refused.first = true;
-        refused.any |= !all;
+        self.refused.entry(kind).or_default().record(refusal);
     }
 
     /// Whether any parked process has this launch.
@@ -227,7 +225,8 @@ impl<P: Idles> IdleSet<P> {
     /// How long a process with this launch is parked; `None` if it is not.
     pub(super) fn parks_for(&self, launch: &Launch) -> Option<Duration> {
         let time = self.demand.policy(launch)?.continue_for;
-        (!self.closed && !time.is_zero()).then_some(time)
+        let parks = !self.closed && self.demand.is_active(&launch.backend);
+        (parks && !time.is_zero()).then_some(time)
     }
 
     /// Parks a process. Evicts other parked ones to make room for it. If even that would not be
@@ -294,7 +293,11 @@ impl<P: Idles> IdleSet<P> {
         let entry = self.demand.get(launch)?;
         let usual = self.demand.idle_memory(launch);
         let (used, size) = (entry.used, entry.size.unwrap_or(usual));
+        // A conversation is not given up for one more process that is only like others.
+        let has_warm = self.youngest(launch).is_some();
+        let is_spared = |idle: &Idle<P>| has_warm && !idle.is_warm() && *idle.launch == *launch;
         let mut lesser: Vec<(Instant, usize)> = (0..self.processes.len())
+            .filter(|at| !is_spared(&self.processes[*at]))
             .map(|at| (self.last_used(&self.processes[at]), at))
             .filter(|(last_used, _)| *last_used < used)
             .collect();
@@ -367,8 +370,7 @@ impl<P: Idles> IdleSet<P> {
             }
             seen.push(idle.launch.clone());
             let count = seen.iter().filter(|launch| **launch == idle.launch).count();
-            // A parked process is no reason to end one that is ready.
-            count > demand.warm(&idle.launch, 0)
+            count > demand.most(&idle.launch)
         })
     }
 

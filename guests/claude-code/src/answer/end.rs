@@ -12,7 +12,7 @@ use crate::text::ObjectFinder;
 impl Answer {
     /// The turn is over, and well.
     pub fn turn_end(&mut self, line: &Line, out: &mut Vec<Delta>) -> Step {
-        if let Some(usage) = &line.usage {
+        if let Some(usage) = line.usage.as_ref().filter(|_| !self.is_rest_of_turn) {
             self.tokens.turn_ended(usage);
         }
         if self.lacks_call() {

@@ -87,7 +87,9 @@ impl Said {
             } => Some(Block::ToolUse {
                 id: id.clone(),
                 name: name.clone(),
-                input: functions::arguments(arguments)?,
+                // The CLI itself answers a call whose arguments are no object, and goes on.
+                input: functions::arguments(arguments)
+                    .filter(|_| functions::is_object(arguments))?,
             }),
         }
     }

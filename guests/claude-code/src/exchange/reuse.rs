@@ -108,13 +108,23 @@ impl Exchange {
     fn hand_in(&mut self, calls: &[PendingCall], effects: &mut Vec<Effect>) {
         self.stage = Stage::HandingIn;
         self.written = self.conversation.turns.len();
+        self.answer.goes_on_after_calls();
+        let question = self.conversation.turns.last();
+        self.to_answer = question.and_then(session::results).unwrap_or_default();
         for call in calls {
-            self.answer_call(&call.request, &call.message(), effects);
+            if !self.answer_call(&call.request, &call.message(), effects) {
+                return self.unfit("it does not say which result it waits for", effects);
+            }
         }
     }
 
     /// Answers a call with its result. False if the request does not bring that.
-    fn answer_call(&self, request: &str, message: &McpMessage, effects: &mut Vec<Effect>) -> bool {
+    fn answer_call(
+        &mut self,
+        request: &str,
+        message: &McpMessage,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let id = message.params.meta.tool_use_id.as_deref();
         let question = self.conversation.turns.last().into_iter();
         let result = question
@@ -129,6 +139,7 @@ impl Exchange {
         match result {
             Some(content) => {
                 effects.push(Effect::Write(input::call_result(request, message, content)));
+                self.to_answer.retain(|call| Some(call.as_str()) != id);
                 true
             }
             None => false,
@@ -138,11 +149,18 @@ impl Exchange {
     /// A line while the results are handed in. Those of the message that called may still come; the next message is
     /// the answer.
     pub(super) fn handing_in(&mut self, line: &Line, effects: &mut Vec<Effect>) {
-        let begins = line.event.as_ref();
-        if begins.is_some_and(|event| event.r#type == "message_start") {
-            self.stage = Stage::Answering;
-            self.answering(line, effects);
+        if line.r#type == "control_cancel_request" {
+            return self.unfit("it waits no longer for a result", effects);
         }
+        let begins = line.event.as_ref();
+        if begins.is_none_or(|event| event.r#type != "message_start") {
+            return;
+        }
+        if !self.to_answer.is_empty() {
+            return self.unfit("it went on without a result", effects);
+        }
+        self.stage = Stage::Answering;
+        self.answering(line, effects);
     }
 
     /// The CLI asks for the result of a call while results are handed in.
@@ -169,7 +187,7 @@ impl Exchange {
             .iter()
             .position(|id| *id == response.request_id);
         let Some(asked) = asked else {
-            if self.answer.messages() == 0 {
+            if !self.answer.has_begun() {
                 self.unfit("it answered twice", effects);
             }
             return;

@@ -153,11 +153,12 @@ async fn a_process_is_taken_back_to_what_it_shares_with_a_request() {
     assert_eq!(take(&mut set, &[7]), Some((1, Some((0, 3)))));
     // What a process has refused, others like it are not asked for.
     park(&mut set, 5, &[1, 2]);
-    set.record_refusal(&launch, true);
+    set.record_refusal(&launch, Refusal::First);
     assert_eq!(take(&mut set, &[7]), None);
     assert_eq!(take(&mut set, &[1]), Some((5, Some((1, 1)))));
     park(&mut set, 6, &[1, 2]);
-    set.record_refusal(&launch, false);
+    set.record_refusal(&launch, Refusal::Later);
+    set.record_refusal(&launch, Refusal::Later);
     assert_eq!(take(&mut set, &[1]), None);
     assert_eq!(take(&mut set, &[1, 2]), Some((6, Some((2, 0)))));
 }
@@ -186,7 +187,7 @@ async fn a_burst_that_was_seen_is_met_the_next_time() {
     }
     assert_eq!(set.lacking().len(), 0, "three are warm, and one is parked");
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert_eq!(set.demand().warm(&launch, 0), 1);
+    assert_eq!(set.demand().most(&launch), 1);
 }
 
 #[tokio::test(start_paused = true)]
