@@ -12,6 +12,9 @@ const KEEP: &str = "warm = 0\ncontinue_for = \"60s\"";
 /// How long the mixture runs, in seconds, and how it is mixed; set REUSE_SECONDS and REUSE_SEED for more.
 const MIX_SECONDS: u64 = 20;
 
+/// However slow the machine is, so many steps are made: by then, each kind of request has come.
+const STEPS_MIN: usize = 12;
+
 /// A service that keeps processes and one that does not, in front of the same version.
 struct Pair {
     keeping: Real,
@@ -216,7 +219,7 @@ async fn a_mixture_of_everything_is_what_fresh_processes_send() {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut talk: Vec<Value> = Vec::new();
         let mut step = 0;
-        while Instant::now() < until {
+        while step < STEPS_MIN || Instant::now() < until {
             step += 1;
             let what = mix(&mut talk, &mut dice, step);
             let said = pair
