@@ -142,7 +142,7 @@ impl Exchange {
             pieces: TextPieces::default(),
             request,
             guest,
-            opening: opening.filter(|_| lease.is_on_trial()),
+            opening: opening.filter(|_| !lease.is_settled()),
             lease,
             rewinds: Vec::new(),
             rewinding: Rewinding::No,
@@ -160,8 +160,8 @@ impl Exchange {
             exchange.apply(effects);
             return Ok(exchange);
         };
-        exchange.rewinds.clone_from(&resumption.rewinds);
         let effects = exchange.guest.resume(&resumption, size);
+        exchange.rewinds = resumption.rewinds;
         exchange.apply(effects);
         if !exchange.rewinds.is_empty() {
             exchange.rewinding = Rewinding::Asked;
@@ -216,10 +216,10 @@ impl Exchange {
                     let begun = Instant::now();
                     match next {
                         Ok(Next::Output(output)) => {
-                            if !self.lease.is_on_trial() {
+                            self.handle(output);
+                            if self.lease.is_settled() {
                                 self.opening = None;
                             }
-                            self.handle(output);
                         }
                         Ok(Next::Replaced) => self.start_again(),
                         Err(failure) => self.fail(failure),
@@ -357,7 +357,6 @@ impl Exchange {
                 self.answering = true;
                 self.answered += delta.size();
                 self.lease.answers();
-                self.opening = None;
                 self.events.push_back(Event::Delta(delta));
             }
             Effect::Counted(usage) => self.usage_so_far = Some(usage),

@@ -139,9 +139,9 @@ impl Lease {
         }
     }
 
-    /// Whether the process is replaced if it ends.
-    pub(super) fn is_on_trial(&self) -> bool {
-        matches!(self.tenure, Tenure::Untried(..))
+    /// Whether no other process takes the place of this one any more.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.tenure, Tenure::Tried(_) | Tenure::Over)
     }
 
     /// Whether the process was given up, and its replacement is not there yet.

@@ -11,13 +11,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use futures_util::StreamExt as _;
-use guests::admit::{COMPONENT_MAX, Interfaces};
+use guests::admit::{COMPONENT_MAX, Interfaces, digest};
 use oci_client::client::{ClientConfig, ClientProtocol, Config as ImageConfig, ImageLayer};
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::{block_on, component};
 use crate::config::Config;
@@ -59,19 +58,19 @@ pub(super) fn pull(
         let repository = image.repository();
         repository.rsplit('/').next().unwrap_or(repository)
     });
-    let (bytes, digest) = block_on(fetch(&image, access))?;
+    let (bytes, image_digest) = block_on(fetch(&image, access))?;
     let folder = config.guests.dir.clone();
     let to_try = tempfile::tempdir()?;
     let file = to_try.path().join(format!("{name}.wasm"));
     fs::write(&file, &bytes)?;
-    println!("pulled {image}@{digest}");
+    println!("pulled {image}@{image_digest}");
     component::check(config.guests, &file)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let target = folder.join(format!("{name}.wasm"));
     place(&folder, &target, &bytes)
         .with_context(|| format!("cannot write {}", target.display()))?;
     println!("it is now {}", target.display());
-    println!("allowed_digests = [\"sha256:{}\"]", hex(&bytes));
+    println!("allowed_digests = [\"sha256:{}\"]", digest(&bytes));
     Ok(())
 }
 
@@ -200,7 +199,7 @@ fn image_config(component: &[u8]) -> Result<ImageConfig> {
         "created": created,
         "architecture": "wasm",
         "os": "wasip2",
-        "layerDigests": [format!("sha256:{}", hex(component))],
+        "layerDigests": [format!("sha256:{}", digest(component))],
         "component": {"imports": imports, "exports": exports},
     });
     Ok(ImageConfig::new(
@@ -219,11 +218,6 @@ fn place(folder: &Path, target: &Path, bytes: &[u8]) -> Result<()> {
     file.as_file().sync_all()?;
     file.persist(target)?;
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -244,7 +244,7 @@ impl From<CompileError> for Refused {
 }
 
 /// The digest that names a component, in hexadecimal.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))

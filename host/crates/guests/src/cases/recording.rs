@@ -19,7 +19,7 @@ const RECORDING_MAX: usize = 1 << 20;
 pub type OnRecorded = Box<dyn FnOnce(Recording) + Send>;
 
 /// What the host asked of a guest for one request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recording {
     calls: Vec<Value>,
     is_too_long: bool,
@@ -51,10 +51,7 @@ pub(crate) struct Tape {
 impl Tape {
     pub(crate) fn new(on_recorded: OnRecorded) -> Self {
         Tape {
-            recording: Recording {
-                calls: Vec::new(),
-                is_too_long: false,
-            },
+            recording: Recording::default(),
             size: 0,
             on_recorded: Some(on_recorded),
         }
@@ -105,11 +102,7 @@ impl Tape {
 impl Drop for Tape {
     fn drop(&mut self) {
         if let Some(on_recorded) = self.on_recorded.take() {
-            let nothing = Recording {
-                calls: Vec::new(),
-                is_too_long: false,
-            };
-            on_recorded(std::mem::replace(&mut self.recording, nothing));
+            on_recorded(std::mem::take(&mut self.recording));
         }
     }
 }
