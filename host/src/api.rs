@@ -76,6 +76,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
             post(admin::guests::roll_back),
         )
         .route("/admin/guests/{name}/record", post(admin::record::record))
+        .route("/admin/plan", get(admin::plan::plans))
         .route("/admin/reload", post(admin::reload::reload))
         .route("/admin/render", post(admin::render::show));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {

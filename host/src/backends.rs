@@ -3,22 +3,32 @@
 
 mod account;
 pub(crate) mod command_line;
+pub(crate) mod installation;
+pub(crate) mod introduction;
 pub(crate) mod launch;
+pub(crate) mod plan;
 pub(crate) mod status;
 mod stdin_guard;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use processes::{CommandLine, Reading};
+use tokio::sync::Notify;
 
 use crate::admission::Admission;
 use crate::config;
+use crate::failure::{Failure, Kind};
 use command_line::BadLaunchOption;
+use installation::{Installation, Standing};
 use launch::Launch;
 use status::{Health, Status};
 use stdin_guard::Guard;
+
+/// How long a request waits for the trial of a program that was replaced. A trial takes 1 to 3 s.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A backend as it runs.
 pub(crate) struct Backend {
@@ -27,9 +37,8 @@ pub(crate) struct Backend {
     /// changes, together with the requests that run and those that wait.
     pub(crate) admission: Arc<Admission>,
     pub(crate) status: Arc<Status>,
-    /// A number for the way in which its processes are started. A later configuration that starts them in the
-    /// same way keeps the number.
-    pub(crate) revision: u64,
+    /// Its program as it is installed. A later configuration that starts its processes in the same way keeps it.
+    pub(crate) installation: Arc<Installation>,
     guard: Guard,
     /// What each of its processes is started with, whatever the model: the program at the path where it was
     /// found last, the first arguments, and the environment.
@@ -39,7 +48,8 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// All configured backends. `before` are those of the configuration until now: a backend of the same name
-    /// keeps its queue, and what is known of it if its processes are still started in the same way.
+    /// keeps its queue, and what is known of it if its processes are still started in the same way. `attention` wakes
+    /// whoever looks after them.
     ///
     /// # Errors
     ///
@@ -47,11 +57,12 @@ impl Backend {
     pub(crate) fn all(
         configs: &[config::BackendConfig],
         before: &[Arc<Backend>],
+        attention: &Arc<Notify>,
     ) -> anyhow::Result<Vec<Arc<Backend>>> {
         let backends = configs.iter().map(|config| {
             match before.iter().find(|known| known.config.name == config.name) {
                 Some(same) if same.config == *config => Ok(same.clone()),
-                known => Backend::new(config, known).map(Arc::new),
+                known => Backend::new(config, known, attention).map(Arc::new),
             }
         });
         backends.collect()
@@ -60,6 +71,7 @@ impl Backend {
     fn new(
         config: &config::BackendConfig,
         before: Option<&Arc<Backend>>,
+        attention: &Arc<Notify>,
     ) -> anyhow::Result<Backend> {
         let limits = config.admission;
         let admission = match before {
@@ -69,18 +81,18 @@ impl Backend {
             }
             None => Arc::new(Admission::new(limits)),
         };
-        let (status, revision) = match before.filter(|before| before.config.launch == config.launch)
-        {
-            Some(before) => (before.status.clone(), before.revision),
+        let alike = before.filter(|before| before.config.launch == config.launch);
+        let (status, installation) = match alike {
+            Some(before) => (before.status.clone(), before.installation.clone()),
             None => (
                 Arc::new(Status::new(config.launch.profile)),
-                another_revision(),
+                Arc::new(Installation::new(attention.clone())),
             ),
         };
         Ok(Backend {
             admission,
             status,
-            revision,
+            installation,
             base: ArcSwap::from_pointee(command_line::base(&config.launch)),
             moved: AtomicBool::new(false),
             guard: Guard::new(config.launch.profile, config.fetch_urls)?,
@@ -121,7 +133,40 @@ impl Backend {
                 self.login_line(),
             ],
             Health::LoggedOut => vec![self.login_line()],
+            Health::LoginUnused => self.older_version().into_iter().collect(),
             Health::Starting | Health::Ready | Health::Failing(_) => Vec::new(),
+        }
+    }
+
+    /// What installs the newest version that was tested, as a line of the shell.
+    pub(crate) fn older_version(&self) -> Option<String> {
+        let profile = self.config.launch.profile;
+        let tested = profile.tested.filter(|_| !profile.install.is_empty())?;
+        Some(format!("{}@{tested}", profile.install))
+    }
+
+    /// Whether the program that is there now may be started.
+    pub(crate) fn standing(&self) -> Standing {
+        self.installation.standing(&self.base.load().program)
+    }
+
+    /// Waits for the trial of its program, if another file took its place.
+    ///
+    /// # Errors
+    ///
+    /// Says what speaks against the file that is there now.
+    pub(crate) async fn tried(&self) -> Result<(), Failure> {
+        let program = self.base.load().program.clone();
+        match self.installation.settled(&program, TRIAL_TIMEOUT).await {
+            Standing::Adopted => Ok(()),
+            Standing::Untried(_) => {
+                let message = format!(
+                    "{} was replaced, and the new program did not answer in time",
+                    program.display()
+                );
+                Err(Failure::new(Kind::Backend, message).logged())
+            }
+            Standing::Refused(why) => Err(Failure::new(Kind::Backend, why).logged()),
         }
     }
 
@@ -144,7 +189,8 @@ impl Backend {
         let line = command_line::exchange(&self.base.load(), &self.config.launch, model, options)?;
         Ok(Arc::new(Launch {
             backend: self.config.name.clone(),
-            revision: self.revision,
+            revision: self.installation.revision(),
+            installation: self.installation.clone(),
             line,
             reading: Reading {
                 framing: self.config.launch.framing,
@@ -162,9 +208,4 @@ impl Backend {
     ) -> Result<Vec<u8>, stdin_guard::Refusal> {
         self.guard.seal(text, rewinds)
     }
-}
-
-fn another_revision() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -172,6 +172,8 @@ pub struct LaunchConfig {
     pub pass_env: Vec<String>,
     /// How often the CLI itself repeats a failed call of the API.
     pub max_retries: u32,
+    /// Whether it may ask its API how much of the plan is used.
+    pub plan_windows: bool,
     /// How its output is cut into pieces.
     pub framing: Framing,
     /// The longest line of output, in bytes.

@@ -268,7 +268,6 @@ fn exchange_request(route: Route, chain: &Chain, caller: Caller, size: usize) ->
         caller,
         deadline: Instant::now() + patience,
         chain: chain.digest.clone(),
-        is_probe: false,
     }
 }
 

@@ -11,6 +11,7 @@
 mod failures;
 mod lease;
 mod opening;
+pub(crate) mod question;
 mod tenure;
 mod text;
 mod timeouts;
@@ -69,9 +70,6 @@ pub(crate) struct ExchangeRequest {
     pub(crate) deadline: Instant,
     /// Names the guests and their configurations. Only the same chain may go on with the conversation.
     pub(crate) chain: Arc<str>,
-    /// Whether this is a probe, which only asks what the backend offers. A probe does not wait for a slot (room
-    /// for one more process), and its process is not parked.
-    pub(crate) is_probe: bool,
 }
 
 /// A request being answered.
@@ -142,7 +140,7 @@ impl Exchange {
             pieces: TextPieces::default(),
             request,
             guest,
-            opening: opening.filter(|_| !lease.is_settled()),
+            opening: (!lease.is_settled()).then_some(opening),
             lease,
             rewinds: Vec::new(),
             rewinding: Rewinding::No,
@@ -254,7 +252,7 @@ impl Exchange {
         self.usage_so_far = None;
         self.pieces = TextPieces::default();
         self.timeouts.restart();
-        let effects = match self.lease.fits(&self.request, &mut self.guest) {
+        let effects = match self.lease.fits(&mut self.guest) {
             Ok(true) => self.guest.start(self.request.size),
             Ok(false) => {
                 let what = "it wants other launch options for the same request";
@@ -362,11 +360,7 @@ impl Exchange {
             Effect::Counted(usage) => self.usage_so_far = Some(usage),
             Effect::Report(report) => {
                 let model = &*self.request.model;
-                let reporter = match self.request.is_probe {
-                    true => Reporter::Probe,
-                    false => Reporter::Request { model },
-                };
-                backend.status.observe(report, reporter);
+                backend.status.observe(report, Reporter::Request { model });
             }
             Effect::Finish(outcome) => self.finish(outcome),
             Effect::Unfit(why) => self.give_up(&why)?,

@@ -1,39 +1,48 @@
-//! Looks after the backends: whether they can serve, and what they offer.
+//! Looks after the backends: whether they can serve, what they offer, and how much of the plan is used.
 //!
 //! A check costs about a second of a CPU, so there is one at the start, and then only when
-//! somebody asks for the state and what is known of it has grown old. Requests renew it anyway.
+//! somebody asks for the state and what is known of it has grown old, or when another program took the place of a
+//! backend's. Requests renew the state anyway. The plan is asked for on a process that is there anyway.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use basics::file_stamp::FileStamp;
+use guests::GuestError;
 use guests::adapter::AdapterSession;
 use guests::completion::Context;
+use guests::report::{Question, Report};
 use metrics_exporter_prometheus::PrometheusHandle;
-use processes::Processes;
+use processes::{Process, Processes};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
-use crate::backends::status::Health;
-use crate::exchange::{Event, Exchange, ExchangeRequest, Opened};
+use crate::backends::installation::Standing;
+use crate::backends::introduction::Introduction;
+use crate::backends::launch::Launch;
+use crate::backends::status::{Health, Reporter};
+use crate::exchange::question::{self, Told};
+use crate::exchange::{guest_failure, no_process};
 use crate::failure::{Failure, unix_now};
 use crate::lane::Lane;
 use crate::pool::Pool;
-use crate::runtime::RuntimeHandle;
+use crate::runtime::{RuntimeHandle, Snapshot};
 
 /// How long a request for the state waits for the first check.
 const FIRST_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a backend may take to say what it offers.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a request for the plan waits for what a backend says. It asks its own API, which was seen to take 0.3 s.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often the metrics' samples are folded into their buckets, and the warden is checked.
+/// How often the metrics' samples are folded into their buckets, the warden is checked, and the plan is asked for if
+/// it is time.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Looks after the backends until it is dropped.
 pub(crate) struct Monitor {
     checked: watch::Receiver<bool>,
+    rounds: watch::Receiver<()>,
     asked: Arc<Notify>,
     task: AbortOnDropHandle<()>,
 }
@@ -47,7 +56,8 @@ impl Monitor {
         metrics: PrometheusHandle,
     ) -> Self {
         let (first, checked) = watch::channel(false);
-        let asked = Arc::new(Notify::new());
+        let (round, rounds_made) = watch::channel(());
+        let asked = runtime.current().attention.clone();
         let rounds = Rounds {
             runtime,
             lane,
@@ -68,10 +78,15 @@ impl Monitor {
                             rounds.make(false).await;
                             first.send_replace(true);
                         }
-                        () = asked.notified() => rounds.make(false).await,
+                        () = asked.notified() => {
+                            rounds.make(false).await;
+                            rounds.ask_plans(true).await;
+                            round.send_replace(());
+                        }
                         _ = upkeep.tick() => {
                             metrics.run_upkeep();
                             rounds.processes.look_after();
+                            rounds.ask_plans(false).await;
                         }
                     }
                 }
@@ -79,6 +94,7 @@ impl Monitor {
         });
         Monitor {
             checked,
+            rounds: rounds_made,
             asked,
             task: AbortOnDropHandle::new(task),
         }
@@ -101,6 +117,15 @@ impl Monitor {
         // Either it is known by then, or the state says that it is not.
         let _ = tokio::time::timeout(FIRST_CHECK_TIMEOUT, checked.wait_for(|done| *done)).await;
     }
+
+    /// Waits, within bounds, until each backend was asked how much of its plan is used, if it is time.
+    pub(crate) async fn plans_known(&self) {
+        let mut rounds = self.rounds.clone();
+        rounds.mark_unchanged();
+        self.asked.notify_one();
+        // If it takes longer, what was known before is told.
+        let _ = tokio::time::timeout(PLAN_TIMEOUT, rounds.changed()).await;
+    }
 }
 
 struct Rounds {
@@ -114,6 +139,10 @@ impl Rounds {
     async fn make(&self, all: bool) {
         let snapshot = self.runtime.current();
         for backend in &snapshot.backends {
+            if let Standing::Untried(file) = backend.standing() {
+                self.try_program(&snapshot, backend, file).await;
+                continue;
+            }
             if !all && !backend.status.is_stale() && !backend.status.offers_changed() {
                 continue;
             }
@@ -121,32 +150,164 @@ impl Rounds {
             if backend.has_moved() {
                 snapshot.apply(&self.pool);
             }
-            let name = &backend.config.name;
-            match backend.status.health() {
-                Health::Missing(_) | Health::LoggedOut => self.pool.suspend(name),
-                _ => self.pool.resume(name),
-            }
-            if ready
-                && backend.is_real()
-                && backend.status.wants_probe()
-                && let Err(failure) = self.probe(backend).await
-            {
-                tracing::debug!(backend = %backend.config.name, "it did not say what it offers: {}", failure.message);
+            self.settle(backend);
+            if ready && backend.is_real() && backend.status.wants_probe() {
+                // Only a trial says what it means that it does not answer.
+                let _ = self.introduce(backend).await;
             }
         }
     }
 
-    /// Asks the backend what it offers. Costs no tokens.
-    async fn probe(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
+    /// Idle processes of a backend that is not logged in would not notice a new login.
+    fn settle(&self, backend: &Backend) {
+        let name = &backend.config.name;
+        match backend.status.health() {
+            Health::Missing(_) | Health::LoggedOut => self.pool.suspend(name),
+            _ => self.pool.resume(name),
+        }
+    }
+
+    /// Another program took the place of a backend's. If it can do what requests rely on, the pool moves over to it.
+    /// If not, what runs serves on.
+    async fn try_program(&self, snapshot: &Snapshot, backend: &Arc<Backend>, file: FileStamp) {
+        let name = &backend.config.name;
+        tracing::info!(backend = %name, "another program took the place of the backend's: it is tried");
+        backend.check(&self.processes).await;
+        let objection = match (backend.is_real(), backend.status.health()) {
+            (false, _) => None,
+            // No program can mend this, and it says nothing against this one.
+            (true, Health::LoggedOut) => None,
+            (true, Health::Ready) => self.introduce(backend).await.err(),
+            (true, bad) => Some(backend.message(&bad)),
+        };
+        let version = backend.status.version().unwrap_or_default();
+        match &objection {
+            None => tracing::info!(backend = %name, %version, "the new program is in use"),
+            Some(why) => {
+                let remedy = backend.older_version().unwrap_or_default();
+                tracing::warn!(backend = %name, %version, remedy, "the new program is not used: {why}");
+            }
+        }
+        backend.installation.judge(file, objection);
+        snapshot.apply(&self.pool);
+        self.settle(backend);
+    }
+
+    /// Has a backend introduce itself. Costs no tokens.
+    ///
+    /// # Errors
+    ///
+    /// Says what requests rely on and its program does not do.
+    async fn introduce(&self, backend: &Arc<Backend>) -> Result<(), String> {
+        let asked = self.ask_fresh(backend).await;
+        let reports = match asked {
+            Ok(None) => return Ok(()),
+            Ok(Some(reports)) => reports,
+            Err(failure) => {
+                let name = &backend.config.name;
+                tracing::debug!(backend = %name, "it did not introduce itself: {}", failure.message);
+                return Err(failure.message);
+            }
+        };
+        let introduction = Introduction::of(&reports, unix_now());
+        let is_logged_out = introduction.is_logged_out();
+        if introduction.lacks_rewind()
+            && let Some(launch) = backend.plain_launch(backend.config.launch.profile.probe_model)
+        {
+            self.pool.record_inability(&launch);
+        }
+        backend.status.introduced(introduction);
+        for report in reports {
+            backend.status.observe(report, Reporter::Probe);
+        }
+        // `auth status` has just said that there is a login.
+        if is_logged_out && backend.config.launch.profile.login_check.is_some() {
+            backend.status.login_is_unused();
+            return Err(backend.message(&Health::LoginUnused));
+        }
+        Ok(())
+    }
+
+    /// Asks a fresh process of the backend for its introduction, and then for its plan. None if the adapter has no
+    /// such question, or if requests need all the places.
+    async fn ask_fresh(&self, backend: &Arc<Backend>) -> Result<Option<Vec<Report>>, Failure> {
+        // Requests go first; a later check asks again.
+        if backend.admission.try_enter().is_none() {
+            return Ok(None);
+        }
+        backend.status.asks_plan();
+        let Some(mut asking) = self.open(backend, Question::Introduction).await? else {
+            return Ok(None);
+        };
+        let launch = asking.launch(backend)?;
+        let started = self.pool.try_start(&launch);
+        let process = started.map_err(|error| no_process(backend, error))?;
+        let (name, pid) = (&backend.config.name, process.id());
+        tracing::debug!(backend = %name, pid, "a process is asked what it offers");
+        let (process, told) = self.ask(backend, asking, process).await?;
+        let mut reports = told?.reports;
+        if let Some(asking) = self.open(backend, Question::Plan).await? {
+            let (_, told) = self.ask(backend, asking, process).await?;
+            reports.extend(told.map(|told| told.reports).unwrap_or_default());
+        }
+        Ok(Some(reports))
+    }
+
+    /// Asks for the plans that are due. `is_asked` is whether somebody wants to know them.
+    async fn ask_plans(&self, is_asked: bool) {
+        let snapshot = self.runtime.current();
+        for backend in &snapshot.backends {
+            if backend.is_real()
+                && backend.config.launch.plan_windows
+                && backend.status.wants_plan(is_asked)
+                && let Err(failure) = self.ask_plan(backend).await
+            {
+                let name = &backend.config.name;
+                tracing::debug!(backend = %name, "it did not tell its plan: {}", failure.message);
+            }
+        }
+    }
+
+    /// Asks an idle process for the plan, if one is there.
+    async fn ask_plan(&self, backend: &Arc<Backend>) -> Result<(), Failure> {
+        let Some(lent) = self.pool.lend(&backend.config.name) else {
+            return Ok(());
+        };
+        backend.status.asks_plan();
+        let asking = match self.open(backend, Question::Plan).await {
+            Ok(Some(asking)) => asking,
+            Ok(None) => {
+                self.pool.give_back(lent);
+                return Ok(());
+            }
+            Err(failure) => {
+                self.pool.give_back(lent);
+                return Err(failure);
+            }
+        };
+        let (lent, told) = self.ask(backend, asking, lent).await?;
+        match &told {
+            Ok(told) if told.is_complete => self.pool.give_back(lent),
+            // An answer that is still to come must not become part of a request's.
+            _ => self.pool.give_up(lent),
+        }
+        for report in told?.reports {
+            backend.status.observe(report, Reporter::Probe);
+        }
+        Ok(())
+    }
+
+    /// Opens a session with a question. None if the adapter has none like it, or does not serve.
+    async fn open(
+        &self,
+        backend: &Arc<Backend>,
+        question: Question,
+    ) -> Result<Option<Asking>, Failure> {
         let snapshot = self.runtime.current();
         let Some(chain) = snapshot.chains.of_backend(&backend.config.name) else {
-            return Ok(());
+            return Ok(None);
         };
         let adapter = chain.adapter.clone();
-        // All places are taken or waited for. Requests go first; a later check probes again.
-        let Some(permit) = backend.admission.try_enter() else {
-            return Ok(());
-        };
         let model = backend.config.launch.profile.probe_model;
         let context = Context {
             id: "probe".into(),
@@ -158,40 +319,65 @@ impl Rounds {
             fetch_urls: false,
             choice: 0,
         };
-        let request = ExchangeRequest {
-            backend: backend.clone(),
-            model: model.into(),
-            size: 0,
-            caller: None,
-            deadline: Instant::now(),
-            chain: chain.digest.clone(),
-            is_probe: true,
-        };
-        let (is_own, pool) = (adapter.guest.is_own(), self.pool.clone());
-        let probed = async move {
+        self.where_guests_run(adapter.guest.is_own(), async move {
             let guest = adapter.guest.clone();
-            let opened = AdapterSession::probe(adapter, &context);
-            let opened = opened.map_err(|error| crate::exchange::guest_failure(&guest, &error))?;
-            let Some(session) = opened else { return Ok(()) };
-            let opened = Opened {
-                session,
-                opening: None,
+            let broken = |error: GuestError| guest_failure(&guest, &error);
+            let opened = AdapterSession::probe(adapter, &context, question);
+            let Some(mut session) = opened.map_err(broken)? else {
+                return Ok(None);
             };
-            let mut exchange = Exchange::begin(request, opened, &pool, permit).await?;
-            loop {
-                match exchange.next().await {
-                    Event::Delta(_) => {}
-                    Event::Finish(_) => return Ok(()),
-                    Event::Fail(failure) => return Err(failure),
-                }
-            }
-        };
-        let probed = tokio::time::timeout(PROBE_TIMEOUT, async {
-            match is_own {
-                true => probed.await,
-                false => self.lane.run(probed).await,
-            }
-        });
-        probed.await.unwrap_or(Ok(()))
+            // Only a fresh process is launched for the session.
+            let options = match question {
+                Question::Introduction => session.launch_options().map_err(broken)?,
+                Question::Plan => Vec::new(),
+            };
+            Ok(Some(Asking { session, options }))
+        })
+        .await
+    }
+
+    /// Asks, and returns the process with what came of it.
+    async fn ask<P: AsMut<Process> + Send + 'static>(
+        &self,
+        backend: &Arc<Backend>,
+        asking: Asking,
+        mut process: P,
+    ) -> Result<(P, Result<Told, Failure>), Failure> {
+        let (backend, mut session) = (backend.clone(), asking.session);
+        self.where_guests_run(session.guest().is_own(), async move {
+            let told = question::ask(&backend, &mut session, process.as_mut()).await;
+            Ok((process, told))
+        })
+        .await
+    }
+
+    /// Guests from files are called on threads of their own.
+    async fn where_guests_run<T: Send + 'static>(
+        &self,
+        is_own: bool,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        match is_own {
+            true => work.await,
+            false => self.lane.run(work).await,
+        }
+    }
+}
+
+/// A session with a question.
+struct Asking {
+    session: AdapterSession,
+    options: Vec<(String, String)>,
+}
+
+impl Asking {
+    /// How the process is started that is asked.
+    fn launch(&mut self, backend: &Backend) -> Result<Arc<Launch>, Failure> {
+        let model = backend.config.launch.profile.probe_model;
+        let launch = backend.launch(model, &self.options);
+        launch.map_err(|why| {
+            let error = GuestError::Contract(why.to_string());
+            guest_failure(self.session.guest(), &error)
+        })
     }
 }

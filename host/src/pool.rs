@@ -1,10 +1,10 @@
 //! Idle processes: warm ones, started ahead of a request, and parked ones, which hold a conversation.
 //!
 //! ```text
-//! request ──► acquire ──► the parked one that shares the longest beginning with its conversation
-//!                 ├─────► else a warm one with the same launch
-//!                 └─────► else a new one
-//! answer  ──► park (for a while)               maintain ──► starts warm ones, ends the old and the dead
+//! request ──► take ──► the parked one that shares the longest beginning with its conversation
+//!               └────► else a warm one with the same launch        start ──► else a new one
+//! answer  ──► park (for a while)                             maintain ──► starts warm ones, ends the old and the dead
+//! question ─► lend ──► give back
 //! ```
 //!
 //! A process serves one caller. Between two conversations, what differs is taken back, so that the process holds what a
@@ -34,6 +34,9 @@ use crate::backends::launch::{Launch, PoolPolicy, Warm};
 use crate::telemetry::names;
 pub(crate) use held::{Held, Key, Refusal, Sought};
 use idle::{Evicted, IdleSet, Taken};
+
+/// An idle process that was lent.
+pub(crate) type Lent = idle::Lent<Process>;
 
 /// Delay before the pool evicts another idle process while a request waits for a slot. A process ends
 /// within 30 to 600 ms.
@@ -135,22 +138,17 @@ impl Pool {
         })
     }
 
-    /// A process for a request: a parked one that can go on with its conversation, else a warm one, else a new one.
-    pub(crate) async fn acquire(
-        &self,
-        launch: &Arc<Launch>,
-        sought: Option<&Sought>,
-        deadline: Instant,
-    ) -> Result<Acquired, NoProcess> {
+    /// An idle process for a request: a parked one that can go on with its conversation, else a warm one.
+    pub(crate) fn take(&self, launch: &Arc<Launch>, sought: Option<&Sought>) -> Option<Acquired> {
         let (found, unfit) = self.with(|idle| idle.take(launch, sought));
         unfit.end();
         self.changed.notify_one();
-        match found {
-            Some((process, Taken::Warm)) => Ok(Acquired {
+        Some(match found? {
+            (process, Taken::Warm) => Acquired {
                 origin: ProcessOrigin::Warm,
                 ..Acquired::new(process)
-            }),
-            Some((process, Taken::Parked(held, fit))) => Ok(Acquired {
+            },
+            (process, Taken::Parked(held, fit)) => Acquired {
                 process,
                 origin: match fit.rewinds {
                     0 => ProcessOrigin::Kept,
@@ -159,9 +157,27 @@ impl Pool {
                 served: held.served,
                 refusal: held.refusal(fit),
                 resumption: Some(held.resumption(fit)),
-            }),
-            None => self.start(launch, deadline).await.map(Acquired::new),
-        }
+            },
+        })
+    }
+
+    /// Lends an idle process of a backend, for a question that changes nothing of what it holds. None if none is there.
+    pub(crate) fn lend(&self, backend: &str) -> Option<Lent> {
+        let (lent, unfit) = self.with(|idle| idle.lend(backend));
+        unfit.end();
+        lent
+    }
+
+    /// Takes back a process that was lent. Ends it if there is no use for it any more.
+    pub(crate) fn give_back(&self, lent: Lent) {
+        self.with(|idle| idle.give_back(lent)).end();
+        self.changed.notify_one();
+    }
+
+    /// A process that was lent is of no use any more.
+    pub(crate) fn give_up(&self, lent: Lent) {
+        self.with(|idle| idle.give_up(lent)).end();
+        self.changed.notify_one();
     }
 
     /// Waits for the turn to take several processes. Only one request at a time has it: two requests that each
@@ -271,6 +287,18 @@ impl Pool {
         self.with(|idle| idle.demand().record_success(launch));
     }
 
+    /// Processes with this launch take nothing back: they say so themselves.
+    pub(crate) fn record_inability(&self, launch: &Launch) {
+        for refusal in [
+            Refusal::Waiting,
+            Refusal::First,
+            Refusal::Later,
+            Refusal::Later,
+        ] {
+            self.record_refusal(launch, refusal);
+        }
+    }
+
     /// A process with this launch did not take back what it was asked to. Others like it are not asked again.
     pub(crate) fn record_refusal(&self, launch: &Launch, refusal: Refusal) {
         self.with(|idle| idle.record_refusal(launch, refusal));
@@ -331,6 +359,9 @@ impl Pool {
 
     /// Starts a warm process if there is a slot. True if it started.
     fn start_ahead(&self, launch: &Arc<Launch>) -> bool {
+        if !launch.installation.is_ready(&launch.line.program) {
+            return false;
+        }
         match self.try_start(launch) {
             Ok(process) => {
                 tracing::debug!(

@@ -25,6 +25,9 @@ pub struct Profile {
     pub(crate) args: Args,
     /// Variables of every launch. They override the configured ones.
     pub(crate) env: &'static [(&'static str, &'static str)],
+    /// Variables that keep it from asking its API anything that no answer needs. They are not set where
+    /// `plan_windows` wants it to ask how much of the plan is used.
+    pub(crate) quiet_env: &'static [(&'static str, &'static str)],
     /// The variable that says how often the command line itself repeats a failed call.
     pub(crate) retries: Option<&'static str>,
     /// Variables that it gets of the service's environment by default.
@@ -39,6 +42,8 @@ pub struct Profile {
     pub(crate) login: &'static [&'static str],
     /// What installs it, as a line of the shell; empty if nothing does.
     pub(crate) install: &'static str,
+    /// The newest version that was tested. `install` with `@` and this behind it installs it.
+    pub(crate) tested: Option<&'static str>,
     /// Names that clients use, and what the command line calls these models.
     pub(crate) models: &'static [(&'static str, &'static str)],
     /// Models that are gone, but that clients still ask for: how their names begin, and what the command line
@@ -142,7 +147,8 @@ const MODEL_NAME_MAX: usize = 128;
 impl Profile {
     /// Whether the host sets this variable itself.
     pub(crate) fn sets(&self, variable: &str) -> bool {
-        self.env.iter().any(|(known, _)| *known == variable)
+        let mut ours = self.env.iter().chain(self.quiet_env);
+        ours.any(|(known, _)| *known == variable)
     }
 }
 

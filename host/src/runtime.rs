@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use guests::registry::GuestSet;
 use processes::Processes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::backends::Backend;
@@ -32,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) chains: Arc<Chains>,
     /// Why the current `harness.toml` is not in use. `None` if it is in use.
     pub(crate) config_problem: Option<String>,
+    /// Wakes whoever looks after the backends.
+    pub(crate) attention: Arc<Notify>,
 }
 
 /// The current snapshot, and how to replace it.
@@ -49,8 +51,9 @@ impl Snapshot {
         guests: Arc<GuestSet>,
         before: &[Arc<Backend>],
         chains: &Chains,
+        attention: Arc<Notify>,
     ) -> anyhow::Result<Self> {
-        let backends = Backend::all(&config.backends, before)?;
+        let backends = Backend::all(&config.backends, before, &attention)?;
         Ok(Snapshot {
             models: Arc::new(Models::new(&config, backends.clone())),
             chains: Arc::new(Chains::new(&config, &guests, chains)),
@@ -58,6 +61,7 @@ impl Snapshot {
             config,
             guests,
             config_problem: None,
+            attention,
         })
     }
 
@@ -67,7 +71,8 @@ impl Snapshot {
     ///
     /// Fails if the backends cannot be built.
     pub(crate) fn offline(config: Config, guests: Arc<GuestSet>) -> anyhow::Result<Self> {
-        Self::new(Arc::new(config), guests, &[], &Chains::default())
+        let none = Chains::default();
+        Self::new(Arc::new(config), guests, &[], &none, Arc::default())
     }
 
     /// Takes another configuration.
@@ -77,7 +82,8 @@ impl Snapshot {
     /// Fails, and changes nothing, if the backends cannot be built.
     pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
         let guests = self.guests.clone();
-        *self = Snapshot::new(Arc::new(config), guests, &self.backends, &self.chains)?;
+        let (config, attention) = (Arc::new(config), self.attention.clone());
+        *self = Snapshot::new(config, guests, &self.backends, &self.chains, attention)?;
         Ok(())
     }
 
@@ -158,7 +164,8 @@ impl RuntimeHandle {
         processes: Arc<Processes>,
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
-        let snapshot = Snapshot::new(config, guests, &[], &Chains::default())?;
+        let none = Chains::default();
+        let snapshot = Snapshot::new(config, guests, &[], &none, Arc::default())?;
         snapshot.apply(&pool);
         Ok(Arc::new(RuntimeHandle {
             current: ArcSwap::from_pointee(snapshot),

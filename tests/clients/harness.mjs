@@ -54,7 +54,7 @@ export async function withEach(check) {
       config,
       `[backends.claude]
        command = "${cli}"
-       env = { ANTHROPIC_BASE_URL = "${api.url}", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "${home}/claude" }
+       env = { ANTHROPIC_BASE_URL = "${api.url}", HTTPS_PROXY = "http://127.0.0.1:9", NO_PROXY = "127.0.0.1", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "${home}/claude" }
        [models.m]
        backend = "claude"
        model = "sonnet"`,

@@ -58,7 +58,7 @@ def real(version):
         config = f"""
             [backends.claude]
             command = "{command_line(version)}"
-            env = {{ ANTHROPIC_BASE_URL = "{api.url}", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{home}/claude" }}
+            env = {{ ANTHROPIC_BASE_URL = "{api.url}", HTTPS_PROXY = "http://127.0.0.1:9", NO_PROXY = "127.0.0.1", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{home}/claude" }}
             [models.m]
             backend = "claude"
             model = "sonnet"

@@ -55,7 +55,7 @@ impl Real {
             r#"{rest}
             [backends.claude]
             command = "{}"
-            env = {{ ANTHROPIC_BASE_URL = "{}", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{}" }}
+            env = {{ ANTHROPIC_BASE_URL = "{}", HTTPS_PROXY = "http://127.0.0.1:9", NO_PROXY = "127.0.0.1", CLAUDE_CODE_OAUTH_TOKEN = "any", CLAUDE_CONFIG_DIR = "{}" }}
             {backend}
             [models.claude-sonnet]
             backend = "claude"

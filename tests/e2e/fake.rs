@@ -38,6 +38,11 @@ impl Fake {
         Self::around(script, home, |home| Host::start_on(socket, home, &config))
     }
 
+    /// The same in a folder that was prepared before, with a whole configuration.
+    pub(crate) fn start_in(home: TempDir, script: &str, config: &str) -> Self {
+        Self::around(script, home, |home| Host::start_in(home, config))
+    }
+
     fn around(script: &str, home: TempDir, start: impl FnOnce(TempDir) -> Host) -> Self {
         let (script_file, pids) = (home.path().join("script"), home.path().join("pids"));
         std::fs::write(&script_file, script).unwrap();

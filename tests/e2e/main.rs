@@ -20,6 +20,7 @@ mod guests;
 mod input;
 mod leaving;
 mod messages;
+mod plan;
 mod pool;
 mod real;
 mod real_pool;
@@ -29,6 +30,7 @@ mod reuse;
 mod swaps;
 mod transcripts;
 mod transforms;
+mod upgrade;
 mod warnings;
 mod wire;
 

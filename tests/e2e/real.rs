@@ -273,7 +273,7 @@ async fn a_cli_without_a_login_is_told_with_the_way_out() {
         let api = FakeApi::start().await.unwrap();
         let home = tempfile::tempdir().unwrap();
         let config = format!(
-            "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", CLAUDE_CONFIG_DIR = \"{}\" }}\n",
+            "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CONFIG_DIR = \"{}\" }}\n",
             program.display(),
             api.url(),
             home.path().join("claude").display(),
@@ -356,12 +356,12 @@ async fn a_client_that_leaves_ends_the_real_process_too() {
     }
 }
 
-/// The processes of exchanges, from the log.
+/// The processes that served a request or were asked what they offer, from the log.
 fn launched(real: &Real) -> Vec<i32> {
     let log = real.host.log();
-    let lines = log
-        .lines()
-        .filter(|line| line.contains("a process serves a request"));
+    let lines = log.lines().filter(|line| {
+        line.contains("a process serves a request") || line.contains("a process is asked")
+    });
     lines
         .filter_map(|line| line.split("pid=").nth(1)?.split(' ').next()?.parse().ok())
         .collect()

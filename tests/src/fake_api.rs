@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 pub struct FakeApi {
     url: String,
     requests: Arc<Mutex<Vec<Recorded>>>,
+    usage: Arc<Mutex<Value>>,
 }
 
 /// A request that came.
@@ -46,9 +47,11 @@ impl FakeApi {
         let api = FakeApi {
             url,
             requests: Arc::default(),
+            usage: Arc::default(),
         };
         let router = Router::new()
             .route("/v1/messages", post(messages))
+            .route("/api/oauth/usage", get(usage))
             .route("/requests", get(recorded))
             .fallback(any(|| async { StatusCode::NOT_FOUND }))
             .with_state(api.clone());
@@ -59,6 +62,11 @@ impl FakeApi {
     /// What to set `ANTHROPIC_BASE_URL` to.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What it says from now on of the windows of the login's plan.
+    pub fn set_usage(&self, windows: Value) {
+        *self.usage.lock().expect("the usage") = windows;
     }
 
     /// The requests that came and that `wanted` picks by their body's text.
@@ -144,6 +152,10 @@ fn texts(content: &Value) -> Vec<String> {
 async fn recorded(State(api): State<FakeApi>) -> String {
     let requests = api.requests.lock().expect("the requests");
     Value::from(requests.iter().map(|r| r.body.clone()).collect::<Vec<_>>()).to_string()
+}
+
+async fn usage(State(api): State<FakeApi>) -> String {
+    api.usage.lock().expect("the usage").to_string()
 }
 
 async fn messages(State(api): State<FakeApi>, headers: HeaderMap, body: Bytes) -> Response {

@@ -1,5 +1,6 @@
 //! What the end-to-end tests and the benchmark share: the fakes, and a service under test.
 
+pub mod anthropic;
 pub mod fake_api;
 pub mod host;
 pub mod http;

@@ -2,12 +2,13 @@
 
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
-    Adapter, ApiError, Context, Description, Effect, Held, LaunchOption, Problem, Request,
-    Resumption, Wanted,
+    Adapter, ApiError, Context, Description, Effect, Held, LaunchOption, Problem,
+    Question as Asked, Request, Resumption, Wanted,
 };
 use serde::Deserialize;
 
 use crate::exchange::Exchange;
+use crate::question::Question;
 use crate::request::{ChatRequest, Permissions};
 
 /// `[guests.claude-code] config`
@@ -36,7 +37,32 @@ const HONOURS: [&str; 7] = [
     "max_tokens",
 ];
 
-impl Adapter for Exchange {
+/// One dialogue with the CLI.
+#[derive(Debug)]
+pub enum Dialogue {
+    /// About what a client asks for.
+    Exchange(Box<Exchange>),
+    /// About the CLI itself.
+    Question(Question),
+}
+
+impl Dialogue {
+    fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Dialogue::Exchange(exchange) => Some(exchange),
+            Dialogue::Question(_) => None,
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Vec<Effect> {
+        match self {
+            Dialogue::Exchange(exchange) => exchange.output(line),
+            Dialogue::Question(question) => question.output(line),
+        }
+    }
+}
+
+impl Adapter for Dialogue {
     type Settings = Settings;
 
     fn describe() -> Description {
@@ -62,44 +88,58 @@ impl Adapter for Exchange {
         };
         let model = context.resolved_model.unwrap_or(context.backend_model);
         let request = ChatRequest::from_request(request, &model, permissions)?;
-        Ok(Exchange::new(request, &context.id))
+        let exchange = Exchange::new(request, &context.id);
+        Ok(Dialogue::Exchange(Box::new(exchange)))
     }
 
-    fn probe(_settings: &Settings, _context: Context) -> Option<Self> {
-        Some(Exchange::probe())
+    fn probe(_settings: &Settings, _context: Context, asked: Asked) -> Option<Self> {
+        Some(Dialogue::Question(match asked {
+            Asked::Introduction => Question::introduction(),
+            Asked::Plan => Question::plan(),
+        }))
     }
 
     fn launch_options(&self) -> Vec<LaunchOption> {
-        Exchange::launch_options(self)
+        let exchange = self.exchange();
+        exchange.map(Exchange::launch_options).unwrap_or_default()
     }
 
     fn start(&mut self) -> Vec<Effect> {
-        Exchange::start(self)
+        match self {
+            Dialogue::Exchange(exchange) => exchange.start(),
+            Dialogue::Question(question) => question.start(),
+        }
     }
 
     fn output(&mut self, lines: Vec<String>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for line in &lines {
-            effects.extend(Exchange::output(self, line));
+            effects.extend(self.line(line));
         }
         effects
     }
 
     fn exit(&mut self, status: Option<i32>, _stderr_tail: String) -> Vec<Effect> {
-        Exchange::exit(self, status)
+        match self {
+            Dialogue::Exchange(exchange) => exchange.exit(status),
+            Dialogue::Question(question) => question.exit(),
+        }
     }
 
     fn want(&self) -> Option<Wanted> {
-        Exchange::want(self)
+        self.exchange()?.want()
     }
 
     fn resume(&mut self, resumption: Resumption) -> Vec<Effect> {
-        Exchange::resume(self, &resumption)
+        match self {
+            Dialogue::Exchange(exchange) => exchange.resume(&resumption),
+            Dialogue::Question(question) => question.start(),
+        }
     }
 
     fn hold(&self) -> Option<Held> {
-        Exchange::hold(self)
+        self.exchange()?.hold()
     }
 }
 
-harness_guest::export_adapter!(Exchange);
+harness_guest::export_adapter!(Dialogue);

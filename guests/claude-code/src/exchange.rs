@@ -11,7 +11,7 @@
 mod reuse;
 
 use harness_guest::{
-    ApiError, Delta, Effect, ErrorKind, FinishReason, LaunchOption, Model, ModelLimits, Outcome,
+    ApiError, Delta, Effect, ErrorKind, FinishReason, LaunchOption, ModelLimits, Outcome,
     RateLimitStatus, Report, failure,
 };
 use serde_json::Value;
@@ -23,8 +23,10 @@ use crate::failure::{self, invalid_request};
 use crate::functions::{Choice, full_name};
 use crate::input;
 use crate::line::{ControlRequest, ControlResponse, Line, RateLimit};
-use crate::request::{ChatRequest, Format, Launch, OutputSpec};
+use crate::question::models;
+use crate::request::{ChatRequest, Format, Launch};
 use crate::session::{self, MessageIds, PendingCall, Spent};
+use crate::time::unix_time;
 
 /// A line whose type is known, but not its shape.
 const NOT_UNDERSTOOD: &str =
@@ -65,8 +67,6 @@ pub struct Exchange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Waits for what the CLI offers; nothing is asked.
-    Probing,
     /// Waits until turns are taken back that the process holds and the request does not.
     Rewinding,
     /// Hands in the results of calls that the process waits for.
@@ -85,35 +85,16 @@ impl Exchange {
         let rounds = session::beginnings(&request.conversation.turns).len();
         Exchange {
             stage: Stage::Replaying,
-            ids: MessageIds::new(id),
-            rewinds: vec![Vec::new(); rounds],
             conversation: request.conversation,
-            launch: request.launch,
-            ..Self::about(request.spec)
-        }
-    }
-
-    /// A dialogue that only asks what the CLI offers.
-    pub fn probe() -> Self {
-        Exchange {
-            stage: Stage::Probing,
-            ..Self::about(OutputSpec::default())
-        }
-    }
-
-    fn about(spec: OutputSpec) -> Self {
-        Exchange {
-            stage: Stage::Done,
-            conversation: Conversation::default(),
             written: 0,
-            launch: Launch::default(),
-            answer: Answer::new(spec),
+            launch: request.launch,
+            answer: Answer::new(request.spec),
             limit: None,
             named_error: None,
             refused: None,
             spent: Spent::default(),
-            ids: MessageIds::default(),
-            rewinds: Vec::new(),
+            ids: MessageIds::new(id),
+            rewinds: vec![Vec::new(); rounds],
             calls: Vec::new(),
             to_rewind: Vec::new(),
             to_answer: Vec::new(),
@@ -144,9 +125,7 @@ impl Exchange {
     pub fn start(&mut self) -> Vec<Effect> {
         let opening = input::initialize(&self.conversation.system, self.answer.spec());
         let mut effects = vec![Effect::Write(opening)];
-        if self.stage != Stage::Probing {
-            self.write_turns(&mut effects);
-        }
+        self.write_turns(&mut effects);
         effects
     }
 
@@ -428,16 +407,7 @@ impl Exchange {
             return self.fail_backend(effects, &message);
         }
         if let Some(offer) = &response.response {
-            let models = offer.models.iter().map(|model| Model {
-                id: model.value.clone(),
-                resolved: model.resolved_model.clone(),
-                display_name: model.display_name.clone(),
-                extra: None,
-            });
-            effects.push(Effect::Report(Report::Models(models.collect())));
-        }
-        if self.stage == Stage::Probing {
-            self.finish(FinishReason::Stop, None, effects);
+            effects.push(Effect::Report(Report::Models(models(offer))));
         }
     }
 
@@ -480,11 +450,4 @@ fn report_what_is_known(line: &Line, effects: &mut Vec<Effect>) {
     }
     let ends = line.credential_expires_at.as_deref().and_then(unix_time);
     effects.extend(ends.map(|at| Effect::Report(Report::LoginEndsAt(at))));
-}
-
-/// An RFC 3339 instant in seconds since the Unix epoch.
-fn unix_time(instant: &str) -> Option<u64> {
-    let time = humantime::parse_rfc3339(instant).ok()?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(since.as_secs())
 }

@@ -31,6 +31,18 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> String {
     line(&json!({"type": "control_request", "request_id": INITIALIZE, "request": request}))
 }
 
+/// Asks for something that needs no more than its name.
+pub fn ask(request_id: &str, subtype: &str) -> String {
+    let request = json!({"subtype": subtype});
+    line(&json!({"type": "control_request", "request_id": request_id, "request": request}))
+}
+
+/// Asks how much of the plan is used. Without `skip_behaviors` the CLI reads its transcripts of seven days first.
+pub fn usage(request_id: &str) -> String {
+    let request = json!({"subtype": "get_usage", "skip_behaviors": true});
+    line(&json!({"type": "control_request", "request_id": request_id, "request": request}))
+}
+
 /// A turn of the history: appended to the session without an answer. A user's is acknowledged
 /// by an empty `result`, an assistant's by nothing.
 ///

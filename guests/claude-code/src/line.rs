@@ -283,16 +283,38 @@ pub struct ControlResponse {
     pub error: Option<String>,
 }
 
-/// What `initialize` and `rewind_conversation` are answered with.
+/// What control requests are answered with: the fields of all of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Response {
-    /// The models this login may use.
+    /// `initialize`: the models this login may use.
     pub models: Vec<Model>,
-    /// Whether something was taken back.
+    /// `initialize`: how the process is logged in.
+    pub account: Option<Account>,
+    /// `rewind_conversation`: whether something was taken back.
     pub rewound: Option<bool>,
-    /// Why it was not.
+    /// `rewind_conversation`: why it was not.
     pub error: Option<String>,
+    /// `get_binary_version`: the CLI's version.
+    pub version: Option<String>,
+    /// `get_usage`: the plan's name.
+    pub subscription_type: Option<String>,
+    /// `get_usage`: the windows of the plan, by their names. The SDK calls it experimental.
+    pub rate_limits: Option<Value>,
+}
+
+/// How a process is logged in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Account {
+    /// The plan, of a subscription's login.
+    pub subscription_type: Option<String>,
+    /// Where a token came from, or `none`.
+    pub token_source: Option<String>,
+    /// Where an API key came from, or `none`.
+    pub api_key_source: Option<String>,
+    /// Whose API it is: `firstParty` for Anthropic's own.
+    pub api_provider: Option<String>,
 }
 
 /// A model that this login may use.

@@ -128,6 +128,8 @@ fn reported(report: &Report) -> Value {
         }}),
         Report::LoginEndsAt(at) => json!({ "login_ends_at": at }),
         Report::Usage(tokens) => json!({"usage_so_far": tokens.prompt_tokens}),
+        // Only a dialogue that asks something makes these; it has tests of its own.
+        Report::Plan(_) | Report::Login(_) | Report::Lacks(_) => json!({ "of a question": true }),
         Report::Other(json) => json!({ "other": json }),
     }
 }

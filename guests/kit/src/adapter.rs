@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 
 use crate::bindings::exports::harness::guest::{adapter, guest, probe, reuse};
 use crate::{
-    ApiError, Context, Description, Effect, Held, LaunchOption, Problem, Request, Resumption,
-    Wanted, state,
+    ApiError, Context, Description, Effect, Held, LaunchOption, Problem, Question, Request,
+    Resumption, Wanted, state,
 };
 
 /// One request on one process of a command line. `wit/1.0.0/adapter.wit` says when each function is called.
@@ -35,8 +35,8 @@ pub trait Adapter: Sized + 'static {
         request: Request,
     ) -> Result<Self, ApiError>;
 
-    /// Opens a session that only asks the backend what it offers.
-    fn probe(_settings: &Self::Settings, _context: Context) -> Option<Self> {
+    /// Opens a session that only asks the command line something.
+    fn probe(_settings: &Self::Settings, _context: Context, _question: Question) -> Option<Self> {
         None
     }
 
@@ -123,8 +123,8 @@ impl<A: Adapter> adapter::GuestSession for Session<A> {
 }
 
 impl<A: Adapter> probe::Guest for Exported<A> {
-    fn open(context: Context) -> Option<adapter::Session> {
-        let opened = state::with(|settings| A::probe(settings, context))??;
+    fn open(context: Context, question: Question) -> Option<adapter::Session> {
+        let opened = state::with(|settings| A::probe(settings, context, question))??;
         Some(adapter::Session::new(Session(RefCell::new(opened))))
     }
 }

@@ -87,9 +87,11 @@ pub use schemars;
 
 pub use adapter::{Adapter, Exported};
 pub use bindings::exports::harness::guest::adapter::{
-    Effect, LaunchOption, Model, ModelLimits, RateLimit, RateLimitStatus, Report,
+    Effect, LaunchOption, Login, Model, ModelLimits, Plan, PlanWindow, RateLimit, RateLimitStatus,
+    Report,
 };
 pub use bindings::exports::harness::guest::guest::{Description, Problem};
+pub use bindings::exports::harness::guest::probe::Question;
 pub use bindings::exports::harness::guest::reuse::{Held, HeldTurn, Resumption, Wanted};
 pub use bindings::harness::guest::log::Level;
 pub use bindings::harness::guest::types::*;

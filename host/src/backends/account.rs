@@ -4,16 +4,23 @@ use std::time::{Duration, SystemTime};
 
 use guests::report::{self, RateLimitStatus};
 use serde::Serialize;
+use tokio::time::Instant;
 
-/// The state of an account's limits.
+use super::plan::share;
+
+/// The state of an account's limits, as a request brought it to light. That a limit is reached is a hint: it counts until
+/// the reset, and no longer than until the next success.
 #[derive(Clone, Debug, Serialize, PartialEq)]
 pub(crate) struct RateLimit {
-    status: RateLimitStatus,
+    pub(super) status: RateLimitStatus,
     pub(super) r#type: Option<String>,
     /// Seconds since the Unix epoch.
-    resets_at: Option<u64>,
+    pub(super) resets_at: Option<u64>,
     /// How much of it is used, 0 to 1.
-    utilization: Option<f64>,
+    pub(super) utilization: Option<f64>,
+    /// When it is reset, by a clock that nobody sets.
+    #[serde(skip)]
+    until: Instant,
 }
 
 /// A limit as numbers.
@@ -33,7 +40,7 @@ pub(super) fn unix_time(instant: &str) -> Option<u64> {
 }
 
 /// An instant as people read it, to the minute.
-fn shown_time(unix: u64) -> String {
+pub(super) fn shown_time(unix: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix));
     let text = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
     let minutes = text.and_then(|text| Some(text.get(..16)?.replace('T', " ") + " UTC"));
@@ -75,6 +82,9 @@ const RESET_MOST: u64 = 40 * 24 * 3600;
 /// The furthest ahead that a login's end is believed, in seconds. A login lasts some 30 days, a token a year.
 const LOGIN_MOST: u64 = 400 * 24 * 3600;
 
+/// How long a limit counts as reached if nobody says when it is reset.
+const RESET_UNKNOWN: Duration = Duration::from_secs(300);
+
 const MINUTE: u64 = 60;
 
 /// When a login ends, to the minute. None if that is too far ahead to be true.
@@ -93,36 +103,51 @@ impl RateLimit {
         let resets_at = limit
             .resets_at
             .map(|at| at.div_ceil(MINUTE).saturating_mul(MINUTE));
-        let utilization = limit.utilization.filter(|part| part.is_finite());
+        let resets_at = resets_at.filter(|at| *at <= now.saturating_add(RESET_MOST));
+        let left = resets_at.map(|at| Duration::from_secs(at.saturating_sub(now)));
         RateLimit {
             status: limit.status,
             r#type: name,
-            resets_at: resets_at.filter(|at| *at <= now.saturating_add(RESET_MOST)),
-            utilization: utilization.map(|part| (part.clamp(0.0, 1.0) * 100.0).round() / 100.0),
+            resets_at,
+            utilization: limit.utilization.and_then(share),
+            until: Instant::now() + left.unwrap_or(RESET_UNKNOWN),
         }
     }
 
+    /// Whether it was reached when it was last heard of.
+    pub(super) fn was_reached(&self) -> bool {
+        self.status == RateLimitStatus::Rejected
+    }
+
+    /// Whether its reset lies ahead.
+    pub(super) fn is_ahead(&self) -> bool {
+        Instant::now() < self.until
+    }
+
+    /// Whether it was reached, and has been reset since this instant.
+    pub(super) fn was_reset_since(&self, instant: Option<Instant>) -> bool {
+        let is_new = instant.is_none_or(|instant| instant < self.until);
+        self.was_reached() && !self.is_ahead() && is_new
+    }
+
     /// What the metrics say of it.
-    pub(crate) fn metrics(&self, now: u64) -> LimitMetrics {
-        let reset_ahead = self.resets_at.is_none_or(|at| at > now);
+    pub(crate) fn metrics(&self) -> LimitMetrics {
         LimitMetrics {
-            reached: self.status == RateLimitStatus::Rejected && reset_ahead,
+            reached: self.was_reached() && self.is_ahead(),
             used: self.utilization,
             resets_at: self.resets_at,
         }
     }
 
     /// The warning to show if the limit is reached and not yet reset.
-    pub(super) fn warning(&self, now: u64) -> Option<String> {
-        let reset = self.resets_at.filter(|at| *at > now)?;
-        if self.status != RateLimitStatus::Rejected {
+    pub(super) fn warning(&self) -> Option<String> {
+        if !self.was_reached() || !self.is_ahead() {
             return None;
         }
         let name = self.r#type.as_deref().unwrap_or("usage");
-        let at = shown_time(reset);
-        Some(format!(
-            "the account's `{name}` limit is reached until {at}"
-        ))
+        let until = self.resets_at.map(shown_time);
+        let until = until.map_or(String::new(), |at| format!(" until {at}"));
+        Some(format!("the account's `{name}` limit is reached{until}"))
     }
 }
 

@@ -96,10 +96,12 @@ fn environment(launch: &config::LaunchConfig) -> Vec<(String, OsString)> {
         .env
         .iter()
         .map(|(name, value)| (name.clone(), OsString::from(&value.0)));
+    let quiet = launch.profile.quiet_env.iter();
     let ours = launch
         .profile
         .env
         .iter()
+        .chain(quiet.filter(|_| !launch.plan_windows))
         .map(|(name, value)| (name.to_string(), value.into()));
     let retries = launch.profile.retries.map(|variable| {
         let count = launch.max_retries.to_string();

@@ -1,10 +1,12 @@
 //! How a backend's processes are started, and how many of them wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use processes::{CommandLine, Reading};
 
 use super::Backend;
+use super::installation::Installation;
 pub(crate) use crate::profiles::Warm;
 
 /// How a process is started. Two processes with equal launches are interchangeable.
@@ -12,8 +14,11 @@ pub(crate) use crate::profiles::Warm;
 pub(crate) struct Launch {
     /// The backend's name.
     pub(crate) backend: String,
-    /// Changes whenever the configuration would start the backend's processes differently.
+    /// Changes whenever the backend's processes would be started differently: by another configuration, or from another
+    /// file.
     pub(crate) revision: u64,
+    /// The program of the backend.
+    pub(crate) installation: Arc<Installation>,
     pub(crate) line: CommandLine,
     pub(crate) reading: Reading,
     /// Whether it has no launch options: a request chose nothing of this launch but the model.
@@ -40,7 +45,7 @@ impl PoolPolicy {
     pub(crate) fn of(backend: &Backend) -> Self {
         let config = &backend.config;
         PoolPolicy {
-            revision: backend.revision,
+            revision: backend.installation.revision(),
             warm: config.pool.warm,
             max_age: config.pool.warm_max_age,
             continue_for: config.pool.continue_for,

@@ -1,19 +1,21 @@
 //! What is known of a backend's state.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use std::time::{Duration, Instant};
-
+use basics::file_stamp::FileStamp;
 use basics::plain::is_word;
 use guests::report::{ModelLimits, ModelOffer, Report};
 use parking_lot::{Mutex, MutexGuard};
 use processes::{Processes, SpawnError};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Backend;
 use super::account::{self, RateLimit, login_warning, unix_time};
+use super::introduction::Introduction;
+use super::plan::Plan;
 use crate::config::Profile;
 use crate::failure::{Kind, unix_now};
 use crate::profiles::is_model_name;
@@ -30,6 +32,9 @@ const READY_TTL: Duration = Duration::from_secs(300);
 /// How long a bad state is kept without a check. Short, so that a repair shows at once.
 const UNREADY_TTL: Duration = Duration::from_secs(20);
 
+/// How often the plan's windows are asked for at most. The command line asks its own API for them.
+const PLAN_TTL: Duration = Duration::from_secs(300);
+
 /// The most models that a backend may report.
 const MODELS_MAX: usize = 256;
 
@@ -44,14 +49,22 @@ struct State {
     health: Health,
     checked: Option<Instant>,
     version: Option<String>,
-    /// The program file that told `version`: device, inode and time of its last change. A different file is
-    /// asked again.
-    version_of: Option<(u64, u64, i64)>,
+    /// The program file that told `version`. A different file is asked again.
+    version_of: Option<FileStamp>,
+    /// What the program that is in use said of itself.
+    introduction: Option<Introduction>,
     models: Vec<ModelOffer>,
     /// A request reported other models than these, so a probe is due.
     offers_changed: bool,
     limits: Vec<ModelLimits>,
     rate_limit: Option<RateLimit>,
+    plan: Option<Plan>,
+    /// When the plan was last asked for.
+    plan_asked: Option<Instant>,
+    /// A request was answered since then.
+    used: bool,
+    /// The plan's windows that the log has warned of, with the threshold in percent.
+    plan_warned: Vec<(String, u32)>,
     /// When the login ends, in seconds since the Unix epoch.
     login_ends: Option<u64>,
 }
@@ -67,6 +80,8 @@ pub(crate) enum Health {
     Missing(String),
     /// It is not logged in.
     LoggedOut,
+    /// It is logged in, but its processes do not use that login.
+    LoginUnused,
     /// It does not work.
     Failing(String),
 }
@@ -105,10 +120,15 @@ impl Status {
             checked: None,
             version: None,
             version_of: None,
+            introduction: None,
             models: Vec::new(),
             offers_changed: false,
             limits: Vec::new(),
             rate_limit: None,
+            plan: None,
+            plan_asked: None,
+            used: false,
+            plan_warned: Vec::new(),
             login_ends: None,
         });
         Status {
@@ -129,8 +149,41 @@ impl Status {
         self.state().version.clone()
     }
 
+    /// What requests brought to light of the account's limit. None once a limit that was reached has been reset.
     pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
-        self.state().rate_limit.clone()
+        let limit = self.state().rate_limit.clone();
+        limit.filter(|limit| !limit.was_reached() || limit.is_ahead())
+    }
+
+    /// The plan, as it was told last.
+    pub(crate) fn plan(&self) -> Option<Plan> {
+        self.state().plan.clone()
+    }
+
+    /// What the program said of itself.
+    pub(crate) fn introduction(&self) -> Option<Introduction> {
+        self.state().introduction.clone()
+    }
+
+    /// Keeps what the program said of itself.
+    pub(crate) fn introduced(&self, introduction: Introduction) {
+        self.state().introduction = Some(introduction);
+    }
+
+    /// Whether it is time to ask for the plan: somebody asks (`is_asked`) or has used the backend, and what is known is
+    /// old. A limit that should have been reset is looked at once.
+    pub(crate) fn wants_plan(&self, is_asked: bool) -> bool {
+        let state = self.state();
+        let is_old = state.plan_asked.is_none_or(|at| at.elapsed() >= PLAN_TTL);
+        let limit = state.rate_limit.as_ref();
+        let is_reset = limit.is_some_and(|limit| limit.was_reset_since(state.plan_asked));
+        is_reset || (is_old && (is_asked || state.used))
+    }
+
+    /// The plan is being asked for.
+    pub(crate) fn asks_plan(&self) {
+        let mut state = self.state();
+        (state.plan_asked, state.used) = (Some(Instant::now()), false);
     }
 
     /// The models that the backend offers, as far as it has said.
@@ -157,16 +210,18 @@ impl Status {
         self.state().login_ends
     }
 
-    /// What an operator should know: that the login ends within `notice`, and that a limit of the account is
-    /// reached. `login` is the command that logs in.
+    /// What an operator should know: that the login ends within `notice`, that a limit of the account is
+    /// reached, and that little is left of the plan. `login` is the command that logs in.
     pub(crate) fn warnings(&self, notice: Duration, login: &str) -> Vec<String> {
         let state = self.state();
         let now = unix_now();
         let login = state
             .login_ends
             .and_then(|end| login_warning(end, now, notice, login));
-        let limit = state.rate_limit.as_ref().and_then(|l| l.warning(now));
-        login.into_iter().chain(limit).collect()
+        let limit = state.rate_limit.as_ref().and_then(RateLimit::warning);
+        let plan = state.plan.iter().flat_map(|plan| plan.warnings(now));
+        let plan = plan.map(|warning| warning.sentence);
+        login.into_iter().chain(limit).chain(plan).collect()
     }
 
     /// Whether it is time for another check.
@@ -196,8 +251,19 @@ impl Status {
         let now = unix_now();
         let mut state = self.state();
         match report {
-            Report::Version(_) => {}
-            Report::RateLimit(limit) => state.rate_limit = Some(RateLimit::checked(limit, now)),
+            Report::Version(_) | Report::Login(_) | Report::Lacks(_) => {}
+            Report::RateLimit(limit) => {
+                let limit = RateLimit::checked(limit, now);
+                if let Some(plan) = &mut state.plan {
+                    plan.note(&limit);
+                }
+                state.rate_limit = Some(limit);
+            }
+            Report::Plan(plan) => {
+                if let Reporter::Probe = reporter {
+                    state.note_plan(Plan::checked(plan, now), now);
+                }
+            }
             Report::LoginEndsAt(end) => {
                 state.login_ends = account::login_end(end, now).or(state.login_ends);
             }
@@ -216,6 +282,21 @@ impl Status {
     /// A request was answered: the best check there is.
     pub(crate) fn answered(&self) {
         self.set(Health::Ready);
+        let mut state = self.state();
+        state.used = true;
+        // Whatever was said of a limit, it does not hold any more.
+        if state
+            .rate_limit
+            .as_ref()
+            .is_some_and(RateLimit::was_reached)
+        {
+            state.rate_limit = None;
+        }
+    }
+
+    /// The processes do not use the login that the command line says it has.
+    pub(crate) fn login_is_unused(&self) {
+        self.set(Health::LoginUnused);
     }
 
     /// Takes note that a request failed. Only a failed login says something about the backend and not just
@@ -245,6 +326,23 @@ impl Status {
 }
 
 impl State {
+    /// Keeps the plan, and warns once of each window of which little is left. A limit of which the plan says that
+    /// there is room again is no longer reached.
+    fn note_plan(&mut self, plan: Plan, now: u64) {
+        let warnings = plan.warnings(now);
+        for warning in &warnings {
+            if !self.plan_warned.contains(&warning.passed) {
+                tracing::warn!("{}", warning.sentence);
+            }
+        }
+        self.plan_warned = warnings.into_iter().map(|w| w.passed).collect();
+        let limit = self.rate_limit.as_ref();
+        if limit.is_some_and(|l| l.was_reached() && plan.has_room(l.r#type.as_deref(), now)) {
+            self.rate_limit = None;
+        }
+        self.plan = Some(plan);
+    }
+
     /// Keeps what is first said of a model's limits. A request may speak of its own model only.
     fn note_limits(&mut self, limits: ModelLimits, reporter: Reporter<'_>) {
         let known = self.limits.iter().any(|known| known.id == limits.id);
@@ -284,6 +382,9 @@ impl Health {
             Health::Ready => "ready".into(),
             Health::Missing(what) => format!("the command line of {product} was not found: {what}"),
             Health::LoggedOut => format!("{product} is not logged in"),
+            Health::LoginUnused => format!(
+                "{product} is logged in, but this version does not use that login for programs"
+            ),
             Health::Failing(what) => format!("{product} does not work: {what}"),
         }
     }
@@ -357,8 +458,7 @@ impl Backend {
     /// Asks the command line for its version, if it is another program than the one that said it last.
     async fn check_version(&self, processes: &Processes) {
         let line = super::command_line::version_check(&self.base.load());
-        let program = std::fs::metadata(&line.program).ok();
-        let program = program.map(|m| (m.dev(), m.ino(), m.mtime()));
+        let program = FileStamp::of(&line.program);
         if program.is_some() && program == self.status.state().version_of {
             return;
         }
@@ -536,5 +636,112 @@ mod tests {
             status.model_limits("opus").unwrap().context_length,
             Some(199_000)
         );
+    }
+
+    /// A limit that was reached, with its reset so many seconds ahead by the clock on the wall.
+    fn reached(reset: Option<i64>) -> Report {
+        let at = |ahead| unix_now().saturating_add_signed(ahead);
+        Report::RateLimit(RateLimit {
+            status: RateLimitStatus::Rejected,
+            name: Some("five_hour".into()),
+            resets_at: reset.map(at),
+            utilization: Some(1.0),
+        })
+    }
+
+    fn told(status: &Status) -> bool {
+        let told = !status.warnings(Duration::ZERO, "x").is_empty();
+        let metrics = status
+            .rate_limit()
+            .is_some_and(|limit| limit.metrics().reached);
+        assert_eq!(told, metrics);
+        told
+    }
+
+    const REQUEST: Reporter<'_> = Reporter::Request { model: "m" };
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_ends_with_its_reset_by_a_clock_that_nobody_sets() {
+        let status = Status::new(PROFILES[0]);
+        status.observe(reached(Some(3600)), REQUEST);
+        assert!(told(&status));
+        tokio::time::advance(HOUR - Duration::from_secs(1)).await;
+        assert!(told(&status));
+        // Resets are told to the minute, rounded up.
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert!(!told(&status));
+        // Now the plan is looked at, though nobody asks.
+        assert!(status.wants_plan(false));
+        status.asks_plan();
+        assert!(!status.wants_plan(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_ends_every_limit() {
+        let status = Status::new(PROFILES[0]);
+        for reset in [Some(3600), Some(30 * 24 * 3600), None] {
+            status.observe(reached(reset), REQUEST);
+            assert!(told(&status), "{reset:?}");
+            status.answered();
+            assert!(!told(&status), "{reset:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_without_a_credible_reset_does_not_stay() {
+        // No reset, one that lies years ahead, and one that has passed, as when a clock was wrong.
+        for (reset, holds) in [
+            (None, true),
+            (Some(400 * 24 * 3600), true),
+            (Some(-3600), false),
+        ] {
+            let status = Status::new(PROFILES[0]);
+            status.observe(reached(reset), REQUEST);
+            assert_eq!(told(&status), holds, "{reset:?}");
+            tokio::time::advance(Duration::from_secs(301)).await;
+            assert!(!told(&status), "{reset:?}");
+        }
+    }
+
+    fn plan(used: f64) -> Report {
+        let window = guests::report::PlanWindow {
+            name: "five_hour".into(),
+            display_name: None,
+            utilization: Some(used),
+            resets_at: Some(unix_now() + 3600),
+            length: Some(5 * 3600),
+        };
+        Report::Plan(guests::report::Plan {
+            name: None,
+            windows: vec![window],
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_plan_ends_a_limit_that_was_reset_early_and_only_that() {
+        let status = Status::new(PROFILES[0]);
+        status.observe(reached(Some(3600)), REQUEST);
+        status.observe(plan(1.0), Reporter::Probe);
+        assert!(told(&status));
+        status.observe(plan(0.01), Reporter::Probe);
+        assert!(!told(&status));
+        // A guest that has seen a request cannot speak of the plan.
+        status.observe(plan(0.99), REQUEST);
+        assert!(!told(&status));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_plan_is_asked_for_while_somebody_uses_the_backend_or_asks() {
+        let status = Status::new(PROFILES[0]);
+        assert!(status.wants_plan(true) && !status.wants_plan(false));
+        status.asks_plan();
+        status.answered();
+        assert!(!status.wants_plan(true), "it was asked for just now");
+        tokio::time::advance(PLAN_TTL).await;
+        assert!(status.wants_plan(false));
+        status.asks_plan();
+        tokio::time::advance(PLAN_TTL).await;
+        assert!(!status.wants_plan(false), "nobody has used it since");
     }
 }

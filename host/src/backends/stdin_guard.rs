@@ -150,7 +150,7 @@ fn keep_system_prompt(fields: &mut Map<String, Value>) {
 /// The type that a message gives itself. Words that are not of the protocol become `?`, because a guest may
 /// have taken them from a prompt.
 fn kind_of(message: &Value) -> String {
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 17] = [
         "user",
         "assistant",
         "system",
@@ -166,6 +166,8 @@ fn kind_of(message: &Value) -> String {
         "set_permission_mode",
         "can_use_tool",
         "set_model",
+        "get_binary_version",
+        "get_usage",
     ];
     let name = |value: &Value| {
         let known = KNOWN.into_iter().find(|known| value == known);
@@ -274,6 +276,8 @@ mod tests {
         for good in [
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""]}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"interrupt"}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"get_binary_version"}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"get_usage","skip_behaviors":true}}"#,
             r#"{"type":"assistant","message":{"role":"assistant","content":[{"type":"text","text":"x"}]}}"#,
             r#"{"type":"user","shouldQuery":false,"message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"sdkMcpServers":["client"],"jsonSchema":{"type":"object"}}}"#,
@@ -305,6 +309,7 @@ mod tests {
             r#"{"type":"user","client_composed":false,"message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
             r#"{"type":"user","isSynthetic":true,"message":{"role":"user","content":[{"type":"text","text":"x"}]}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"mcp_set_servers","servers":{"x":{"command":"touch"}}}}"#,
+            r#"{"type":"control_request","request_id":"a","request":{"subtype":"get_usage","skip_behaviors":false}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"apply_flag_settings","settings":{"hooks":{}}}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"set_permission_mode","mode":"bypassPermissions"}}"#,
             r#"{"type":"control_request","request_id":"a","request":{"subtype":"initialize","systemPrompt":[""],"hooks":{}}}"#,

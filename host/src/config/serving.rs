@@ -80,6 +80,7 @@ fn launch(section: &mut Section, profile: &'static Profile) -> LaunchConfig {
             .texts("pass_env")
             .unwrap_or_else(|| pass_env().collect()),
         max_retries: section.count("max_retries", 0, 10).unwrap_or(0),
+        plan_windows: section.flag("plan_windows").unwrap_or(true),
         framing: section
             .choice("framing", &framings)
             .unwrap_or(profile.framing),

@@ -30,7 +30,8 @@ pub(super) struct Lease {
     backend: Arc<Backend>,
     pool: Arc<Pool>,
     launch: Arc<Launch>,
-    is_probe: bool,
+    /// What of the launch the adapter chose.
+    options: Vec<(String, String)>,
     patience: Duration,
     origin: ProcessOrigin,
     /// How many requests the process has served, this one included.
@@ -38,8 +39,7 @@ pub(super) struct Lease {
     tenure: Tenure<Process>,
     /// What it means if the process does not take back what it is asked to. None if it is not asked.
     refusal: Option<Refusal>,
-    /// None for a probe.
-    _serving: Option<Serving>,
+    _serving: Serving,
     awaiting_first_token: Option<AwaitingFirstToken>,
 }
 
@@ -59,9 +59,11 @@ impl Lease {
         permit: Permit,
     ) -> Result<(Self, Option<Resumption>), Failure> {
         let broken = |guest: &AdapterSession, error| guest_failure(guest.guest(), &error);
-        let launch = launch(request, guest).map_err(|error| broken(guest, error))?;
+        let options = guest.launch_options();
+        let options = options.map_err(|error| broken(guest, error))?;
+        let mut launch = launch(request, &options).map_err(|error| broken(guest, error))?;
         let config = &request.backend.config;
-        let sought = match !request.is_probe && pool.parks(&launch) {
+        let sought = match pool.parks(&launch) {
             true => {
                 let wanted = guest.want(request.size);
                 let wanted = wanted.map_err(|error| broken(guest, error))?;
@@ -70,10 +72,15 @@ impl Lease {
             false => None,
         };
         let awaiting_first_token = pool.awaiting_first_token();
-        let deadline = request.deadline;
-        let claimed = match request.is_probe {
-            true => pool.try_start(&launch).map(Acquired::new),
-            false => pool.acquire(&launch, sought.as_ref(), deadline).await,
+        let acquired = match pool.take(&launch, sought.as_ref()) {
+            Some(acquired) => acquired,
+            None => {
+                request.backend.tried().await?;
+                // A program that was replaced since has another launch.
+                launch = self::launch(request, &options).map_err(|error| broken(guest, error))?;
+                let started = pool.start(&launch, request.deadline).await;
+                Acquired::new(started.map_err(|error| no_process(&request.backend, error))?)
+            }
         };
         let Acquired {
             mut process,
@@ -81,14 +88,14 @@ impl Lease {
             resumption,
             served,
             refusal,
-        } = claimed.map_err(|error| no_process(&request.backend, error))?;
+        } = acquired;
         tracing::debug!(backend = %config.name, pid = process.id(), ?origin, "a process serves a request");
         metrics::counter!(names::PROCESSES, "origin" => origin.name()).increment(1);
         process.serve(Some(Box::new(permit)));
         let lease = Lease {
             backend: request.backend.clone(),
             pool: pool.clone(),
-            is_probe: request.is_probe,
+            options,
             patience: config.admission.queue_timeout,
             origin,
             served: served + 1,
@@ -100,7 +107,7 @@ impl Lease {
                 }
             },
             refusal,
-            _serving: (!request.is_probe).then(|| pool.serving(&launch)),
+            _serving: pool.serving(&launch),
             launch,
             awaiting_first_token: Some(awaiting_first_token),
         };
@@ -164,12 +171,8 @@ impl Lease {
     }
 
     /// Whether a session wants a process just like this one.
-    pub(super) fn fits(
-        &self,
-        request: &ExchangeRequest,
-        guest: &mut AdapterSession,
-    ) -> Result<bool, GuestError> {
-        Ok(*launch(request, guest)? == *self.launch)
+    pub(super) fn fits(&self, guest: &mut AdapterSession) -> Result<bool, GuestError> {
+        Ok(guest.launch_options()? == self.options)
     }
 
     /// Another piece of what was read already.
@@ -179,6 +182,7 @@ impl Lease {
 
     /// Starts a replacement.
     async fn replace(&mut self, deadline: Instant) -> Result<Next, Failure> {
+        self.backend.tried().await?;
         let started = self.pool.start(&self.launch, deadline).await;
         let process = started.map_err(|error| no_process(&self.backend, error))?;
         tracing::debug!(
@@ -245,7 +249,7 @@ impl Lease {
         request: &ExchangeRequest,
     ) {
         self.awaiting_first_token = None;
-        if self.is_probe || !self.pool.may_park(&self.launch) {
+        if !self.pool.may_park(&self.launch) {
             return;
         }
         let held = match guest.hold(size) {
@@ -276,10 +280,9 @@ impl Lease {
 /// How the process for this request is started.
 fn launch(
     request: &ExchangeRequest,
-    guest: &mut AdapterSession,
+    options: &[(String, String)],
 ) -> Result<Arc<Launch>, GuestError> {
-    let options = guest.launch_options()?;
-    let launch = request.backend.launch(&request.model, &options);
+    let launch = request.backend.launch(&request.model, options);
     launch.map_err(|error| GuestError::Contract(error.to_string()))
 }
 

@@ -13,8 +13,8 @@ use crate::failure::Failure;
 /// A session for a request.
 pub(crate) struct Opened {
     pub(crate) session: AdapterSession,
-    /// Opens another one, should the process be of no use. Probes have none: their process is always new.
-    pub(crate) opening: Option<Opening>,
+    /// Opens another one, should the process be of no use.
+    pub(crate) opening: Opening,
 }
 
 /// What it takes to open a session.
@@ -58,7 +58,7 @@ impl Opening {
     pub(crate) fn opened(self) -> Result<Opened, Failure> {
         Ok(Opened {
             session: self.open()?,
-            opening: Some(self),
+            opening: self,
         })
     }
 }

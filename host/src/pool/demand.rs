@@ -241,8 +241,12 @@ impl Demand {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use std::sync::LazyLock;
+
     use processes::{CommandLine, Framing, Reading};
+
+    use super::*;
+    use crate::backends::installation::Installation;
 
     const POLICY: PoolPolicy = PoolPolicy {
         revision: 0,
@@ -252,11 +256,19 @@ pub(super) mod tests {
         idle_memory: 1,
     };
 
+    /// The one of all these launches.
+    fn installation() -> Arc<Installation> {
+        static ONE: LazyLock<Arc<Installation>> =
+            LazyLock::new(|| Arc::new(Installation::new(Arc::default())));
+        ONE.clone()
+    }
+
     /// A launch of a program of this name.
     pub(in crate::pool) fn launch(name: &str, is_plain: bool) -> Arc<Launch> {
         Arc::new(Launch {
             backend: "b".into(),
             revision: 0,
+            installation: installation(),
             line: CommandLine {
                 program: name.into(),
                 args: Vec::new(),

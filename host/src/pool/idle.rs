@@ -87,6 +87,16 @@ impl<P> Idle<P> {
     }
 }
 
+/// A process that was lent. It must come back.
+#[must_use = "the pool counts on its return"]
+pub(crate) struct Lent<P>(Idle<P>);
+
+impl<P> AsMut<P> for Lent<P> {
+    fn as_mut(&mut self) -> &mut P {
+        &mut self.0.process
+    }
+}
+
 /// Processes taken out of the set, to be ended. Ending them may take a moment, so drop this outside the lock.
 #[must_use = "they end where this is dropped, which must be outside the lock"]
 pub(super) struct Evicted<P>(Vec<P>);
@@ -112,6 +122,8 @@ pub(super) struct IdleSet<P = Process> {
     memory: u64,
     demand: Demand,
     processes: Vec<Idle<P>>,
+    /// The launches of warm processes that are lent.
+    lent: Vec<Arc<Launch>>,
     /// What processes of a backend, started like this, have refused to take back.
     refused: BTreeMap<(String, u64), Refused>,
     closed: bool,
@@ -123,6 +135,7 @@ impl<P: Idles> IdleSet<P> {
             memory,
             demand: Demand::default(),
             processes: Vec::new(),
+            lent: Vec::new(),
             refused: BTreeMap::new(),
             closed: false,
         }
@@ -180,6 +193,62 @@ impl<P: Idles> IdleSet<P> {
         match best {
             Some((at, fit, _)) => Some((at, Some(fit))),
             None => warm.map(|(at, _)| (at, None)),
+        }
+    }
+
+    /// Lends the process of a backend that is the least likely to be needed soon: a parked one before a warm one, and
+    /// of these the one that was unused the longest. One that waits for results is in the middle of a turn.
+    pub(super) fn lend(&mut self, backend: &str) -> (Option<Lent<P>>, Evicted<P>) {
+        let mut unfit = Evicted::none();
+        loop {
+            let is_free = |idle: &Idle<P>| match &idle.state {
+                State::Warm => true,
+                State::Parked(held) => !held.is_awaiting(),
+            };
+            let all = self.processes.iter().enumerate();
+            let free = all.filter(|(_, idle)| idle.launch.backend == backend && is_free(idle));
+            let best = free.min_by_key(|(_, idle)| (idle.is_warm(), idle.since));
+            let Some((at, _)) = best else {
+                return (None, unfit);
+            };
+            let mut idle = self.processes.swap_remove(at);
+            // What a parked process printed after its last answer is no answer to a question.
+            if idle.process.is_sound() && (idle.is_warm() || idle.process.drop_output()) {
+                if idle.is_warm() {
+                    self.lent.push(idle.launch.clone());
+                }
+                return (Some(Lent(idle)), unfit);
+            }
+            unfit.0.push(idle.process);
+        }
+    }
+
+    /// See [`Pool::give_back`](super::Pool::give_back).
+    pub(super) fn give_back(&mut self, lent: Lent<P>) -> Evicted<P> {
+        let is_wanted = !self.closed
+            && self.demand.is_active(&lent.0.launch.backend)
+            && self.demand.policy(&lent.0.launch).is_some()
+            && lent.0.process.is_sound();
+        if !is_wanted {
+            return self.give_up(lent);
+        }
+        self.returned(&lent);
+        self.processes.push(lent.0);
+        Evicted::none()
+    }
+
+    /// See [`Pool::give_up`](super::Pool::give_up).
+    pub(super) fn give_up(&mut self, lent: Lent<P>) -> Evicted<P> {
+        self.returned(&lent);
+        Evicted::one(lent.0.process)
+    }
+
+    fn returned(&mut self, lent: &Lent<P>) {
+        let mut launches = self.lent.iter();
+        if lent.0.is_warm()
+            && let Some(at) = launches.position(|launch| *launch == lent.0.launch)
+        {
+            self.lent.swap_remove(at);
         }
     }
 
@@ -382,7 +451,8 @@ impl<P: Idles> IdleSet<P> {
         self.demand.lacking(Instant::now(), |launch| {
             let alike = self.processes.iter().filter(|i| *i.launch == *launch);
             let (warm, parked): (Vec<_>, Vec<_>) = alike.partition(|idle| idle.is_warm());
-            (warm.len(), parked.len())
+            let lent = self.lent.iter().filter(|lent| ***lent == *launch);
+            (warm.len() + lent.count(), parked.len())
         })
     }
 

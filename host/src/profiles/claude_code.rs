@@ -33,18 +33,22 @@ pub(super) const ARGS: [&str; 19] = [
 
 /// No file is attached to a prompt, no memory is read or written, nothing phones home, and a stream
 /// that broke off is not asked for again without streaming.
-pub(super) const ENV: [(&str, &str); 10] = [
+pub(super) const ENV: [(&str, &str); 9] = [
     ("CLAUDE_CODE_DISABLE_ATTACHMENTS", "1"),
     ("CLAUDE_CODE_DISABLE_AUTO_MEMORY", "1"),
     ("CLAUDE_CODE_DISABLE_CLAUDE_MDS", "1"),
     ("CLAUDE_CODE_DISABLE_FILE_MENTIONS", "1"),
-    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
     ("CLAUDE_CODE_DISABLE_TERMINAL_TITLE", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),
     ("DISABLE_TELEMETRY", "1"),
 ];
+
+/// With this variable, both tested versions answer `get_usage` without the plan's windows. Without it, and with those of
+/// [`ENV`], a process asks Anthropic's API for three things when it starts: the account's profile, `bootstrap` and
+/// `claude_code_penguin_mode`. Telemetry, reports of errors and updates stay off.
+const QUIET_ENV: [(&str, &str); 1] = [("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")];
 
 /// They say where the login and the network are. No API key is among them: the command line might use it
 /// instead of the subscription's login.
@@ -98,6 +102,7 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
     },
     args: Args::Fixed(&ARGS),
     env: &ENV,
+    quiet_env: &QUIET_ENV,
     retries: Some(RETRIES),
     pass_env: &PASS_ENV,
     login_places: &["CLAUDE_CONFIG_DIR", "HOME", "XDG_CONFIG_HOME"],
@@ -106,6 +111,7 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
     login_check: Some(&["auth", "status"]),
     login: &["auth", "login"],
     install: "npm install -g @anthropic-ai/claude-code",
+    tested: Some("2.1.330"),
     models: &[
         ("claude-haiku", "haiku"),
         ("claude-opus", "opus"),

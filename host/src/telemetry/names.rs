@@ -64,6 +64,13 @@ pub(crate) const LIMIT_USED: &str = "claude_harness_rate_limit_used_ratio";
 /// When a limit of the account is reset.
 pub(crate) const LIMIT_RESET: &str = "claude_harness_rate_limit_reset_timestamp_seconds";
 
+/// How much of a window of the plan is used.
+pub(crate) const PLAN_USED: &str = "claude_harness_plan_used_ratio";
+/// How fast a window of the plan is used.
+pub(crate) const PLAN_PACE: &str = "claude_harness_plan_pace_ratio";
+/// When a window of the plan ends.
+pub(crate) const PLAN_RESET: &str = "claude_harness_plan_reset_timestamp_seconds";
+
 /// All counters.
 pub(super) const COUNTERS: [Metric; 13] = [
     (
@@ -123,7 +130,7 @@ pub(super) const HISTOGRAMS: [Metric; 4] = [
 ];
 
 /// All gauges.
-pub(super) const GAUGES: [Metric; 18] = [
+pub(super) const GAUGES: [Metric; 21] = [
     (
         IN_FLIGHT,
         "Chat completions being read, waiting or answered",
@@ -152,6 +159,18 @@ pub(super) const GAUGES: [Metric; 18] = [
     (
         LIMIT_RESET,
         "When the usage limit is reset, in seconds since 1970",
+    ),
+    (
+        PLAN_USED,
+        "How much of a window of the login's plan is used, 0 to 1, by backend, window and what it is of",
+    ),
+    (
+        PLAN_PACE,
+        "The share of the window that is used against the share of its time that is gone: above 1, the limit comes first",
+    ),
+    (
+        PLAN_RESET,
+        "When the window of the plan ends, in seconds since 1970",
     ),
     (
         "process_start_time_seconds",

@@ -28,12 +28,18 @@
 //! #close-output   closes standard output, and goes on
 //! #stderr TEXT    prints to standard error
 //! #ignore-term    (first line) ignores SIGTERM
+//! #usage JSON     reads the question for the plan, and answers with these windows
 //! #logged-out     (first line) `auth status` says so
+//! #login-unused   (first line) `auth status` says that there is a login, and its processes that there is none
+//! #no-rewind      (first line) it does not know how to take something back
+//! #refused        (first line) it refuses to open a session for a question
+//! #slow-login MS  (first line) `auth status` takes so long
 //! #login-ends T   (first line) `auth status` says that the login ends at T
 //! ```
 //!
 //! Each process adds its id, and those of its children, to the file that `FAKE_CLI_PIDS` names,
-//! and the lines that it reads to the one that `FAKE_CLI_STDIN` names.
+//! and the lines that it reads to the one that `FAKE_CLI_STDIN` names. Asked what it offers, as every backend is at the
+//! start, it has nothing, and does not count.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Write};
@@ -43,18 +49,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+const VERSION: &str = "0.0.1";
+
 fn main() -> io::Result<()> {
     if std::env::args().nth(1).as_deref() == Some("--version") {
-        println!("0.0.1 (a fake)");
+        println!("{VERSION} (a fake)");
         return Ok(());
     }
     let script = std::env::var("FAKE_CLI_SCRIPT").map_err(io::Error::other)?;
     let script = std::fs::read_to_string(script)?;
     if std::env::args().nth(1).as_deref() == Some("auth") {
-        let logged_in = !script.starts_with("#logged-out");
-        let ends = script
-            .strip_prefix("#login-ends ")
-            .and_then(|rest| rest.lines().next());
+        if let Some(time) = first_line(&script, "slow-login") {
+            let time = time.parse().map_err(io::Error::other)?;
+            std::thread::sleep(Duration::from_millis(time));
+        }
+        let logged_in = first_line(&script, "logged-out").is_none();
+        let ends = first_line(&script, "login-ends");
         println!(
             "{}",
             json!({ "loggedIn": logged_in, "loginExpiresAt": ends })
@@ -72,15 +82,66 @@ fn main() -> io::Result<()> {
             .env("FAKE_CLI_AGAIN", "1")
             .exec());
     }
-    // Asked what it offers, as every backend is at the start: it has nothing, and does not count.
     if std::env::args().any(|argument| argument == "default") {
-        return initialized(&next_line()?);
+        return introduced(&script);
     }
     note(std::process::id())?;
     for line in script.lines() {
         play(line)?;
     }
     Ok(())
+}
+
+/// What stands behind this directive in the first line of a script.
+fn first_line<'a>(script: &'a str, directive: &str) -> Option<&'a str> {
+    let first = script.lines().next()?.strip_prefix('#')?;
+    let (name, rest) = first.split_once(' ').unwrap_or((first, ""));
+    (name == directive).then_some(rest)
+}
+
+/// Answers questions about itself until nobody asks any more.
+fn introduced(script: &str) -> io::Result<()> {
+    loop {
+        let line = next_line()?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let request: Value = serde_json::from_str(&line)?;
+        let kind = request["request"]["subtype"].as_str().unwrap_or_default();
+        let refuses = match kind {
+            "initialize" => first_line(script, "refused").is_some(),
+            "rewind_conversation" => first_line(script, "no-rewind").is_some(),
+            _ => false,
+        };
+        let account = match first_line(script, "login-unused") {
+            Some(_) => json!({"tokenSource": "none", "apiProvider": "firstParty"}),
+            None => json!({"subscriptionType": "Claude Max", "apiProvider": "firstParty"}),
+        };
+        let answer = match kind {
+            "initialize" => json!({"models": [], "account": account}),
+            "get_binary_version" => json!({"version": VERSION}),
+            "rewind_conversation" => json!({"rewound": false, "error": "target not found"}),
+            _ => json!({"rate_limits": null}),
+        };
+        let response = match refuses {
+            true => {
+                json!({"subtype": "error", "request_id": request["request_id"], "error": "not known"})
+            }
+            false => {
+                json!({"subtype": "success", "request_id": request["request_id"], "response": answer})
+            }
+        };
+        print(&json!({"type": "control_response", "response": response}).to_string())?;
+    }
+}
+
+fn usage(request: &str, windows: &str) -> io::Result<()> {
+    let request: Value = serde_json::from_str(request)?;
+    let windows: Value = serde_json::from_str(windows)?;
+    let answer = json!({"subscription_type": "max", "rate_limits": windows});
+    let response =
+        json!({"subtype": "success", "request_id": request["request_id"], "response": answer});
+    print(&json!({"type": "control_response", "response": response}).to_string())
 }
 
 fn play(line: &str) -> io::Result<()> {
@@ -93,6 +154,7 @@ fn play(line: &str) -> io::Result<()> {
         "init" => initialized(&read()?),
         "read" => read().map(drop),
         "rewind" => rewind(&read()?, rest),
+        "usage" => usage(&read()?, rest),
         "text" => delta(rest),
         "whole" => whole(rest),
         "deltas" => repeat(rest, || delta("word ")),
@@ -144,7 +206,8 @@ fn play(line: &str) -> io::Result<()> {
             rustix::stdio::dup2_stdout(std::fs::File::open("/dev/null")?).map_err(Into::into)
         }
         "stderr" => writeln!(io::stderr(), "{rest}"),
-        "ignore-term" | "logged-out" | "login-ends" => Ok(()),
+        "ignore-term" | "logged-out" | "login-ends" | "login-unused" | "no-rewind" | "refused"
+        | "slow-login" => Ok(()),
         other => Err(io::Error::other(format!("no directive `{other}`"))),
     }
 }

@@ -13,6 +13,7 @@ use crate::completion::{Context, Held, Resumption, Wanted};
 use crate::contract::v1_0::{self, Adapter, Calls, Effects, Instance};
 use crate::engine::{Effort, State};
 use crate::instance::{Configured, NotOpened};
+use crate::report::Question;
 use crate::request::Request;
 
 /// One request's instance of an adapter. It holds its guest to its end, whatever is loaded
@@ -55,11 +56,15 @@ impl AdapterSession {
         })
     }
 
-    /// Opens a session that only asks what the backend offers, if the adapter has one.
-    pub fn probe(of: Configured, context: &Context) -> Result<Option<Self>, GuestError> {
+    /// Opens a session that only asks the command line something, if the adapter can.
+    pub fn probe(
+        of: Configured,
+        context: &Context,
+        question: Question,
+    ) -> Result<Option<Self>, GuestError> {
         let (mut store, instance) = of.ready(context)?;
         let adapter = calls(&instance)?;
-        let probe = |store: &mut Store<State>| adapter.probe(store, context);
+        let probe = |store: &mut Store<State>| adapter.probe(store, context, question);
         let engine = &of.guest.engine;
         let opened = engine.call(&mut store, "probe.open", Effort::Request(0), probe)?;
         Ok(opened.map(|session| AdapterSession {

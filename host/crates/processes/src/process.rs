@@ -82,6 +82,12 @@ pub enum Output {
     Exited(Option<i32>),
 }
 
+impl AsMut<Process> for Process {
+    fn as_mut(&mut self) -> &mut Process {
+        self
+    }
+}
+
 impl Process {
     pub(super) fn new(
         mut child: Child,

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use crate::backends::plan::Plan;
 use crate::backends::status::Health;
 use crate::failure::unix_now;
 use crate::service::Service;
@@ -45,7 +46,7 @@ fn backends(service: &Service) {
             set(names::LOGIN_END, end as f64);
         }
         if let Some(limit) = backend.status.rate_limit() {
-            let limit = limit.metrics(unix_now());
+            let limit = limit.metrics();
             set(names::LIMIT_REACHED, f64::from(u8::from(limit.reached)));
             if let Some(used) = limit.used {
                 set(names::LIMIT_USED, used);
@@ -54,6 +55,24 @@ fn backends(service: &Service) {
                 set(names::LIMIT_RESET, reset as f64);
             }
         }
+        plan(&name(), backend.status.plan());
+    }
+}
+
+/// The windows of a backend's plan. What is not known has no value (NaN).
+fn plan(backend: &str, plan: Option<Plan>) {
+    for window in plan.iter().flat_map(|plan| plan.windows(unix_now())) {
+        let labels = [
+            ("backend", backend.to_owned()),
+            ("window", window.name),
+            ("of", window.display_name.unwrap_or_default()),
+        ];
+        let set = |gauge: &'static str, value: Option<f64>| {
+            metrics::gauge!(gauge, &labels).set(value.unwrap_or(f64::NAN));
+        };
+        set(names::PLAN_USED, window.utilization);
+        set(names::PLAN_PACE, window.pace);
+        set(names::PLAN_RESET, window.resets_at.map(|at| at as f64));
     }
 }
 

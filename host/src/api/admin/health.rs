@@ -93,6 +93,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
         Health::Ready => "ready",
         Health::Missing(_) => "missing",
         Health::LoggedOut => "logged_out",
+        Health::LoginUnused => "login_unused",
         Health::Failing(_) => "failing",
     };
     let mut state = json!({
@@ -122,6 +123,18 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     }
     if let Some(limit) = backend.status.rate_limit() {
         state["rate_limit"] = json!(limit);
+    }
+    if let Some(plan) = backend.status.plan() {
+        state["plan"] = super::plan::state(&plan);
+    }
+    if let Some(introduction) = backend.status.introduction() {
+        state["introduction"] = json!(introduction);
+    }
+    if let Some(objection) = backend.installation.objection() {
+        state["update_refused"] = json!({
+            "message": objection,
+            "remedy": backend.older_version().into_iter().collect::<Vec<_>>(),
+        });
     }
     state
 }

@@ -339,3 +339,54 @@ async fn room_is_made_by_what_was_used_less_recently() {
     assert_eq!(set.make_room(&other).map(ids), Some(vec![1]));
     assert_eq!(set.make_room(&other).map(ids), Some(vec![]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_is_lent_and_comes_back_as_it_was() {
+    let (mut set, launch) = set();
+    warm(&mut set, &launch, 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    none_of(set.park(launch.clone(), Fake(2, 10, false), parked(7)));
+    let (Some(lent), unfit) = set.lend("b") else {
+        panic!("none was lent");
+    };
+    none_of(unfit);
+    assert_eq!(lent.0.process.0, 2, "a parked one before a warm one");
+    assert_eq!(take(&mut set, &launch, 7), Some((1, String::new())));
+    none_of(set.give_back(lent));
+    assert_eq!(take(&mut set, &launch, 7), Some((2, "7".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_process_that_is_lent_is_not_replaced() {
+    let (mut set, launch) = set();
+    warm(&mut set, &launch, 1);
+    warm(&mut set, &launch, 2);
+    assert_eq!(set.lacking().len(), 0);
+    let (lent, unfit) = set.lend("b");
+    none_of(unfit);
+    assert_eq!(set.lacking().len(), 0);
+    // It is of no use any more.
+    assert_eq!(ids(set.give_up(lent.unwrap())), [1]);
+    assert_eq!(set.lacking().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_results_or_belongs_to_others_is_not_lent() {
+    let (mut set, launch) = set();
+    let mut waits = parked(7);
+    waits.awaited.push("call".into());
+    none_of(set.park(launch.clone(), Fake(1, 10, false), waits));
+    let (lent, unfit) = set.lend("b");
+    assert!(lent.is_none());
+    none_of(unfit);
+    warm(&mut set, &launch, 2);
+    assert!(set.lend("other").0.is_none());
+    let (lent, _) = set.lend("b");
+    // Meanwhile, the configuration starts processes differently.
+    let changed = PoolPolicy {
+        revision: 1,
+        ..POLICY
+    };
+    set.configure(&[], policy(changed), 100).end();
+    assert_eq!(ids(set.give_back(lent.unwrap())), [2]);
+}

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 
 use harness_guest::{
     Adapter, Annotation, ApiError, Context, Delta, Description, Effect, FinishReason, Held,
-    HeldTurn, LaunchOption, Problem, Request, Resumption, Wanted,
+    HeldTurn, LaunchOption, Problem, Question, Request, Resumption, Wanted,
 };
 
 /// What to do, and when.
@@ -117,7 +117,7 @@ impl Adapter for Hostile {
         Ok(Hostile)
     }
 
-    fn probe(_settings: &(), _context: Context) -> Option<Self> {
+    fn probe(_settings: &(), _context: Context, _question: Question) -> Option<Self> {
         behave("probe");
         Some(Hostile)
     }

@@ -77,7 +77,7 @@ pub(crate) async fn compare(program: &Path, folder: &Path) -> Result<()> {
         ("this service, nothing warm", COLD),
     ] {
         let config = format!(
-            "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.{MODEL}]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+            "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.{MODEL}]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
             cli.display(),
             api.url(),
             home.path().display()

@@ -61,7 +61,7 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
 impl Bench {
     fn service(&self, program: &Path, settings: &str) -> Result<Service> {
         let config = format!(
-            "warm_memory = \"8GiB\"\n[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+            "warm_memory = \"8GiB\"\n[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
             self.program.display(),
             self.api.url(),
             self.home.path().display()

@@ -48,7 +48,7 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
         );
         let start = |settings: &str| {
             let config = format!(
-                "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+                "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
                 cli.display(),
                 api.url(),
                 home.path().display()

@@ -14,6 +14,7 @@ use crate::contract::v1_0::Effects;
 use crate::dialect::{self, DialectCall};
 use crate::http::HttpRequest;
 use crate::instance::{Configured, NotOpened, configured};
+use crate::report::Question;
 use crate::transform::{self, Filter};
 
 /// A guest in the course of a case.
@@ -59,7 +60,7 @@ impl<'a> Dialogue<'a> {
                 let options = session.launch_options()?;
                 Ok(vec![json!({"launch_options": options})])
             }),
-            Call::Probe { context } => self.probe(context),
+            Call::Probe { context, question } => self.probe(context, question),
             Call::Want => {
                 self.session(|session, size| Ok(vec![words::wanted(session.want(size)?)]))
             }
@@ -209,11 +210,11 @@ impl<'a> Dialogue<'a> {
         Ok(opened.unwrap_or_else(|why| vec![self.not_opened(why)]))
     }
 
-    fn probe(&mut self, context: CaseContext) -> Result<Vec<Value>, String> {
+    fn probe(&mut self, context: CaseContext, question: Question) -> Result<Vec<Value>, String> {
         if self.guest.world() != World::Adapter {
             return Err("the guest is no adapter".into());
         }
-        match AdapterSession::probe(self.configured(), &context.of("model")) {
+        match AdapterSession::probe(self.configured(), &context.of("model"), question) {
             Ok(Some(session)) => {
                 self.request = InRequest::Session(Box::new(session));
                 Ok(vec![json!({"probe": true})])

@@ -8,7 +8,7 @@ use crate::completion::{
     Resumption, Step, ToolCallDelta, Usage, Wanted,
 };
 use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
-use crate::report::Report;
+use crate::report::{Question, Report};
 use crate::request::{Request, chat_json};
 
 /// What the host does.
@@ -25,10 +25,12 @@ pub(super) enum Call {
         context: CaseContext,
         request: Value,
     },
-    /// Begins a session that asks what the backend offers.
+    /// Begins a session that asks the command line something.
     Probe {
         #[serde(default)]
         context: CaseContext,
+        #[serde(default)]
+        question: Question,
     },
     LaunchOptions,
     Want,
@@ -346,6 +348,9 @@ fn report(report: &Report) -> Value {
             "utilization": limit.utilization,
         }}),
         Report::LoginEndsAt(time) => json!({"login_ends_at": time}),
+        Report::Plan(plan) => json!({"plan": plan}),
+        Report::Login(login) => json!({"login": login}),
+        Report::Lacks(what) => json!({"lacks": what}),
     }
 }
 

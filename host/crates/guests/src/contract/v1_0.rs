@@ -13,6 +13,7 @@ use crate::completion::{
     ApiError, Context, Decision, Delta, Ending, Held, Outcome, Resumption, Step, Wanted,
 };
 use crate::engine::State;
+use crate::report::Question;
 
 #[allow(
     missing_docs,
@@ -253,11 +254,16 @@ impl Adapter {
         &self,
         store: &mut Store<State>,
         context: &Context,
+        question: Question,
     ) -> wasmtime::Result<Option<ResourceAny>> {
         let Some(probe) = &self.probe else {
             return Ok(None);
         };
-        probe.call_open(store, lowered_context(context))
+        let question = match question {
+            Question::Introduction => exports::probe::Question::Introduction,
+            Question::Plan => exports::probe::Question::Plan,
+        };
+        probe.call_open(store, lowered_context(context), question)
     }
 
     pub(crate) fn launch_options(

@@ -13,7 +13,9 @@ use crate::completion::{
     ApiError, Decision, Delta, Effect, Ending, ErrorKind, FinishReason, Held, HeldTurn, Outcome,
     Step, ToolCallDelta, Usage, Wanted,
 };
-use crate::report::{ModelLimits, ModelOffer, RateLimit, RateLimitStatus, Report};
+use crate::report::{
+    Login, ModelLimits, ModelOffer, Plan, PlanWindow, RateLimit, RateLimitStatus, Report,
+};
 
 /// The fields of a request that an adapter honours: words only, and not more than a request may have.
 pub(crate) fn honours(description: &Description) -> Vec<String> {
@@ -124,6 +126,24 @@ fn report(report: adapter::Report) -> Option<Report> {
             utilization: limit.utilization,
         }),
         adapter::Report::LoginEndsAt(at) => Report::LoginEndsAt(at),
+        adapter::Report::Plan(plan) => {
+            let windows = plan.windows.into_iter().map(|window| PlanWindow {
+                name: window.name,
+                display_name: window.display_name,
+                utilization: window.utilization,
+                resets_at: window.resets_at,
+                length: window.length,
+            });
+            Report::Plan(Plan {
+                name: plan.name,
+                windows: windows.collect(),
+            })
+        }
+        adapter::Report::Login(login) => Report::Login(Login {
+            is_logged_in: login.is_logged_in,
+            source: login.source,
+        }),
+        adapter::Report::Lacks(what) => Report::Lacks(what),
         // An effect of its own.
         adapter::Report::Usage(_) => return None,
         adapter::Report::Other(_) => return None,
