@@ -8,6 +8,7 @@
 //! Whoever holds an [`Exchange`] holds everything that the request owns; dropping it ends the
 //! process and frees the request's place at the backend (its permit).
 
+mod afterlife;
 mod failures;
 mod lease;
 mod opening;
@@ -93,10 +94,21 @@ pub(crate) struct Exchange {
     /// Function calls that have begun.
     calls: u32,
     over: bool,
-    /// It ended with an answer after which the conversation may go on.
-    may_go_on: bool,
+    /// What of its process another request may use.
+    afterlife: Afterlife,
     /// What the adapter says of the tokens so far.
     usage_so_far: Option<Usage>,
+}
+
+/// What becomes of the process after the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Afterlife {
+    /// It is of no use, or the answer has not ended.
+    None,
+    /// It is still at it, and is brought to rest.
+    ToRest,
+    /// It is at rest.
+    AtRest,
 }
 
 /// Whether turns are to be taken back before the answer can begin.
@@ -149,7 +161,7 @@ impl Exchange {
             answering: false,
             calls: 0,
             over: false,
-            may_go_on: false,
+            afterlife: Afterlife::None,
             usage_so_far: None,
         };
         let size = exchange.request.size;
@@ -401,20 +413,15 @@ impl Exchange {
         self.over = true;
         self.guest.guest().served();
         self.request.backend.status.answered();
-        match outcome.finish_reason {
-            FinishReason::Length | FinishReason::ContentFilter => self.lease.end_at_once(),
-            FinishReason::Stop | FinishReason::ToolCalls => self.may_go_on = true,
-        }
+        self.afterlife = match outcome.finish_reason {
+            FinishReason::Length | FinishReason::ContentFilter => {
+                // Told to end, it might ask its API again.
+                self.lease.is_killed_at_end(true);
+                Afterlife::ToRest
+            }
+            FinishReason::Stop | FinishReason::ToolCalls => Afterlife::AtRest,
+        };
         self.events.push_back(Event::Finish(outcome));
-    }
-
-    /// Gives the process to the pool if the answer is complete and the conversation may go on. First the guest
-    /// is asked what the process holds, so this may take as long as a call of the guest.
-    pub(crate) fn park(mut self) {
-        if self.may_go_on {
-            let size = self.request.size.saturating_add(self.answered);
-            self.lease.park(&mut self.guest, size, &self.request);
-        }
     }
 
     /// Checks what clients rely on: calls are numbered in order, and each begins with an id and a name.

@@ -140,9 +140,12 @@ impl Pool {
 
     /// An idle process for a request: a parked one that can go on with its conversation, else a warm one.
     pub(crate) fn take(&self, launch: &Arc<Launch>, sought: Option<&Sought>) -> Option<Acquired> {
-        let (found, unfit) = self.with(|idle| idle.take(launch, sought));
+        let (mut found, unfit) = self.with(|idle| idle.take(launch, sought));
         unfit.end();
         self.changed.notify_one();
+        if let Some((process, _)) = &mut found {
+            process.is_killed_at_end(false);
+        }
         Some(match found? {
             (process, Taken::Warm) => Acquired {
                 origin: ProcessOrigin::Warm,
@@ -265,7 +268,9 @@ impl Pool {
 
     /// Parks a process whose answer is complete. Ends it if there is no room, or if a request waits for a
     /// slot.
-    pub(crate) fn park(&self, launch: Arc<Launch>, process: Process, held: Held) {
+    pub(crate) fn park(&self, launch: Arc<Launch>, mut process: Process, held: Held) {
+        // The end of its input would be a result for Claude Code, with which it would ask the API again.
+        process.is_killed_at_end(held.is_awaiting());
         let evicted = self.with(|idle| {
             // Read under the lock: a request that wants a slot either sees the parked process, or is counted here.
             match self.waiting_for_slot.load(Ordering::Relaxed) {

@@ -100,6 +100,21 @@ impl Pair {
         fresh.message
     }
 
+    /// Goes on with a question whose answer is cut, and which no later request holds.
+    async fn cut(&self, talk: &[Value]) {
+        let last = talk.last();
+        if last.is_some_and(|said| said["tool_calls"].is_array()) {
+            return;
+        }
+        let mut cut = body(&[talk, &[user("scenario:slow cutmark")]].concat(), true);
+        cut["stop"] = json!(["tick"]);
+        for real in [&self.keeping, &self.plain] {
+            let (status, answer) = real.host.post(&cut).await;
+            assert_eq!(status, 200, "{}: {answer}", real.version);
+        }
+        self.at_rest().await;
+    }
+
     /// Waits until the process is kept.
     async fn at_rest(&self) {
         poll::until("a kept process", Duration::from_secs(10), async || {
@@ -207,6 +222,76 @@ fn in_order_of_calls(talk: &[Value], calls: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
+async fn a_turn_that_was_cut_is_taken_back() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for pair in pairs("a_turn_that_was_cut_is_taken_back").await {
+        let mut talk = vec![user("one")];
+        let said = pair.both(&body(&talk, false), "begins").await;
+        talk.push(said);
+        let cuts = [
+            ("scenario:slow", "stop", json!(["tick"])),
+            ("scenario:max_tokens", "max_tokens", json!(100)),
+            ("scenario:refusal", "seed", json!(1)),
+        ];
+        for (question, field, value) in cuts {
+            let mut cut = body(&[&talk[..], &[user(question)]].concat(), false);
+            cut[field] = value;
+            for real in [&pair.keeping, &pair.plain] {
+                let (status, answer) = real.host.post(&cut).await;
+                assert_eq!(status, 200, "{}: {answer}", real.version);
+            }
+            pair.at_rest().await;
+            let rewound = pair.served("rewound").await;
+            let next = [&talk[..], &[user(&format!("after {field}"))]].concat();
+            let mut next = body(&next, false);
+            if field == "max_tokens" {
+                // It is part of the launch.
+                next[field] = cut[field].clone();
+            }
+            pair.both(&next, &format!("after {question}")).await;
+            let now = pair.served("rewound").await;
+            assert_eq!(now, rewound + 1, "{} {question}", pair.keeping.version);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_waits_for_results_ends_without_asking_the_api() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for version in real_cli::VERSIONS {
+        let Some(program) = real_cli::find(version, "a_process_that_waits_for_results_ends") else {
+            continue;
+        };
+        let short = "warm = 0\ncontinue_for = \"1s\"";
+        let real = Real::start(version, &program, short, "").await;
+        let asked = body(&[user("What is the weather?")], true);
+        assert_eq!(send(&real, &asked).await.finish_reason, "tool_calls");
+        let pid = poll::until("the process", Duration::from_secs(5), async || {
+            let log = real.host.log();
+            let line = log
+                .lines()
+                .find(|line| line.contains("a process serves a request"))?;
+            line.split("pid=")
+                .nth(1)?
+                .split(' ')
+                .next()?
+                .parse::<i32>()
+                .ok()
+        })
+        .await;
+        poll::until("its end", Duration::from_secs(10), async || {
+            (!poll::is_alive(pid)).then_some(())
+        })
+        .await;
+        assert_eq!(
+            real.api.requests("What is the weather?").len(),
+            1,
+            "{version}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_mixture_of_everything_is_what_fresh_processes_send() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let number = |name: &str, or: u64| {
@@ -221,6 +306,9 @@ async fn a_mixture_of_everything_is_what_fresh_processes_send() {
         let mut step = 0;
         while step < STEPS_MIN || Instant::now() < until {
             step += 1;
+            if dice.roll(6) == 0 {
+                pair.cut(&talk).await;
+            }
             let what = mix(&mut talk, &mut dice, step);
             let said = pair
                 .both(&body(&talk, true), &format!("step {step}: {what}"))
@@ -256,8 +344,8 @@ fn no_mark_of_others(real: &Real, body: &Value, steps: usize) {
         body.to_string(),
         real.api.requests("").pop().unwrap().body.to_string(),
     );
-    for step in 1..=steps {
-        let mark = mark(step);
+    let cut = "cutmark".to_owned();
+    for mark in (1..=steps).map(mark).chain([cut]) {
         assert!(
             asked.contains(&mark) || !sent.contains(&mark),
             "{}: {mark}",

@@ -148,3 +148,64 @@ async fn a_process_that_does_not_answer_is_replaced_in_time() {
     );
     assert_eq!(fake.pids().len(), 2);
 }
+
+/// A request that a word of `stop` ends, and one that takes its place.
+async fn cut_then_another(how: &str) -> (Fake, String) {
+    let script = format!(
+        "#init\n#read\n#text One STOP two\n#interrupted {how}\n#rewind yes\n#read\n#whole Other\n"
+    );
+    let fake = Fake::start_with(&script, "continue_for = \"30s\"", "");
+    let mut body = chat(&[("user", "a")]);
+    body["stop"] = json!(["STOP"]);
+    let (status, answer) = fake.host.post(&body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["choices"][0]["message"]["content"], "One ");
+    if how != "never" {
+        kept(&fake).await;
+    }
+    // In a fresh process, the script begins anew.
+    let mut body = chat(&[("user", "b")]);
+    body["stop"] = json!(["STOP"]);
+    let (status, answer) = fake.host.post(&body).await;
+    assert_eq!(status, 200, "{answer}");
+    let text = answer["choices"][0]["message"]["content"].as_str();
+    (fake, text.unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_process_whose_answer_was_cut_is_brought_to_rest_and_used_again() {
+    for how in ["first", "last"] {
+        let (fake, text) = cut_then_another(how).await;
+        assert_eq!((text.as_str(), fake.pids().len()), ("Other", 1), "{how}");
+        let kinds: Vec<_> = read(&fake)
+            .iter()
+            .map(|line| {
+                line["request"]["subtype"]
+                    .as_str()
+                    .unwrap_or("user")
+                    .to_owned()
+            })
+            .collect();
+        let expected = [
+            "initialize",
+            "user",
+            "interrupt",
+            "rewind_conversation",
+            "user",
+        ];
+        assert_eq!(kinds, expected, "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_come_to_rest_ends() {
+    let (fake, text) = cut_then_another("never").await;
+    assert_eq!((text.as_str(), fake.pids().len()), ("One ", 2));
+    poll::until("the end of both", SOON, async || {
+        let mut pids = fake.pids().into_iter();
+        (!pids.any(poll::is_alive)).then_some(())
+    })
+    .await;
+    let (_, health) = fake.host.get("/health").await;
+    assert_eq!(health["backends"]["fake"]["in_flight"], 0);
+}

@@ -137,6 +137,14 @@ impl Adapter for Dialogue {
         }
     }
 
+    fn interrupt(&mut self) -> Vec<Effect> {
+        match self {
+            Dialogue::Exchange(exchange) => exchange.interrupt(),
+            // Nothing of it is left to interrupt.
+            Dialogue::Question(_) => Vec::new(),
+        }
+    }
+
     fn hold(&self) -> Option<Held> {
         self.exchange()?.hold()
     }

@@ -63,6 +63,8 @@ pub struct Exchange {
     is_resumed: bool,
     /// How the answer ended.
     finished: Option<FinishReason>,
+    /// What shows that the CLI is at rest, after an answer that ended before its turn did.
+    rest: Rest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +77,21 @@ enum Stage {
     Replaying,
     /// The question is asked.
     Answering,
+    /// The answer ended before its turn did: waits until the CLI is at rest.
+    Interrupting,
     /// `finish` or `fail` was said.
     Done,
+}
+
+/// What the CLI has said of a turn that was to end early.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    /// That it was told to.
+    is_told: bool,
+    /// That the turn is over.
+    is_over: bool,
+    /// The client has another answer than the process.
+    is_cut: bool,
 }
 
 impl Exchange {
@@ -100,6 +115,7 @@ impl Exchange {
             to_answer: Vec::new(),
             is_resumed: false,
             finished: None,
+            rest: Rest::default(),
         }
     }
 
@@ -181,6 +197,7 @@ impl Exchange {
             }
             // What came of the turns that are taken back.
             _ if self.stage == Stage::Rewinding => {}
+            _ if self.stage == Stage::Interrupting => self.interrupting(&line, &mut effects),
             "stream_event" | "assistant" | "control_request" if line.is_odd && answering => {
                 self.fail_backend(&mut effects, NOT_UNDERSTOOD);
             }
@@ -196,8 +213,9 @@ impl Exchange {
         effects
     }
 
-    /// A line after the end of the answer. The CLI may still say which results it waits for.
+    /// A line after the end of the answer. The CLI may still say which results it waits for, or that its turn is over.
     fn after_the_end(&mut self, line: Option<&Line>) {
+        self.rest.is_over |= line.is_some_and(|line| line.r#type == "result");
         if self.finished == Some(FinishReason::ToolCalls)
             && let Some(line) = line
             && let Some(id) = line.request_id.as_deref()

@@ -15,6 +15,9 @@ use crate::request::{Format, OutputSpec};
 /// The id of the `initialize` request, to know its answer by.
 pub const INITIALIZE: &str = "initialize";
 
+/// The id of the request to end the turn.
+pub const INTERRUPT: &str = "interrupt";
+
 /// JSON-RPC's code for a method that is not there.
 const METHOD_NOT_FOUND: i32 = -32601;
 
@@ -29,6 +32,11 @@ pub fn initialize(system: &[String], spec: &OutputSpec) -> String {
         request["jsonSchema"] = schema.clone();
     }
     line(&json!({"type": "control_request", "request_id": INITIALIZE, "request": request}))
+}
+
+/// Ends the turn that runs.
+pub fn interrupt() -> String {
+    ask(INTERRUPT, "interrupt")
 }
 
 /// Asks for something that needs no more than its name.

@@ -64,6 +64,15 @@ pub trait Adapter: Sized + 'static {
         self.start()
     }
 
+    /// Brings the process to rest, although the answer ended before it was. By default it cannot.
+    fn interrupt(&mut self) -> Vec<Effect> {
+        let why = "this adapter cannot interrupt its command line";
+        vec![Effect::Fail(crate::failure(
+            crate::ErrorKind::BackendFailed,
+            why,
+        ))]
+    }
+
     /// What the process holds now, after `finish`.
     fn hold(&self) -> Option<Held> {
         None
@@ -137,6 +146,10 @@ impl<A: Adapter> reuse::Guest for Exported<A> {
     fn resume(session: adapter::SessionBorrow<'_>, resumption: Resumption) -> Vec<Effect> {
         let session = session.get::<Session<A>>();
         session.0.borrow_mut().resume(resumption)
+    }
+
+    fn interrupt(session: adapter::SessionBorrow<'_>) -> Vec<Effect> {
+        session.get::<Session<A>>().0.borrow_mut().interrupt()
     }
 
     fn hold(session: adapter::SessionBorrow<'_>) -> Option<Held> {

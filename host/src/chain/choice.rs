@@ -99,12 +99,13 @@ impl Choice {
         }
     }
 
-    /// Parks the process of a finished choice, so that it may serve the next turn.
+    /// Parks the process of a finished choice, so that it may serve the next turn. A process that is still at it is
+    /// brought to rest first.
     pub(crate) fn park(self) {
-        if let Source::Process(exchange) = self.source
-            && !self.is_cut
-        {
-            exchange.park();
+        match self.source {
+            Source::Process(exchange) if self.is_cut => exchange.park_cut(),
+            Source::Process(exchange) => exchange.park(),
+            Source::Reply(..) => {}
         }
     }
 

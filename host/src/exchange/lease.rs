@@ -225,6 +225,13 @@ impl Lease {
         }
     }
 
+    /// Whether the process is killed when it is dropped, without time to end by itself.
+    pub(super) fn is_killed_at_end(&mut self, is_killed: bool) {
+        if let Some(process) = self.tenure.process() {
+            process.is_killed_at_end(is_killed);
+        }
+    }
+
     /// Kills the process without giving it time to end by itself.
     pub(super) fn end_at_once(&mut self) {
         if let Some(process) = self.tenure.process() {
@@ -240,6 +247,11 @@ impl Lease {
         }
     }
 
+    /// Whether processes like this one are parked.
+    pub(super) fn may_park(&self) -> bool {
+        self.pool.may_park(&self.launch)
+    }
+
     /// Parks the process if the adapter says that the conversation can go on in it. `size` is the number of
     /// bytes of the request and its answer.
     pub(super) fn park(
@@ -249,7 +261,7 @@ impl Lease {
         request: &ExchangeRequest,
     ) {
         self.awaiting_first_token = None;
-        if !self.pool.may_park(&self.launch) {
+        if !self.may_park() {
             return;
         }
         let held = match guest.hold(size) {

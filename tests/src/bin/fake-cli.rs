@@ -28,6 +28,7 @@
 //! #close-output   closes standard output, and goes on
 //! #stderr TEXT    prints to standard error
 //! #ignore-term    (first line) ignores SIGTERM
+//! #interrupted HOW  reads the request to end the turn, and says that it is over; HOW: first (before it says that it was told), last, never
 //! #usage JSON     reads the question for the plan, and answers with these windows
 //! #logged-out     (first line) `auth status` says so
 //! #login-unused   (first line) `auth status` says that there is a login, and its processes that there is none
@@ -135,6 +136,19 @@ fn introduced(script: &str) -> io::Result<()> {
     }
 }
 
+fn interrupted(request: &str, how: &str) -> io::Result<()> {
+    let request: Value = serde_json::from_str(request)?;
+    let response = json!({"subtype": "success", "request_id": request["request_id"]});
+    let told = json!({"type": "control_response", "response": response}).to_string();
+    let over = json!({"type": "result", "subtype": "error_during_execution", "is_error": true});
+    let over = over.to_string();
+    match how {
+        "first" => print(&over).and_then(|()| print(&told)),
+        "last" => print(&told).and_then(|()| print(&over)),
+        _ => print(&told),
+    }
+}
+
 fn usage(request: &str, windows: &str) -> io::Result<()> {
     let request: Value = serde_json::from_str(request)?;
     let windows: Value = serde_json::from_str(windows)?;
@@ -154,6 +168,7 @@ fn play(line: &str) -> io::Result<()> {
         "init" => initialized(&read()?),
         "read" => read().map(drop),
         "rewind" => rewind(&read()?, rest),
+        "interrupted" => interrupted(&read()?, rest),
         "usage" => usage(&read()?, rest),
         "text" => delta(rest),
         "whole" => whole(rest),

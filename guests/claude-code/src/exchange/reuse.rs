@@ -33,10 +33,12 @@ impl Exchange {
         let waits = match self.finished? {
             FinishReason::Stop => false,
             FinishReason::ToolCalls => true,
-            FinishReason::Length | FinishReason::ContentFilter => return None,
+            FinishReason::Length | FinishReason::ContentFilter if !self.rest.is_cut => return None,
+            FinishReason::Length | FinishReason::ContentFilter => false,
         };
         let conversation = &self.conversation;
-        let said = self.answer.said().filter(|_| self.refused.is_none());
+        let is_said = self.refused.is_none() && !self.rest.is_cut;
+        let said = self.answer.said().filter(|_| is_said);
         let mut keys = match &said {
             Some(blocks) => session::rounds_with(&conversation.turns, blocks)?,
             None if waits => return None,
@@ -102,6 +104,54 @@ impl Exchange {
             false => self.stage = Stage::Rewinding,
         }
         effects
+    }
+
+    /// Brings the CLI to rest after an answer that ended before its turn did. The turn can then be taken back.
+    pub fn interrupt(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.rest.is_cut = true;
+        match (self.stage, self.finished) {
+            (Stage::Answering, _) | (Stage::Done, Some(_)) => {}
+            _ => {
+                self.fail_backend(&mut effects, "there is no turn to end");
+                return effects;
+            }
+        }
+        self.stage = Stage::Interrupting;
+        match self.rest.is_over {
+            true => self.finish_cut(&mut effects),
+            false => effects.push(Effect::Write(input::interrupt())),
+        }
+        effects
+    }
+
+    /// A line after the turn was told to end. That it is over, and that it was told to, come in either order.
+    pub(super) fn interrupting(&mut self, line: &Line, effects: &mut Vec<Effect>) {
+        match &*line.r#type {
+            "result" => {
+                self.rest.is_over = true;
+                self.spent.in_all(line.total_cost_usd);
+            }
+            "control_response" => {
+                let response = line.response.as_ref();
+                let is_about_it = |r: &ControlResponse| r.request_id == input::INTERRUPT;
+                self.rest.is_told |= response.is_some_and(is_about_it);
+            }
+            _ => {}
+        }
+        if self.rest.is_over && self.rest.is_told {
+            self.finish_cut(effects);
+        }
+    }
+
+    fn finish_cut(&mut self, effects: &mut Vec<Effect>) {
+        let reason = self.finished.unwrap_or(FinishReason::Stop);
+        // Calls of a turn that was ended are not waited for.
+        let reason = match reason {
+            FinishReason::ToolCalls => FinishReason::Stop,
+            reason => reason,
+        };
+        self.finish(reason, None, effects);
     }
 
     /// Answers the calls that the process waits for. It asks for some only after it has the results of others.

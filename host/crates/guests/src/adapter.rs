@@ -142,6 +142,12 @@ impl AdapterSession {
         })
     }
 
+    /// What brings the process to rest, after an answer that ended before it was. None if there is no use in that.
+    pub fn interrupt(&mut self) -> Result<Option<Effects>, GuestError> {
+        self.note(|| json!({"call": "interrupt"}));
+        self.call("reuse.interrupt", Effort::Request(0), Adapter::interrupt)
+    }
+
     /// What the process holds now. `size` is how many bytes were asked and answered.
     pub fn hold(&mut self, size: usize) -> Result<Option<Held>, GuestError> {
         self.note(|| json!({"call": "hold"}));

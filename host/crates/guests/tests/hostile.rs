@@ -47,6 +47,7 @@ const WORLDS: [World; 3] = [
                 &[OPEN, START, r#"{"call":"output","lines":["x"]}"#],
             ),
             ("exit", &[OPEN, START, r#"{"call":"exit","status":1}"#]),
+            ("interrupt", &[OPEN, START, r#"{"call":"interrupt"}"#]),
             ("hold", &[OPEN, START, r#"{"call":"hold"}"#]),
         ],
     },

@@ -187,6 +187,15 @@ impl Process {
         signal_group(self.pid, Signal::KILL);
     }
 
+    /// Whether it is killed when it is dropped, without a SIGTERM and before its input is closed. For a process that would
+    /// take the end of its input for an answer, and go on with work that nobody wants.
+    pub fn is_killed_at_end(&mut self, is_killed: bool) {
+        self.last_signal = match is_killed {
+            true => Signal::KILL,
+            false => Signal::TERM,
+        };
+    }
+
     /// The last of what the process wrote to standard error.
     pub fn stderr_tail(&self) -> String {
         String::from_utf8_lossy(&self.stderr_tail).trim().to_owned()
@@ -273,12 +282,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.stdin = None;
         let Some(remains) = self.remains.take() else {
             return;
         };
         let pid = self.pid;
         signal_group(pid, self.last_signal);
+        self.stdin = None;
         // If the runtime ends before this task, the child is dropped and so killed. Its group is still
         // registered with the warden, which ends the rest.
         let (endings, runtime) = (remains.endings.clone(), remains.runtime.clone());

@@ -171,6 +171,10 @@ impl Adapter for Hostile {
         behave("resume")
     }
 
+    fn interrupt(&mut self) -> Vec<Effect> {
+        behave("interrupt")
+    }
+
     fn hold(&self) -> Option<Held> {
         behave("hold");
         let deed = due("hold");

@@ -64,6 +64,10 @@ impl<'a> Dialogue<'a> {
             Call::Want => {
                 self.session(|session, size| Ok(vec![words::wanted(session.want(size)?)]))
             }
+            Call::Interrupt => self.session(|session, _| match session.interrupt()? {
+                Some(told) => effects(told),
+                None => Ok(Vec::new()),
+            }),
             Call::Hold => self.session(|session, size| Ok(vec![words::held(session.hold(size)?)])),
             Call::Resume(resumption) => {
                 self.session(|session, size| effects(session.resume(&resumption.into(), size)?))

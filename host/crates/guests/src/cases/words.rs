@@ -34,6 +34,7 @@ pub(super) enum Call {
     },
     LaunchOptions,
     Want,
+    Interrupt,
     Hold,
     /// Goes on with a process that has answered before.
     Resume(CaseResumption),

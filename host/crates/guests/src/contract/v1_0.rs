@@ -336,6 +336,18 @@ impl Adapter {
         Ok(reuse.call_resume(store, session, resumption)?.into())
     }
 
+    /// None if no request ever goes on with a process.
+    pub(crate) fn interrupt(
+        &self,
+        store: &mut Store<State>,
+        session: ResourceAny,
+    ) -> wasmtime::Result<Option<Effects>> {
+        let Some(reuse) = &self.reuse else {
+            return Ok(None);
+        };
+        Ok(Some(reuse.call_interrupt(store, session)?.into()))
+    }
+
     /// None if no request can go on with the process.
     pub(crate) fn hold(
         &self,
