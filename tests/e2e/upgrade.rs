@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use harness_tests::fake_api::FakeApi;
 use harness_tests::host::{assert_refused, fake_cli};
-use harness_tests::poll;
+use harness_tests::{poll, real_cli};
 use serde_json::{Value, json};
 
+use crate::cli::{ONE_AT_A_TIME, Real};
 use crate::fake::Fake;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -178,4 +180,92 @@ async fn a_program_that_cannot_rewind_is_not_asked_to() {
     let read = std::fs::read_to_string(fake.stdin()).unwrap();
     assert!(!read.contains("rewind_conversation"), "{read}");
     assert_eq!(fake.pids().len(), 2);
+}
+
+/// Both versions of the real command line, if they are there.
+fn both_versions(test: &str) -> Option<[std::path::PathBuf; 2]> {
+    let [old, new] = real_cli::VERSIONS.map(|version| real_cli::find(version, test));
+    Some([old?, new?])
+}
+
+/// A service in front of a real command line behind a link or a script, `bin/claude` in its home.
+async fn behind(home: tempfile::TempDir) -> Real {
+    let api = FakeApi::start().await.unwrap();
+    let program = home.path().join("bin/claude");
+    Real::start_in(home, "behind", &program, &api, "continue_for = \"60s\"", "")
+}
+
+async fn claude(real: &Real) -> Value {
+    let (_, health) = real.host.get("/health").await;
+    health["backends"]["claude"].clone()
+}
+
+#[tokio::test]
+async fn an_update_of_the_real_command_line_is_taken_up() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some([old, new]) = both_versions("an_update_of_the_real_command_line") else {
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(old, bin.join("claude")).unwrap();
+    let real = behind(home).await;
+    assert_eq!(real.host.ask("claude-sonnet", "one").await.0, 200);
+    poll::until("the old version", SOON, async || {
+        (claude(&real).await["introduction"]["version"] == "2.1.197").then_some(())
+    })
+    .await;
+    // As its installer does it: another link takes the place of the one before.
+    std::os::unix::fs::symlink(new, bin.join("new")).unwrap();
+    std::fs::rename(bin.join("new"), bin.join("claude")).unwrap();
+    let (status, answer) = real.host.ask("claude-sonnet", "two").await;
+    assert_eq!(status, 200, "{answer}");
+    let state = claude(&real).await;
+    assert_eq!(
+        (&state["version"], &state["introduction"]["version"]),
+        (&json!("2.1.330"), &json!("2.1.330"))
+    );
+    assert_eq!(state["introduction"]["lacks"], json!([]));
+}
+
+#[tokio::test]
+async fn a_real_command_line_that_does_not_use_its_login_is_told_from_one_without() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(versions) = both_versions("a_real_command_line_that_does_not_use_its_login") else {
+        return;
+    };
+    for program in versions {
+        let home = tempfile::tempdir().unwrap();
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        // What Anthropic has announced: `-p` implies `--bare`.
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *\" -p \"*) exec '{0}' --bare \"$@\";; *) exec '{0}' \"$@\";; esac\n",
+            program.display()
+        );
+        std::fs::write(bin.join("claude"), script).unwrap();
+        std::fs::set_permissions(
+            bin.join("claude"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let real = behind(home).await;
+        let state = poll::until(
+            "what it says of its login",
+            Duration::from_secs(20),
+            async || {
+                let state = claude(&real).await;
+                state["introduction"].is_object().then_some(state)
+            },
+        )
+        .await;
+        assert_eq!(state["status"], "login_unused", "{state}");
+        assert_eq!(
+            state["introduction"]["login"],
+            json!({"is_logged_in": false, "source": null})
+        );
+        let (status, answer) = real.host.ask("claude-sonnet", "one").await;
+        assert_ne!(status, 200, "{answer}");
+    }
 }

@@ -5,6 +5,7 @@
 
 mod keys;
 mod numbers;
+mod phones;
 
 use std::ops::Range;
 
@@ -60,7 +61,7 @@ impl Builtin {
             Builtin::CreditCard => numbers::cards(text, each),
             Builtin::Iban => numbers::ibans(text, each),
             Builtin::Ip => numbers::addresses(text, each),
-            Builtin::Phone => numbers::phones(text, each),
+            Builtin::Phone => phones::phones(text, each),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Goes through all texts of a request.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use harness_guest::{Content, Message, OutputFormat, Part, Request, Tool, ToolCall};
@@ -68,6 +69,7 @@ impl<'f> Redacted<'f> {
             None => {}
             Some(Content::Text(text)) => self.any_text(text),
             Some(Content::Parts(parts)) => {
+                self.across(parts);
                 for (j, part) in parts.iter_mut().enumerate() {
                     self.part(part, || format!("messages[{i}].content[{j}]"));
                 }
@@ -91,6 +93,53 @@ impl<'f> Redacted<'f> {
             }
         }
         self.json(&mut message.extra);
+    }
+
+    /// Redacts values that begin in one text and end in a later one. The placeholder stands where the value begins.
+    fn across(&mut self, parts: &mut [Part]) {
+        let text = |part: &Part| match part {
+            Part::Text(part) => Some(part.text.clone()),
+            _ => None,
+        };
+        let (mut whole, mut ends) = (String::new(), Vec::new());
+        for part in parts.iter() {
+            whole += &text(part).unwrap_or_default();
+            ends.push(whole.len());
+        }
+        let mut found = Vec::new();
+        self.finder.find(&whole, &mut found);
+        let crosses = |range: &Range<usize>| {
+            ends.iter()
+                .any(|end| range.start < *end && *end < range.end)
+        };
+        found.retain(|(range, _)| crosses(range));
+        if found.is_empty() {
+            return;
+        }
+        let mut begin = 0;
+        for (part, end) in parts.iter_mut().zip(&ends) {
+            if let Part::Text(part) = part {
+                part.text = self.within(&whole, begin..*end, &found);
+            }
+            begin = *end;
+        }
+    }
+
+    /// A part of a text, with placeholders for the values that begin in it, and without what belongs to one that began
+    /// before it.
+    fn within(&mut self, text: &str, part: Range<usize>, found: &[(Range<usize>, &str)]) -> String {
+        let (mut new, mut at) = (String::new(), part.start);
+        for (range, kind) in found {
+            if range.end <= part.start || range.start >= part.end {
+                continue;
+            }
+            if range.start >= part.start {
+                new.push_str(&text[at..range.start]);
+                new.push_str(self.places.place(kind, &text[range.clone()]));
+            }
+            at = range.end.min(part.end);
+        }
+        new + &text[at..part.end]
     }
 
     fn part(&mut self, part: &mut Part, at: impl Fn() -> String) {
@@ -151,6 +200,14 @@ impl<'f> Redacted<'f> {
     fn text(&mut self, text: &mut String) {
         let mut found = Vec::new();
         self.finder.find(text, &mut found);
+        if let Some(plain) = json::without_escapes(text) {
+            let mut in_plain = Vec::new();
+            self.finder.find(&plain, &mut in_plain);
+            if in_plain.len() > found.len() {
+                *text = replaced(&plain, &in_plain, &mut self.places);
+                return;
+            }
+        }
         if !found.is_empty() {
             *text = replaced(text, &found, &mut self.places);
         }
@@ -164,8 +221,8 @@ impl<'f> Redacted<'f> {
     /// too deeply, it is redacted as plain text.
     fn json_text(&mut self, text: &mut String) {
         match json::mapped(text, &mut |string| self.text(string)) {
-            Some(changed) if changed != *text => *text = changed,
-            // It is no JSON, or the finder sees more in the raw text, such as the value of a key that is there twice.
+            Some(Cow::Owned(changed)) => *text = changed,
+            // It is no JSON, or the finder may see more in the raw text.
             _ => self.text(text),
         }
     }

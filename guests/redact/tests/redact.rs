@@ -82,7 +82,7 @@ fn values_are_taken_out_everywhere_and_the_same_value_has_the_same_placeholder()
             ToolCall::Other(json) => json,
         })
         .collect();
-    assert_eq!(arguments, [r#"{"to":"<EMAIL_2>"}"#, "to <EMAIL_2> {"]);
+    assert_eq!(arguments, [r#"{"to": "<EMAIL_2>"}"#, "to <EMAIL_2> {"]);
     assert_eq!(text(&request.messages[3]), "sent from <IP_1>");
     assert_eq!(request.stop, ["<EMAIL_2>"]);
 }
@@ -132,6 +132,15 @@ fn values_do_not_hide_behind_other_text() {
         ),
         "inet addr:<IP_1>  Bcast:<IP_2> h:<IP_3> <IP_4>:80:80 ...<IP_5>...and"
     );
+    // JSON that is not whole, and numbers that no float holds.
+    assert_eq!(
+        hidden(r#"{"to": "bob\u0040example.org"#),
+        r#"{"to": "<EMAIL_1>"#
+    );
+    assert_eq!(
+        hidden(r#"{"id": 12345678901234567890123, "to": "bob@example.org"}"#),
+        r#"{"id": 12345678901234567890123, "to": "<EMAIL_1>"}"#
+    );
     let call = json!({"messages": [
         {"role": "user", "content": "ann@example.org"},
         {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"\\u003cEMAIL_1\\u003e\"}"}}]},
@@ -139,6 +148,30 @@ fn values_do_not_hide_behind_other_text() {
     ]});
     let request = rewritten(open(&json!({}), &call).decision);
     assert_eq!(text(&request.messages[0]), "<EMAIL_2>");
+}
+
+#[test]
+fn values_do_not_hide_between_two_parts() {
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let parts = [
+        part("to bob@exam"),
+        part("pl"),
+        part("e.org and a"),
+        part("nn@example.org, <b>"),
+    ];
+    let request = json!({"messages": [{"role": "user", "content": parts}]});
+    let request = rewritten(open(&json!({}), &request).decision);
+    let Some(Content::Parts(parts)) = &request.messages[0].content else {
+        panic!("{request:?}");
+    };
+    let texts: Vec<&str> = parts
+        .iter()
+        .map(|part| match part {
+            harness_guest::Part::Text(part) => part.text.as_str(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(texts, ["to <EMAIL_1>", "", " and <EMAIL_2>", ", <b>"]);
 }
 
 #[test]
@@ -285,6 +318,9 @@ fn hostile_text_takes_time_that_grows_with_its_length() {
         "<A_1",
         "aaaa",
         "DE89 ",
+        "de 1",
+        "0170 7654321 ",
+        "\\u0040",
         "eyJ.",
         "sk-",
         "::1 ",

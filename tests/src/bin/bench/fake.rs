@@ -202,39 +202,66 @@ fn drain(all: &mut Vec<u8>) -> usize {
     count
 }
 
+/// What came of streams at the pace of models.
+pub(crate) struct Paced {
+    pub(crate) times: Times,
+    lost: usize,
+    /// The share of one processor.
+    cpu: f64,
+    /// In MB.
+    resident: f64,
+}
+
+impl Paced {
+    /// 500 deltas, 20 ms apart, once all streams have begun.
+    pub(crate) const SCRIPT: &str = "#init\n#read\n#sleep 3000\n#stamps 500 20\n#done\n";
+    const DELTAS: usize = 500;
+
+    /// What takes longer from the CLI to the client than two pauses is late.
+    const LATE: Duration = Duration::from_millis(40);
+
+    pub(crate) fn figure(&self) -> String {
+        format!(
+            "{}, {} late, {} lost; {:.0} % of a core, {:.0} MB resident",
+            self.times.tail(),
+            self.times.above(Self::LATE),
+            self.lost,
+            self.cpu * 100.0,
+            self.resident
+        )
+    }
+}
+
+/// So many streams of the model `fake`, which plays [`Paced::SCRIPT`].
+pub(crate) async fn paced_streams(service: &Service, at_once: usize) -> Result<Paced> {
+    let before = service.taken()?;
+    let started = Instant::now();
+    let mut streams = JoinSet::new();
+    for _ in 0..at_once {
+        streams.spawn(lateness(service.authority.clone()));
+    }
+    let mut times = Times::default();
+    while let Some(stream) = streams.join_next().await {
+        times.extend(stream??);
+    }
+    let taken = service.taken()?;
+    Ok(Paced {
+        lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
+        times,
+        cpu: (taken.cpu - before.cpu).as_secs_f64() / started.elapsed().as_secs_f64(),
+        resident: taken.resident,
+    })
+}
+
 /// Many streams at the pace of models: what comes late, or never.
 pub(crate) async fn paced(program: &Path) -> Result<()> {
     for (at_once, wanted) in [(32, "p99 3 ms"), (256, "none late, none lost")] {
-        const DELTAS: usize = 500;
-        const PAUSE: u64 = 20;
-        /// What takes longer from the CLI to the client than two pauses is late.
-        const LATE: Duration = Duration::from_millis(2 * PAUSE);
-        let script = format!("#init\n#read\n#sleep 3000\n#stamps {DELTAS} {PAUSE}\n#done\n");
-        let fake = Fake::start(program, &script, COLD)?;
-        let before = fake.service.taken()?;
-        let started = Instant::now();
-        let mut streams = JoinSet::new();
-        for _ in 0..at_once {
-            streams.spawn(lateness(fake.service.authority.clone()));
-        }
-        let mut times = Times::default();
-        while let Some(stream) = streams.join_next().await {
-            times.extend(stream??);
-        }
-        let taken = fake.service.taken()?;
-        let cpu = (taken.cpu - before.cpu).as_secs_f64() / started.elapsed().as_secs_f64();
-        let figure = format!(
-            "{}, {} late, {} lost; {:.0} % of a core, {:.0} MB resident",
-            times.tail(),
-            times.above(LATE),
-            (at_once * DELTAS).saturating_sub(times.len()),
-            cpu * 100.0,
-            taken.resident
-        );
+        let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
+        let through = paced_streams(&fake.service, at_once).await?;
         let what = format!("added to each delta, {at_once} streams of 50 deltas/s");
-        row(&what, &figure, wanted);
+        row(&what, &through.figure(), wanted);
         let times = straight(fake.script.path(), at_once).await?;
-        let figure = format!("{}, {} late", times.tail(), times.above(LATE));
+        let figure = format!("{}, {} late", times.tail(), times.above(Paced::LATE));
         row("the same straight from the CLI", &figure, "");
     }
     Ok(())

@@ -5,6 +5,8 @@
 
 mod bodies;
 mod fake;
+mod hostile;
+mod mixed;
 mod others;
 mod real;
 mod reuse;
@@ -32,7 +34,7 @@ struct Arguments {
     /// The folder in which `tests/others` installed other services, to be measured too.
     #[arg(long)]
     others: Option<PathBuf>,
-    /// Only these parts: start, added, long, throughput, paced, bodies, real, reuse.
+    /// Only these parts: start, added, long, throughput, paced, bodies, hostile, real, reuse, mixed.
     parts: Vec<String>,
 }
 
@@ -62,11 +64,17 @@ async fn main() -> Result<()> {
         bodies::large_bodies(program).await?;
         bodies::idle_connections(program).await?;
     }
+    if wanted("hostile") {
+        hostile::compare(program).await?;
+    }
     if wanted("real") {
         real::compare(program).await?;
     }
     if wanted("reuse") {
         reuse::compare(program).await?;
+    }
+    if wanted("mixed") {
+        mixed::soak(program).await?;
     }
     if let Some(folder) = &arguments.others {
         others::compare(program, folder).await?;

@@ -10,7 +10,7 @@ use harness_tests::real_cli;
 use tempfile::TempDir;
 
 use crate::fake::COLD;
-use crate::service::{Answer, Service, say_hi};
+use crate::service::{Answer, Service, real_config, say_hi};
 use crate::table::{Times, row};
 
 /// How often each thing is measured.
@@ -76,12 +76,9 @@ pub(crate) async fn compare(program: &Path, folder: &Path) -> Result<()> {
         ("this service, as configured by default", ""),
         ("this service, nothing warm", COLD),
     ] {
-        let config = format!(
-            "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.{MODEL}]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
-            cli.display(),
-            api.url(),
-            home.path().display()
-        );
+        let settings = format!("max_concurrent = 8\n{settings}");
+        let config = real_config(&cli, &api, home.path(), &settings);
+        let config = config.replace("[models.m]", &format!("[models.{MODEL}]"));
         let service = Service::start(program, cache.path(), &config)?;
         measure(name, &service.authority).await?;
     }

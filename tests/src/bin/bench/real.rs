@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::fake::COLD;
-use crate::service::{Service, say_hi};
+use crate::service::{Service, real_config, say_hi};
 use crate::table::{Times, ratio, row};
 
 /// How often each thing is measured.
@@ -60,12 +60,9 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
 
 impl Bench {
     fn service(&self, program: &Path, settings: &str) -> Result<Service> {
-        let config = format!(
-            "warm_memory = \"8GiB\"\n[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
-            self.program.display(),
-            self.api.url(),
-            self.home.path().display()
-        );
+        let settings = format!("max_concurrent = 8\n{settings}");
+        let config = real_config(&self.program, &self.api, self.home.path(), &settings);
+        let config = format!("warm_memory = \"8GiB\"\n{config}");
         Service::start(program, self.cache.path(), &config)
     }
 

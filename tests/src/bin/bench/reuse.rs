@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake::COLD;
-use crate::service::Service;
+use crate::service::{Service, real_config};
 use crate::table::{Times, ratio, row};
 
 /// How many questions there are that have nothing to do with each other.
@@ -21,6 +21,9 @@ const QUESTIONS: usize = 24;
 
 /// How often each of the other things is measured.
 const ROUNDS: usize = 7;
+
+/// How many results an agent gets in a row.
+const CALLS_IN_A_ROW: usize = 10;
 
 /// Until a process that has answered is at rest.
 const REST: Duration = Duration::from_millis(250);
@@ -47,12 +50,8 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
             tempfile::tempdir()?,
         );
         let start = |settings: &str| {
-            let config = format!(
-                "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\nmax_concurrent = 8\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
-                cli.display(),
-                api.url(),
-                home.path().display()
-            );
+            let settings = format!("max_concurrent = 8\n{settings}");
+            let config = real_config(&cli, &api, home.path(), &settings);
             Service::start(program, cache.path(), &config)
         };
         let bench = Bench {
@@ -142,37 +141,41 @@ impl Bench {
         Ok(())
     }
 
-    /// A function's result.
+    /// A function's result, and ten calls in a row, as an agent makes them.
     async fn results(&self) -> Result<()> {
         let [mut reusing, mut fresh] = [(); 2].map(|()| Times::default());
+        let [mut reusing_all, mut fresh_all] = [(); 2].map(|()| Times::default());
         for round in 0..ROUNDS {
-            for (service, times) in [(&self.reusing, &mut reusing), (&self.fresh, &mut fresh)] {
-                let mut talk = vec![user(&format!("What is the weather, {round}?"))];
-                let body = |talk: &[Value]| {
-                    json!({"model": "m", "messages": talk, "tools": [{"type": "function", "function": {
-                        "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]})
-                };
-                let answer = service.whole(&body(&talk)).await?;
-                let said = answer["choices"][0]["message"].clone();
-                let id = said["tool_calls"][0]["id"].clone();
-                talk.extend([
-                    said,
-                    json!({"role": "tool", "tool_call_id": id, "content": "rain"}),
-                ]);
-                tokio::time::sleep(REST).await;
-                let mut asked = body(&talk);
-                asked["stream"] = true.into();
-                times.push(service.first_content(&asked).await?);
-                tokio::time::sleep(REST).await;
+            for (service, times, all) in [
+                (&self.reusing, &mut reusing, &mut reusing_all),
+                (&self.fresh, &mut fresh, &mut fresh_all),
+            ] {
+                // The last steps of an agent are measured with the whole of its work.
+                let count = if round == 0 { CALLS_IN_A_ROW } else { 1 };
+                let firsts = agent(service, round, count).await?;
+                if round == 0 {
+                    all.extend(firsts);
+                } else {
+                    times.extend(firsts);
+                }
             }
         }
-        let faster = ratio(fresh.median(), reusing.median());
-        self.row(
-            &format!("first content after a function's result ({faster} times as fast)"),
-            &reusing.spread(),
-            "5 times as fast",
-        );
-        self.row("the same, a process for each", &fresh.spread(), "");
+        for (what, reusing, fresh) in [
+            ("after a function's result", &reusing, &fresh),
+            (
+                "after each of ten results in a row",
+                &reusing_all,
+                &fresh_all,
+            ),
+        ] {
+            let faster = ratio(fresh.median(), reusing.median());
+            self.row(
+                &format!("first content {what} ({faster} times as fast)"),
+                &reusing.spread(),
+                "5 times as fast",
+            );
+            self.row("the same, a process for each", &fresh.spread(), "");
+        }
         Ok(())
     }
 
@@ -211,6 +214,36 @@ impl Bench {
         );
         Ok(())
     }
+}
+
+/// An agent that gets so many results, one after the other: the time to the first content after each.
+async fn agent(service: &Service, round: usize, results: usize) -> Result<Times> {
+    let mut talk = vec![user(&format!("What is the weather, {round}?"))];
+    let tools = json!([{"type": "function", "function": {
+        "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]);
+    let mut times = Times::default();
+    for i in 0..results {
+        let body = json!({"model": "m", "messages": talk, "tools": tools});
+        let answer = service.whole(&body).await?;
+        let said = answer["choices"][0]["message"].clone();
+        let id = said["tool_calls"][0]["id"].clone();
+        anyhow::ensure!(id.is_string(), "no call: {answer}");
+        talk.extend([
+            said,
+            json!({"role": "tool", "tool_call_id": id, "content": "rain"}),
+        ]);
+        tokio::time::sleep(REST).await;
+        let asked = json!({"model": "m", "stream": true, "messages": talk, "tools": tools});
+        times.push(service.first_content(&asked).await?);
+        tokio::time::sleep(REST).await;
+        // What the fake model says after a result, and the next question.
+        let text = "The result is rain";
+        talk.extend([
+            json!({"role": "assistant", "content": text}),
+            user(&format!("What is the weather, {round}, {i}?")),
+        ]);
+    }
+    Ok(times)
 }
 
 /// What a number of questions took.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use harness_tests::fake_api::FakeApi;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,14 +31,33 @@ pub(crate) struct Taken {
 
 impl Service {
     pub(crate) fn start(program: &Path, cache: &Path, config: &str) -> Result<Self> {
+        Self::start_pinned(program, cache, config, false)
+    }
+
+    /// The same; if it is pinned, on one processor.
+    pub(crate) fn start_pinned(
+        program: &Path,
+        cache: &Path,
+        config: &str,
+        is_pinned: bool,
+    ) -> Result<Self> {
         let home = tempfile::tempdir()?;
         std::fs::write(home.path().join("harness.toml"), config)?;
         let started = Instant::now();
-        let mut child = Command::new(program)
+        let mut command = match is_pinned {
+            true => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", "0"]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        };
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--config"])
             .arg(home.path().join("harness.toml"))
             .env_clear()
             .env("HOME", home.path())
+            .env("PATH", "/usr/bin:/bin")
             .env("XDG_CACHE_HOME", cache)
             .env("CLAUDE_HARNESS_LOG", "info")
             .stderr(Stdio::piped())
@@ -132,9 +152,8 @@ impl Service {
 
     /// The processor time of all processes of the service, those that have ended included.
     pub(crate) fn cpu_of_all(&self) -> Result<Duration> {
-        let mut all = vec![self.child.id()];
         let mut ticks = 0;
-        while let Some(pid) = all.pop() {
+        for pid in self.descendants().into_iter().chain([self.child.id()]) {
             let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
                 continue;
             };
@@ -143,21 +162,40 @@ impl Service {
             for field in &fields[11..15] {
                 ticks += field.parse::<u64>()?;
             }
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-            for task in tasks.into_iter().flatten().flatten() {
-                let children = std::fs::read_to_string(task.path().join("children"));
-                let children = children.unwrap_or_default();
-                all.extend(
-                    children
-                        .split_whitespace()
-                        .filter_map(|pid| pid.parse::<u32>().ok()),
-                );
-            }
         }
         Ok(Duration::from_millis(ticks * 10))
     }
 
-    async fn get(&self, path: &str) -> Result<Value> {
+    /// The ids of all processes that it started, and of those that they started.
+    fn descendants(&self) -> Vec<u32> {
+        let (mut left, mut all) = (vec![self.child.id()], Vec::new());
+        while let Some(pid) = left.pop() {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = std::fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
+                let children = children.split_whitespace();
+                let children: Vec<u32> = children.filter_map(|pid| pid.parse().ok()).collect();
+                left.extend(&children);
+                all.extend(children);
+            }
+        }
+        all
+    }
+
+    /// The memory of the processes that the service started, in MB.
+    pub(crate) fn processes_memory(&self) -> Result<f64> {
+        let mut resident = 0.0;
+        for pid in self.descendants() {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1));
+            resident += kib.map_or(Ok(0.0), str::parse)? / 1000.0;
+        }
+        Ok(resident)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
         let url = format!("http://{}{path}", self.authority);
         Ok(harness_tests::http::client()
             .build()?
@@ -182,6 +220,16 @@ impl Service {
         answer.whole().await?;
         Ok(first)
     }
+}
+
+/// A configuration with a real command line that reaches nothing but the fake API. Its model is `m`.
+pub(crate) fn real_config(cli: &Path, api: &FakeApi, home: &Path, settings: &str) -> String {
+    format!(
+        "[backends.claude]\ncommand = \"{}\"\nenv = {{ ANTHROPIC_BASE_URL = \"{}\", HTTPS_PROXY = \"http://127.0.0.1:9\", NO_PROXY = \"127.0.0.1\", CLAUDE_CODE_OAUTH_TOKEN = \"any\", CLAUDE_CONFIG_DIR = \"{}\" }}\n{settings}\n[models.m]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+        cli.display(),
+        api.url(),
+        home.display()
+    )
 }
 
 /// What a chunk with content begins with.
