@@ -166,7 +166,12 @@ impl Backend {
                 );
                 Err(Failure::new(Kind::Backend, message).logged())
             }
-            Standing::Refused(why) => Err(Failure::new(Kind::Backend, why).logged()),
+            Standing::Refused(why) => {
+                let way_out = self.older_version();
+                let way_out =
+                    way_out.map_or(String::new(), |line| format!("; to mend it: `{line}`"));
+                Err(Failure::new(Kind::Backend, why + &way_out).logged())
+            }
         }
     }
 

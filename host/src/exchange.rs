@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use crate::admission::{Caller, Permit};
 use crate::backends::Backend;
-use crate::backends::status::Reporter;
+use crate::backends::status::{Health, Reporter};
 use crate::failure::{Failure, Kind};
 use crate::pool::Pool;
 pub(crate) use failures::{api_failure, guest_failure, no_process, not_opened};
@@ -378,7 +378,11 @@ impl Exchange {
             Effect::Unfit(why) => self.give_up(&why)?,
             Effect::Fail(error) => {
                 let mut failure = api_failure(error);
-                if failure.kind == Kind::Authentication {
+                if failure.kind == Kind::Authentication
+                    && backend.status.health() == Health::LoginUnused
+                {
+                    failure.message = backend.message_with_remedy(&Health::LoginUnused);
+                } else if failure.kind == Kind::Authentication {
                     let login = backend.login_line();
                     failure.message = failure
                         .message

@@ -266,6 +266,15 @@ async fn a_real_command_line_that_does_not_use_its_login_is_told_from_one_withou
             json!({"is_logged_in": false, "source": null})
         );
         let (status, answer) = real.host.ask("claude-sonnet", "one").await;
+        let message = answer["error"]["message"].as_str().unwrap();
         assert_ne!(status, 200, "{answer}");
+        assert!(
+            message.contains("this version does not use that login"),
+            "{answer}"
+        );
+        assert!(
+            message.contains("npm install -g @anthropic-ai/claude-code@"),
+            "{answer}"
+        );
     }
 }

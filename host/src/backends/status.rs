@@ -302,7 +302,7 @@ impl Status {
     /// Takes note that a request failed. Only a failed login says something about the backend and not just
     /// about the request.
     pub(crate) fn failed(&self, kind: Kind) {
-        if kind == Kind::Authentication {
+        if kind == Kind::Authentication && self.health() != Health::LoginUnused {
             self.set(Health::LoggedOut);
         }
     }
@@ -394,6 +394,15 @@ impl Backend {
     /// A state of it, as a sentence for people.
     pub(crate) fn message(&self, health: &Health) -> String {
         health.message(self.config.launch.profile.product)
+    }
+
+    /// A state of it, and how to mend it.
+    pub(crate) fn message_with_remedy(&self, health: &Health) -> String {
+        let way_out = match self.remedy() {
+            commands if commands.is_empty() => String::new(),
+            commands => format!("; to mend it: `{}`", commands.join("`, then `")),
+        };
+        self.message(health) + &way_out
     }
 
     /// Its program could not be started.

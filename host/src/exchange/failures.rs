@@ -31,15 +31,11 @@ pub(crate) fn no_process(backend: &Backend, error: NoProcess) -> Failure {
     };
     backend.not_started(&error);
     let health = backend.status.health();
-    let way_out = match backend.remedy() {
-        commands if commands.is_empty() => String::new(),
-        commands => format!("; to mend it: `{}`", commands.join("`, then `")),
-    };
     let kind = match health {
         Health::Missing(_) => Kind::BackendMissing,
         _ => Kind::Backend,
     };
-    Failure::new(kind, backend.message(&health) + &way_out).logged()
+    Failure::new(kind, backend.message_with_remedy(&health)).logged()
 }
 
 /// A guest broke a bound or a rule.
