@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod body;
+mod dialect;
 mod openai;
 mod routes;
 mod turned_away;
@@ -67,7 +68,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/v1/chat/completions", post(openai::chat::completions))
         .route("/v1/models", get(openai::models::models))
         .route("/v1/models/{*id}", get(openai::models::model))
-        .fallback(routes::no_such_route);
+        .fallback(dialect::call);
     let admin = Router::new()
         .route("/metrics", get(admin::metrics::metrics))
         .route("/admin/guests", get(admin::guests::list))
@@ -113,7 +114,15 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match access::admit(&service.snapshot().config, area, &mut request) {
+    let snapshot = service.snapshot();
+    let dialect = match area {
+        Area::Inference => dialect::of(&snapshot, &request),
+        Area::Public | Area::Admin => None,
+    };
+    let key_headers = dialect
+        .as_ref()
+        .map_or(&[][..], |dialect| &dialect.service.key_headers);
+    let mut response = match access::admit(&snapshot.config, area, key_headers, &mut request) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     };
@@ -121,7 +130,11 @@ async fn guard(
         return response;
     };
     let is_recorded = response.extensions().get::<Recorded>().is_some();
-    let response = render(&failure, service.snapshot().config.http.rate_limit_status);
+    let response = render(&failure, snapshot.config.http.rate_limit_status);
+    let response = match &dialect {
+        Some(dialect) => dialect::worded(&service, dialect, &id, &failure, response).await,
+        None => response,
+    };
     if !is_recorded {
         turned_away::note(&id, response.status(), failure.log_code());
     }

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use reader::closest;
 
 pub use crate::profiles::{Profile, Warm};
+pub use guest_uses::DialectsConfig;
 pub use guests::settings::GuestUse;
 pub use processes::Framing;
 use reader::{Problems, Section};
@@ -52,6 +53,8 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// Where guests are, and what they may do.
     pub guests: guests::settings::Settings,
+    /// Which guests speak other HTTP APIs.
+    pub dialects: DialectsConfig,
     /// The files whose text is part of a guest's configuration.
     pub files: Vec<PathBuf>,
     /// What is accepted, and probably not meant: a line each.

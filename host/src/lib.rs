@@ -12,6 +12,7 @@ mod bodies;
 mod chain;
 pub mod config;
 pub mod demo;
+mod dialects;
 mod dispatch;
 mod exchange;
 pub mod failure;

@@ -15,6 +15,7 @@ use crate::backends::Backend;
 use crate::backends::launch::{Launch, PoolPolicy};
 use crate::chain::{Chain, Chains, Unready};
 use crate::config::Config;
+use crate::dialects::Dialects;
 use crate::failure::{Failure, Kind};
 use crate::models::{Models, Route};
 use crate::pool::Pool;
@@ -30,10 +31,29 @@ pub(crate) struct Snapshot {
     pub(crate) guests: Arc<GuestSet>,
     /// Made of the configuration and the guests.
     pub(crate) chains: Arc<Chains>,
+    /// Made of the configuration and the guests.
+    pub(crate) dialects: Arc<Dialects>,
     /// Why the current `harness.toml` is not in use. `None` if it is in use.
     pub(crate) config_problem: Option<String>,
     /// Wakes whoever looks after the backends.
     pub(crate) attention: Arc<Notify>,
+}
+
+/// What a new snapshot takes over of the one before.
+struct Before<'s> {
+    backends: &'s [Arc<Backend>],
+    chains: &'s Chains,
+    dialects: &'s Dialects,
+}
+
+impl<'s> Before<'s> {
+    fn none((chains, dialects): &'s (Chains, Dialects)) -> Self {
+        Before {
+            backends: &[],
+            chains,
+            dialects,
+        }
+    }
 }
 
 /// The current snapshot, and how to replace it.
@@ -49,14 +69,14 @@ impl Snapshot {
     fn new(
         config: Arc<Config>,
         guests: Arc<GuestSet>,
-        before: &[Arc<Backend>],
-        chains: &Chains,
+        before: Before<'_>,
         attention: Arc<Notify>,
     ) -> anyhow::Result<Self> {
-        let backends = Backend::all(&config.backends, before, &attention)?;
+        let backends = Backend::all(&config.backends, before.backends, &attention)?;
         Ok(Snapshot {
             models: Arc::new(Models::new(&config, backends.clone())),
-            chains: Arc::new(Chains::new(&config, &guests, chains)),
+            chains: Arc::new(Chains::new(&config, &guests, before.chains)),
+            dialects: Arc::new(Dialects::new(&config, &guests, before.dialects)),
             backends,
             config,
             guests,
@@ -71,8 +91,13 @@ impl Snapshot {
     ///
     /// Fails if the backends cannot be built.
     pub(crate) fn offline(config: Config, guests: Arc<GuestSet>) -> anyhow::Result<Self> {
-        let none = Chains::default();
-        Self::new(Arc::new(config), guests, &[], &none, Arc::default())
+        let none = (Chains::default(), Dialects::default());
+        Self::new(
+            Arc::new(config),
+            guests,
+            Before::none(&none),
+            Arc::default(),
+        )
     }
 
     /// Takes another configuration.
@@ -83,7 +108,12 @@ impl Snapshot {
     pub(crate) fn configure(&mut self, config: Config) -> anyhow::Result<()> {
         let guests = self.guests.clone();
         let (config, attention) = (Arc::new(config), self.attention.clone());
-        *self = Snapshot::new(config, guests, &self.backends, &self.chains, attention)?;
+        let before = Before {
+            backends: &self.backends,
+            chains: &self.chains,
+            dialects: &self.dialects,
+        };
+        *self = Snapshot::new(config, guests, before, attention)?;
         Ok(())
     }
 
@@ -92,6 +122,7 @@ impl Snapshot {
         if !Arc::ptr_eq(&self.guests, guests) {
             self.guests = guests.clone();
             self.chains = Arc::new(Chains::new(&self.config, guests, &self.chains));
+            self.dialects = Arc::new(Dialects::new(&self.config, guests, &self.dialects));
         }
     }
 
@@ -164,8 +195,8 @@ impl RuntimeHandle {
         processes: Arc<Processes>,
         pool: Arc<Pool>,
     ) -> anyhow::Result<Arc<Self>> {
-        let none = Chains::default();
-        let snapshot = Snapshot::new(config, guests, &[], &none, Arc::default())?;
+        let none = (Chains::default(), Dialects::default());
+        let snapshot = Snapshot::new(config, guests, Before::none(&none), Arc::default())?;
         snapshot.apply(&pool);
         Ok(Arc::new(RuntimeHandle {
             current: ArcSwap::from_pointee(snapshot),
@@ -188,8 +219,14 @@ impl RuntimeHandle {
 
     /// Waits until no guest of a model's chain is being compiled any more, or until `deadline`.
     pub(crate) async fn settled(&self, model: &str, deadline: Instant) {
+        self.until(|snapshot| !snapshot.waits(model), deadline)
+            .await;
+    }
+
+    /// Waits until a snapshot is like this, or until `deadline`.
+    pub(crate) async fn until(&self, is_it: impl Fn(&Snapshot) -> bool, deadline: Instant) {
         let mut replaced = self.replaced.subscribe();
-        while self.current().waits(model) {
+        while !is_it(&self.current()) {
             let next = tokio::time::timeout_at(deadline, replaced.changed());
             if !matches!(next.await, Ok(Ok(()))) {
                 return;

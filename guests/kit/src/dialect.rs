@@ -103,6 +103,31 @@ pub enum OpenedCall<T> {
     Models(T),
 }
 
+/// An error in the form of OpenAI's APIs.
+pub fn openai_error(failure: &Failure) -> HttpResponse {
+    let kind = match failure.status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let body = serde_json::json!({"error": {
+        "message": failure.message,
+        "type": kind,
+        "param": failure.param,
+        "code": failure.code,
+    }});
+    HttpResponse {
+        status: failure.status,
+        headers: vec![Header {
+            name: "content-type".into(),
+            value: "application/json".into(),
+        }],
+        body: body.to_string(),
+    }
+}
+
 /// The exports of a dialect; [`crate::export_dialect`] uses it.
 #[doc(hidden)]
 #[derive(Debug)]

@@ -43,14 +43,33 @@ pub(super) enum Area {
 
 /// Lets a request into an area, and notes in its extensions who calls.
 ///
+/// `key_headers` may carry a key, too, beside `Authorization`.
+///
 /// # Errors
 ///
 /// Says why the caller may not call.
-pub(super) fn admit(config: &Config, area: Area, request: &mut Request) -> Result<(), Failure> {
+pub(super) fn admit(
+    config: &Config,
+    area: Area,
+    key_headers: &[String],
+    request: &mut Request,
+) -> Result<(), Failure> {
     let peer = request.extensions().get::<Peer>().copied();
     let transport = peer.map_or(Transport::Tcp, |peer| peer.transport);
     let headers = request.headers();
-    let key = judge(&config.access, &config.listen, transport, area, headers)?;
+    let others = key_headers
+        .iter()
+        .filter_map(|name| headers.get(name)?.to_str().ok());
+    let mut sent = bearer(headers).into_iter().chain(others);
+    let sent = sent.find_map(|key| config.access.accepted(key));
+    let key = judge(
+        &config.access,
+        &config.listen,
+        transport,
+        area,
+        headers,
+        sent,
+    )?;
     let caller = key.map(|key| key.digest);
     let queue = caller.unwrap_or_else(|| somebody(peer, headers));
     let key = key.and_then(|key| key.name.clone());
@@ -60,15 +79,15 @@ pub(super) fn admit(config: &Config, area: Area, request: &mut Request) -> Resul
     Ok(())
 }
 
-/// The key that a caller sent, or why it may not call.
+/// The key that a caller sent, if it is one of the service's, or why the caller may not call.
 fn judge<'a>(
     access: &'a Access,
     listen: &[Listen],
     transport: Transport,
     area: Area,
     headers: &HeaderMap,
+    key: Option<&'a Key>,
 ) -> Result<Option<&'a Key>, Failure> {
-    let key = bearer(headers).and_then(|key| access.accepted(key));
     if transport == Transport::Unix {
         return Ok(key);
     }
@@ -208,7 +227,9 @@ mod tests {
             )
         });
         let listen = [Listen::Tcp("192.168.1.5:8013".parse().unwrap())];
-        let judged = judge(access, &listen, transport, area, &headers.collect());
+        let headers: HeaderMap = headers.collect();
+        let sent = bearer(&headers).and_then(|key| access.accepted(key));
+        let judged = judge(access, &listen, transport, area, &headers, sent);
         let digest = judged.map(|key| key.map(|key| key.digest));
         digest.map_err(|failure| failure.kind)
     }

@@ -26,4 +26,7 @@ fn add_problems(state: &mut Value, snapshot: &Snapshot) {
     for (name, problem) in snapshot.chains.problems() {
         state["chains"][name] = json!({"rejected": problem});
     }
+    for (name, problem) in snapshot.dialects.problems() {
+        state["dialects"][name] = json!({"rejected": problem});
+    }
 }

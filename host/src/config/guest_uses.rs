@@ -1,6 +1,6 @@
 //! The configuration's sections `[guests]`, and what backends and models use guests for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use basics::text_file;
@@ -78,15 +78,64 @@ fn allowed_digests(section: &mut Section) -> Option<Vec<String>> {
     Some(digests.collect())
 }
 
+/// Which dialects serve, and what they are configured with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DialectsConfig {
+    /// Those that are turned off.
+    off: BTreeSet<String>,
+    /// `[guests.NAME] config`
+    configs: BTreeMap<String, Value>,
+}
+
+impl DialectsConfig {
+    /// How the dialect of this name is used. None if it is turned off.
+    pub(crate) fn used(&self, name: &str) -> Option<GuestUse> {
+        (!self.off.contains(name)).then(|| plain(&self.configs, name))
+    }
+}
+
+/// A guest with the configuration of its section.
+fn plain(configs: &BTreeMap<String, Value>, name: &str) -> GuestUse {
+    let config = configs.get(name).cloned();
+    GuestUse {
+        guest: name.to_owned(),
+        at: format!("guests.{name}.config"),
+        config: config.unwrap_or_else(|| Value::Object(Map::new())),
+    }
+}
+
 impl Guests {
+    /// Reads `[dialects]`: the names of guests, each with whether it serves.
+    pub(super) fn dialects(&self, root: &mut Section) -> DialectsConfig {
+        let mut off = BTreeSet::new();
+        match root.value("dialects") {
+            None => {}
+            Some(toml::Value::Table(table)) => {
+                for (name, value) in table {
+                    match value {
+                        toml::Value::Boolean(true) => {}
+                        toml::Value::Boolean(false) => drop(off.insert(name)),
+                        _ => root.problem(
+                            &format!("dialects.{name}"),
+                            "this is neither true nor false",
+                        ),
+                    }
+                }
+            }
+            Some(_) => root.problem(
+                "dialects",
+                "this is no table: write `[dialects]` and below it `NAME = false`",
+            ),
+        }
+        DialectsConfig {
+            off,
+            configs: self.configs.clone(),
+        }
+    }
+
     /// A guest with the configuration of its section.
     fn plain(&self, name: &str) -> GuestUse {
-        let config = self.configs.get(name).cloned();
-        GuestUse {
-            guest: name.to_owned(),
-            at: format!("guests.{name}.config"),
-            config: config.unwrap_or_else(|| Value::Object(Map::new())),
-        }
+        plain(&self.configs, name)
     }
 
     /// The sections. The configuration of one that nothing uses is tried all the same.

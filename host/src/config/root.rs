@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use guests::loader;
 use guests::settings::{GuestLimits, GuestUse, Settings};
 
 use basics::memory;
@@ -38,7 +39,13 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     let builtin_models = root.flag("builtin_models").unwrap_or(true);
     let models = serving::models(root, &backends, builtin_models, &mut sections);
     let files = std::mem::take(&mut sections.files);
-    let guests = guest_settings(root, &folder, sections, &backends, &models);
+    let dialects = sections.dialects(root);
+    let built_in = loader::DIALECTS
+        .iter()
+        .filter_map(|name| dialects.used(name));
+    let mut uses = uses(&backends, &models);
+    uses.extend(built_in);
+    let guests = guest_settings(root, &folder, sections, uses, instances(&backends, &models));
     Config {
         listen,
         shutdown_grace: root
@@ -54,6 +61,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         builtin_models,
         models,
         guests,
+        dialects,
         files,
         warnings: Vec::new(),
         overrides: overrides.clone(),
@@ -199,21 +207,20 @@ fn guest_settings(
     root: &mut Section,
     folder: &Path,
     sections: Guests,
-    backends: &[BackendConfig],
-    models: &[ModelConfig],
+    uses: Vec<GuestUse>,
+    instances: u32,
 ) -> Settings {
     let mut or_default = |key, variable, below_home| {
         let named = root.text(key).map(|dir| folder.join(dir));
         named.or_else(|| default_dir(variable, below_home))
     };
-    let uses = uses(backends, models);
     Settings {
         cache_dir: or_default("cache_dir", "XDG_CACHE_HOME", ".cache"),
         state_dir: or_default("state_dir", "XDG_STATE_HOME", ".local/state"),
         limits: guest_limits(root),
         named: sections.sections(&uses),
         uses,
-        instances: instances(backends, models),
+        instances,
         dir: sections.dir,
     }
 }

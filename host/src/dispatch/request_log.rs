@@ -27,6 +27,8 @@ pub(crate) struct RequestLog {
     started: Instant,
     first_token: Option<Duration>,
     key: Option<Arc<str>>,
+    /// The dialect that speaks the API, or `chat`.
+    api: String,
     model: String,
     generation: u64,
     completion: String,
@@ -50,6 +52,7 @@ impl RequestLog {
             started: Instant::now(),
             first_token: None,
             key,
+            api: "chat".into(),
             model: String::new(),
             generation: 0,
             completion: String::new(),
@@ -62,6 +65,11 @@ impl RequestLog {
             usage: None,
             share: Share::default(),
         }
+    }
+
+    /// Notes that another API than chat completions was called.
+    pub(crate) fn through(&mut self, dialect: &str) {
+        dialect.clone_into(&mut self.api);
     }
 
     /// Keeps the body's share of the memory for bodies until the request ends.
@@ -174,6 +182,7 @@ impl Drop for RequestLog {
         tracing::info!(
             target: "request",
             id = %self.id,
+            api = %self.api,
             key = self.key.as_deref(),
             model = %self.model,
             backend = %self.backend,

@@ -1,13 +1,16 @@
 //! Calls a dialect for one call of its API, on an instance of its own.
 
+use std::sync::Arc;
+
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
 use crate::GuestError;
+use crate::admit::Guest;
 use crate::completion::{Context, Delta, Outcome};
 use crate::contract::v1_0::{self, Calls, Instance};
 use crate::engine::{Effort, State};
-use crate::http::{HttpHead, HttpRequest, HttpResponse};
+use crate::http::{HttpFailure, HttpHead, HttpRequest, HttpResponse, OfferedModel, Service};
 use crate::instance::{Configured, NotOpened};
 use crate::request::Request;
 
@@ -36,6 +39,28 @@ pub enum Opened {
     Reply(HttpResponse),
     /// A call that needs the list of models.
     Models(Box<DialectCall>),
+}
+
+/// Asks a dialect which routes it serves.
+pub fn serve(of: &Configured, context: &Context) -> Result<Service, GuestError> {
+    let (mut store, instance) = of.ready(context)?;
+    let dialect = calls(&instance)?;
+    let serve = |store: &mut Store<State>| dialect.serve(store);
+    let engine = &of.guest.engine;
+    engine.call(&mut store, "serve", Effort::Request(0), serve)
+}
+
+/// Has a dialect write an error in the form of its API.
+pub fn render_error(
+    of: &Configured,
+    context: &Context,
+    failure: &HttpFailure,
+) -> Result<HttpResponse, GuestError> {
+    let (mut store, instance) = of.ready(context)?;
+    let dialect = calls(&instance)?;
+    let render = |store: &mut Store<State>| dialect.render_error(store, failure);
+    let engine = &of.guest.engine;
+    engine.call(&mut store, "render-error", Effort::Request(0), render)
 }
 
 /// Has a dialect read a call.
@@ -95,6 +120,41 @@ impl DialectCall {
         let end = |store: &mut Store<State>| dialect.end_choice(store, call, choice, outcome);
         let engine = &self.of.guest.engine;
         engine.call(&mut self.store, "call.end-choice", Effort::Line(0), end)
+    }
+
+    /// The last piece of the body of an answer that failed on its way.
+    pub fn fail(mut self, failure: &HttpFailure) -> Result<String, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let fail = |store: &mut Store<State>| dialect.fail(store, call, failure);
+        let engine = &self.of.guest.engine;
+        engine.call(&mut self.store, "call.fail", Effort::Request(0), fail)
+    }
+
+    /// What is sent while nothing else comes.
+    pub fn keep_alive(&mut self) -> Result<String, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let keep = |store: &mut Store<State>| dialect.keep_alive(store, call);
+        let engine = &self.of.guest.engine;
+        engine.call(&mut self.store, "call.keep-alive", Effort::Line(0), keep)
+    }
+
+    /// The list of models in the form of the API.
+    pub fn list_models(mut self, models: &[OfferedModel]) -> Result<HttpResponse, GuestError> {
+        let (dialect, call) = (calls(&self.instance)?, self.call);
+        let size = models.len() * 256;
+        let list = |store: &mut Store<State>| dialect.list_models(store, call, models);
+        let engine = &self.of.guest.engine;
+        engine.call(
+            &mut self.store,
+            "call.list-models",
+            Effort::Request(size),
+            list,
+        )
+    }
+
+    /// The guest that is called.
+    pub fn guest(&self) -> &Arc<Guest> {
+        &self.of.guest
     }
 
     /// The last piece of the body, or the whole body, of an answer of `size` bytes.

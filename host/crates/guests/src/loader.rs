@@ -22,10 +22,14 @@ use super::store::{RolledBack, Store};
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
-const EMBEDDED: [(&str, &[u8]); 4] = [
+const EMBEDDED: [(&str, &[u8]); 5] = [
     (
         "claude-code",
         include_bytes!("../../../../guests/dist/claude-code.wasm"),
+    ),
+    (
+        "completions",
+        include_bytes!("../../../../guests/dist/completions.wasm"),
     ),
     (
         "prompt-template",
@@ -40,6 +44,9 @@ const EMBEDDED: [(&str, &[u8]); 4] = [
         include_bytes!("../../../../guests/dist/system-prompt.wasm"),
     ),
 ];
+
+/// The built-in guests that speak other HTTP APIs. They serve unless they are turned off.
+pub const DIALECTS: [&str; 1] = ["completions"];
 
 /// The built-in guest that is there when the service begins to listen. The others are compiled meanwhile.
 const FIRST: &str = "claude-code";

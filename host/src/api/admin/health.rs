@@ -61,6 +61,7 @@ fn is_rejected(snapshot: &Snapshot) -> bool {
     !guests.rejected.is_empty()
         || problems.into_iter().any(Option::is_some)
         || snapshot.chains.problems().next().is_some()
+        || snapshot.dialects.problems().next().is_some()
 }
 
 fn warned(backends: &[&Arc<Backend>]) -> bool {

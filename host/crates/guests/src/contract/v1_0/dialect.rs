@@ -3,11 +3,14 @@
 use wasmtime::Store;
 use wasmtime::component::ResourceAny;
 
+use super::bindings::harness::guest::types;
 use super::exports::dialect;
 use super::{answer, lowered_context};
-use crate::completion::{ApiError, Context, Delta, Outcome};
+use crate::completion::{ApiError, Context, Delta, ErrorKind, Outcome};
 use crate::engine::State;
-use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
+use crate::http::{
+    Header, HttpFailure, HttpHead, HttpRequest, HttpResponse, OfferedModel, Route, Service,
+};
 use crate::request::Request;
 
 /// An instance of a dialect.
@@ -26,6 +29,65 @@ pub(crate) enum Opened {
 }
 
 impl Dialect {
+    pub(crate) fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<Service> {
+        let service = self.0.call_serve(store)?;
+        let routes = service.routes.into_iter().map(|route| Route {
+            method: route.method,
+            path: route.path,
+        });
+        Ok(Service {
+            routes: routes.collect(),
+            key_headers: service.key_headers,
+            headers: service.headers,
+        })
+    }
+
+    pub(crate) fn render_error(
+        &self,
+        store: &mut Store<State>,
+        failure: &HttpFailure,
+    ) -> wasmtime::Result<HttpResponse> {
+        let rendered = self.0.call_render_error(store, lowered_failure(failure))?;
+        Ok(response(rendered))
+    }
+
+    pub(crate) fn fail(
+        &self,
+        store: &mut Store<State>,
+        call: ResourceAny,
+        failure: &HttpFailure,
+    ) -> wasmtime::Result<String> {
+        let failure = lowered_failure(failure);
+        self.0.call().call_fail(store, call, failure)
+    }
+
+    pub(crate) fn keep_alive(
+        &self,
+        store: &mut Store<State>,
+        call: ResourceAny,
+    ) -> wasmtime::Result<String> {
+        self.0.call().call_keep_alive(store, call)
+    }
+
+    pub(crate) fn list_models(
+        &self,
+        store: &mut Store<State>,
+        call: ResourceAny,
+        models: &[OfferedModel],
+    ) -> wasmtime::Result<HttpResponse> {
+        let models: Vec<_> = models
+            .iter()
+            .map(|model| dialect::OfferedModel {
+                id: &model.id,
+                owner: &model.owner,
+                context_length: model.context_length,
+                extra: None,
+            })
+            .collect();
+        let listed = self.0.call().call_list_models(store, call, &models)?;
+        Ok(response(listed))
+    }
+
     pub(crate) fn open(
         &self,
         store: &mut Store<State>,
@@ -118,4 +180,32 @@ fn response(response: dialect::HttpResponse) -> HttpResponse {
 fn headers(headers: Vec<dialect::HeaderResult>) -> Vec<Header> {
     let headers = headers.into_iter();
     headers.map(|header| (header.name, header.value)).collect()
+}
+
+fn lowered_failure(failure: &HttpFailure) -> dialect::Failure<'_> {
+    use types::ErrorKind as Theirs;
+    dialect::Failure {
+        status: failure.status,
+        kind: match failure.kind {
+            ErrorKind::InvalidRequest => Theirs::InvalidRequest,
+            ErrorKind::UnsupportedParameter => Theirs::UnsupportedParameter,
+            ErrorKind::ContextLength => Theirs::ContextLength,
+            ErrorKind::Authentication => Theirs::Authentication,
+            ErrorKind::Permission => Theirs::Permission,
+            ErrorKind::ModelNotFound => Theirs::ModelNotFound,
+            ErrorKind::RateLimit => Theirs::RateLimit,
+            ErrorKind::Overloaded => Theirs::Overloaded,
+            ErrorKind::Timeout => Theirs::Timeout,
+            ErrorKind::BackendFailed => Theirs::BackendFailed,
+            ErrorKind::ToolChoiceNotHonoured => Theirs::ToolChoiceNotHonoured,
+            ErrorKind::SchemaNotMet => Theirs::SchemaNotMet,
+            ErrorKind::InvalidJson => Theirs::InvalidJson,
+            ErrorKind::Refused => Theirs::Refused,
+        },
+        code: failure.code.as_deref(),
+        message: &failure.message,
+        param: failure.param.as_deref(),
+        retry_at: failure.retry_at,
+        extra: None,
+    }
 }

@@ -1,0 +1,312 @@
+//! Calls of other HTTP APIs, which dialects read and answer.
+//!
+//! ```text
+//! body ──► dialect.open ──► a chat completion ──► dispatch ──► deltas ──► dialect.take ──► client
+//!                    └────► a reply, or the list of models ─────────────────────────────► client
+//! ```
+
+mod answer;
+mod failure;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, RequestExt as _};
+use guests::GuestError;
+use guests::admit::Guest;
+use guests::completion::ApiError;
+use guests::dialect::{self, Opened};
+use guests::http::{Header, HttpRequest, HttpResponse, OfferedModel};
+use guests::instance::NotOpened;
+use guests::request::chat_json;
+use serde_json::Value;
+use tokio::time::{Duration, Instant};
+
+use super::body::{self, Read};
+use super::{Recorded, RequestId, openai, routes};
+use crate::dialects::{Dialect, Found, context};
+use crate::dispatch::request_log::RequestLog;
+use crate::dispatch::{self, Calling};
+use crate::exchange::{api_failure, guest_failure};
+use crate::failure::{Failure, Kind};
+use crate::runtime::Snapshot;
+use crate::service::Service;
+pub(super) use failure::worded;
+
+/// How long a call waits for guests that are still being compiled, and one of which may be the dialect that it is for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The dialect whose path a request names.
+pub(super) fn of(snapshot: &Snapshot, request: &Request) -> Option<Arc<Dialect>> {
+    match snapshot
+        .dialects
+        .find(request.method().as_str(), request.uri().path())
+    {
+        Found::Dialect(dialect) | Found::OtherMethod(dialect) => Some(dialect),
+        Found::Nothing => None,
+    }
+}
+
+/// Answers a call of a path that is none of the host's.
+pub(super) async fn call(
+    State(service): State<Arc<Service>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    Extension(calling): Extension<Calling>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.with_limited_body().into_parts();
+    let (method, path) = (parts.method.as_str(), parts.uri.path());
+    let mut snapshot = service.snapshot();
+    let is_known = |snapshot: &Snapshot| {
+        let found = snapshot.dialects.find(method, path);
+        snapshot.guests.pending.is_empty() || !matches!(found, Found::Nothing)
+    };
+    if !is_known(&snapshot) {
+        service
+            .runtime
+            .until(is_known, Instant::now() + PATIENCE)
+            .await;
+        snapshot = service.snapshot();
+    }
+    let dialect = match snapshot.dialects.find(method, path) {
+        Found::Dialect(dialect) => dialect,
+        Found::OtherMethod(_) => {
+            let message = format!("{path} does not take {method}");
+            return Failure::new(Kind::NoSuchMethod, message).into_response();
+        }
+        Found::Nothing => {
+            return routes::no_such_route(parts.method, parts.uri)
+                .await
+                .into_response();
+        }
+    };
+    let mut log = RequestLog::new(id.clone(), calling.key.clone());
+    log.through(&dialect.of.guest.name);
+    let call = Call {
+        service,
+        snapshot,
+        dialect,
+        id,
+    };
+    match call.answered(&parts, body, calling, log).await {
+        Ok(response) => response,
+        Err(refused) => {
+            let Refused { failure, mut log } = *refused;
+            let status =
+                openai::error::status(&failure, call.snapshot.config.http.rate_limit_status);
+            log.failed(&failure, status.as_u16());
+            let mut response = failure.into_response();
+            response.extensions_mut().insert(Recorded);
+            response
+        }
+    }
+}
+
+/// A call of a dialect's route.
+struct Call {
+    service: Arc<Service>,
+    snapshot: Arc<Snapshot>,
+    dialect: Arc<Dialect>,
+    id: Arc<str>,
+}
+
+/// A call that failed before the answer began, and what the log knows of it.
+struct Refused {
+    failure: Failure,
+    log: RequestLog,
+}
+
+impl Call {
+    async fn answered(
+        &self,
+        parts: &Parts,
+        body: Body,
+        calling: Calling,
+        mut log: RequestLog,
+    ) -> Result<Response, Box<Refused>> {
+        let opened = match self.opened(parts, body, &mut log).await {
+            Ok(opened) => opened,
+            Err(failure) => return Err(Box::new(Refused { failure, log })),
+        };
+        let (model, choices, request, call) = match opened {
+            Opened::Reply(reply) => {
+                log.finished(None);
+                return Ok(response(reply));
+            }
+            Opened::Models(call) => {
+                let models = models(&self.service);
+                let listed = self.run(move || call.list_models(&models)).await;
+                return match listed {
+                    Ok(reply) => {
+                        log.finished(None);
+                        Ok(response(reply))
+                    }
+                    Err(failure) => Err(Box::new(Refused { failure, log })),
+                };
+            }
+            Opened::Completion {
+                model,
+                choices,
+                request,
+                call,
+            } => (model, choices, request, call),
+        };
+        let read = self.read(model, choices, &request).await;
+        drop(request);
+        let answers = match read {
+            Ok((snapshot, request)) => {
+                dispatch::dispatch(&self.service, &snapshot, calling, request, &mut log).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match answers {
+            Ok(answers) => answer::response(self, call, answers, log).await,
+            Err(failure) => Err(Box::new(Refused { failure, log })),
+        }
+    }
+
+    /// Has the dialect read the call.
+    async fn opened(
+        &self,
+        parts: &Parts,
+        body: Body,
+        log: &mut RequestLog,
+    ) -> Result<Opened, Failure> {
+        dispatch::check(&self.service)?;
+        let http = &self.snapshot.config.http;
+        let Read { bytes, share } = body::read(body, http, &self.service.bodies).await?;
+        log.hold(share);
+        let body = String::from_utf8(bytes.into()).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::new(
+                Kind::InvalidRequest,
+                format!("byte {at} of the body is not UTF-8"),
+            )
+        })?;
+        let request = HttpRequest {
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().map(str::to_owned),
+            headers: self.headers(parts),
+            body,
+        };
+        let (of, context) = (self.dialect.of.clone(), context(self.id.to_string()));
+        let opened = self
+            .run(move || Ok(dialect::open(of, &context, &request)))
+            .await?;
+        opened.map_err(|why| self.not_opened(why))
+    }
+
+    /// The headers that the dialect wants to see. Those that carry keys are not among them.
+    fn headers(&self, parts: &Parts) -> Vec<Header> {
+        let service = &self.dialect.service;
+        let is_key = |name: &String| {
+            name == header::AUTHORIZATION.as_str()
+                || name == header::COOKIE.as_str()
+                || service.key_headers.contains(name)
+        };
+        let wanted = service.headers.iter().filter(|name| !is_key(name));
+        let sent = wanted.filter_map(|name| {
+            let value = parts.headers.get(name)?.to_str().ok()?;
+            Some((name.clone(), value.to_owned()))
+        });
+        sent.collect()
+    }
+
+    fn not_opened(&self, why: NotOpened) -> Failure {
+        match why {
+            NotOpened::Refused(error) => refused(error),
+            NotOpened::Broken(error) => guest_failure(self.guest(), &error),
+        }
+    }
+
+    /// Reads the chat completion that the dialect made, as if a client had sent it: the same bounds, the same fields.
+    async fn read(
+        &self,
+        model: String,
+        choices: u32,
+        request: &guests::request::Request,
+    ) -> Result<(Arc<Snapshot>, dispatch::Request), Failure> {
+        let mut body = chat_json::body(request);
+        body["model"] = Value::from(&*model);
+        body["n"] = choices.into();
+        let snapshot = dispatch::settled(&self.service, self.snapshot.clone(), &model).await;
+        let request = openai::chat_request(body.to_string(), None, &snapshot)?;
+        Ok((snapshot, request))
+    }
+
+    fn guest(&self) -> &Arc<Guest> {
+        &self.dialect.of.guest
+    }
+
+    /// Calls the dialect where its guest may run.
+    async fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        run(&self.service, self.guest(), call).await
+    }
+}
+
+/// Calls a guest: one of the program's own here, one from a file on the threads that give way to others.
+async fn run<T: Send + 'static>(
+    service: &Service,
+    guest: &Arc<Guest>,
+    call: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
+) -> Result<T, Failure> {
+    let guest = guest.clone();
+    let is_own = guest.is_own();
+    let call = move || call().map_err(|error| guest_failure(&guest, &error));
+    match is_own {
+        true => call(),
+        false => service.lane.run(async move { call() }).await,
+    }
+}
+
+/// A call that the dialect refuses. Its words are for the client.
+fn refused(error: ApiError) -> Failure {
+    api_failure(error)
+}
+
+/// The models that the service offers.
+fn models(service: &Service) -> Vec<OfferedModel> {
+    let listed = service.snapshot().models.list();
+    let offered = listed.into_iter().map(|model| OfferedModel {
+        id: model.id,
+        owner: model.backend,
+        context_length: model.context_length,
+    });
+    offered.collect()
+}
+
+/// A reply of a dialect's. Headers that are the host's alone are left out.
+fn response(reply: HttpResponse) -> Response {
+    let status = StatusCode::from_u16(reply.status)
+        .ok()
+        .filter(|status| status.as_u16() >= 200);
+    let mut response = (status.unwrap_or(StatusCode::BAD_GATEWAY), reply.body).into_response();
+    // Not what the framework guesses.
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    add_headers(&mut response, reply.headers);
+    response
+}
+
+/// Adds the headers of a dialect's that it may set: those of content, and names that no browser or proxy acts upon.
+fn add_headers(response: &mut Response, headers: Vec<Header>) {
+    for (name, value) in headers {
+        let may_set = ["content-type", "cache-control", "request-id"].contains(&&*name)
+            || ["x-", "anthropic-", "openai-"]
+                .iter()
+                .any(|begin| name.starts_with(begin));
+        let header = HeaderName::try_from(name)
+            .ok()
+            .zip(HeaderValue::try_from(value).ok());
+        if let Some((name, value)) = header.filter(|_| may_set) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
