@@ -114,11 +114,14 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let snapshot = service.snapshot();
     let dialect = match area {
-        Area::Inference => dialect::of(&snapshot, &request),
+        Area::Inference => {
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            dialect::of(&service, method, uri).await
+        }
         Area::Public | Area::Admin => None,
     };
+    let snapshot = service.snapshot();
     let key_headers = dialect
         .as_ref()
         .map_or(&[][..], |dialect| &dialect.service.key_headers);

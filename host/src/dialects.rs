@@ -159,6 +159,11 @@ pub(crate) fn context(id: String) -> Context {
     }
 }
 
+/// Whether a path is the host's own.
+pub(crate) fn is_own(path: &str) -> bool {
+    path == "/" || OWN_PATHS.iter().any(|own| path.starts_with(own))
+}
+
 /// Whether a dialect may have a route.
 fn check(route: &Route) -> Result<(), String> {
     let Route { method, path } = route;
@@ -166,8 +171,7 @@ fn check(route: &Route) -> Result<(), String> {
     if !is_word || method.len() > 16 {
         return Err(format!("`{}` is no method of HTTP", shown(method)));
     }
-    let is_own = path == "/" || OWN_PATHS.iter().any(|own| path.starts_with(own));
-    if is_own {
+    if is_own(path) {
         return Err(format!("{} is a path of the host's", shown(path)));
     }
     let is_plain = path.bytes().all(|b| b.is_ascii_graphic());

@@ -362,10 +362,6 @@ fn stop(value: &Value) -> Result<Vec<String>, ApiError> {
 harness_guest::export_dialect!(Call);
 
 #[cfg(test)]
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on shall fail where it stands"
-)]
 mod tests {
     use super::*;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, RequestExt as _};
 use guests::GuestError;
@@ -28,7 +28,7 @@ use tokio::time::{Duration, Instant};
 
 use super::body::{self, Read};
 use super::{Recorded, RequestId, openai, routes};
-use crate::dialects::{Dialect, Found, context};
+use crate::dialects::{Dialect, Found, context, is_own};
 use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{self, Calling};
 use crate::exchange::{api_failure, guest_failure};
@@ -40,12 +40,21 @@ pub(super) use failure::worded;
 /// How long a call waits for guests that are still being compiled, and one of which may be the dialect that it is for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The dialect whose path a request names.
-pub(super) fn of(snapshot: &Snapshot, request: &Request) -> Option<Arc<Dialect>> {
-    match snapshot
-        .dialects
-        .find(request.method().as_str(), request.uri().path())
-    {
+/// The dialect whose path a request names. While guests are still being compiled, it may be one of them, so this waits.
+pub(super) async fn of(service: &Service, method: Method, uri: Uri) -> Option<Arc<Dialect>> {
+    let (method, path) = (method.as_str(), uri.path());
+    if is_own(path) {
+        return None;
+    }
+    let is_known = |snapshot: &Snapshot| {
+        let found = snapshot.dialects.find(method, path);
+        snapshot.guests.pending.is_empty() || !matches!(found, Found::Nothing)
+    };
+    if !is_known(&service.snapshot()) {
+        let deadline = Instant::now() + PATIENCE;
+        service.runtime.until(is_known, deadline).await;
+    }
+    match service.snapshot().dialects.find(method, path) {
         Found::Dialect(dialect) | Found::OtherMethod(dialect) => Some(dialect),
         Found::Nothing => None,
     }
@@ -60,18 +69,7 @@ pub(super) async fn call(
 ) -> Response {
     let (parts, body) = request.with_limited_body().into_parts();
     let (method, path) = (parts.method.as_str(), parts.uri.path());
-    let mut snapshot = service.snapshot();
-    let is_known = |snapshot: &Snapshot| {
-        let found = snapshot.dialects.find(method, path);
-        snapshot.guests.pending.is_empty() || !matches!(found, Found::Nothing)
-    };
-    if !is_known(&snapshot) {
-        service
-            .runtime
-            .until(is_known, Instant::now() + PATIENCE)
-            .await;
-        snapshot = service.snapshot();
-    }
+    let snapshot = service.snapshot();
     let dialect = match snapshot.dialects.find(method, path) {
         Found::Dialect(dialect) => dialect,
         Found::OtherMethod(_) => {

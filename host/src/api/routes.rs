@@ -13,18 +13,10 @@ use crate::failure::{Failure, Kind};
 use crate::service::Service;
 
 /// Paths of APIs that this service does not speak, with what to do instead.
-const OTHER_APIS: [(&str, &str); 9] = [
+const OTHER_APIS: [(&str, &str); 6] = [
     (
         "/v1/responses",
         "this service speaks Chat Completions: set your client to POST /v1/chat/completions (in OpenAI's Agents SDK, `set_default_openai_api(\"chat_completions\")`)",
-    ),
-    (
-        "/v1/messages",
-        "this service speaks OpenAI's API, not Anthropic's: set your client's provider to OpenAI-compatible, with POST /v1/chat/completions",
-    ),
-    (
-        "/v1/completions",
-        "this service has no completions of bare text: set your client to chat, with POST /v1/chat/completions",
     ),
     (
         "/v1/embeddings",
@@ -39,10 +31,6 @@ const OTHER_APIS: [(&str, &str); 9] = [
     (
         "/v1/assistants",
         "this service keeps nothing: use POST /v1/chat/completions",
-    ),
-    (
-        "/api/",
-        "this service does not speak Ollama's API: set your client's provider to OpenAI-compatible, with the base URL ending in /v1",
     ),
 ];
 
@@ -157,7 +145,6 @@ mod tests {
         assert!(told("/models").contains("did you mean /v1/models?"));
         assert!(told("/v1/responses").contains("set your client to POST /v1/chat/completions"));
         assert!(told("/v1/embeddings").contains("no embeddings"));
-        assert!(told("/api/chat").contains("Ollama"));
         assert_eq!(hint("/nowhere"), None);
     }
 }

@@ -22,7 +22,7 @@ use super::store::{RolledBack, Store};
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
-const EMBEDDED: [(&str, &[u8]); 5] = [
+const EMBEDDED: [(&str, &[u8]); 7] = [
     (
         "claude-code",
         include_bytes!("../../../../guests/dist/claude-code.wasm"),
@@ -30,6 +30,14 @@ const EMBEDDED: [(&str, &[u8]); 5] = [
     (
         "completions",
         include_bytes!("../../../../guests/dist/completions.wasm"),
+    ),
+    (
+        "messages",
+        include_bytes!("../../../../guests/dist/messages.wasm"),
+    ),
+    (
+        "ollama",
+        include_bytes!("../../../../guests/dist/ollama.wasm"),
     ),
     (
         "prompt-template",
@@ -46,7 +54,7 @@ const EMBEDDED: [(&str, &[u8]); 5] = [
 ];
 
 /// The built-in guests that speak other HTTP APIs. They serve unless they are turned off.
-pub const DIALECTS: [&str; 1] = ["completions"];
+pub const DIALECTS: [&str; 3] = ["completions", "messages", "ollama"];
 
 /// The built-in guest that is there when the service begins to listen. The others are compiled meanwhile.
 const FIRST: &str = "claude-code";
