@@ -272,3 +272,65 @@ async fn anthropics_calls_are_answered() {
     let counted: Value = request.send().await.unwrap().json().await.unwrap();
     assert_eq!(counted["input_tokens"], 1);
 }
+
+#[tokio::test]
+async fn responses_are_answered() {
+    let fake = Fake::start(SCRIPT);
+    let body = json!({"model": "fake", "input": "hi", "instructions": "Be brief."});
+    let (status, answer) = json_of(&fake.host, "/v1/responses", &body).await;
+    assert_eq!(
+        (status, &answer["status"]),
+        (200, &json!("completed")),
+        "{answer}"
+    );
+    assert_eq!(answer["output"][0]["content"][0]["text"], "Hello there");
+    let stream = json!({"model": "fake", "input": "hi", "stream": true});
+    let (_, kind, text) = call(&fake.host, "/v1/responses", &stream).await;
+    assert_eq!(kind, "text/event-stream; charset=utf-8");
+    assert!(text.contains("event: response.completed\n"), "{text}");
+    let kept = json!({"model": "fake", "input": "hi", "store": true});
+    let (status, error) = json_of(&fake.host, "/v1/responses", &kept).await;
+    assert_eq!(
+        (status, &error["error"]["param"]),
+        (400, &json!("store")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_fails_on_its_way_ends_in_the_form_of_the_api() {
+    let fake = Fake::start("#init\n#read\n#text Hello\n#exit 3\n");
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    for (path, body, last) in [
+        (
+            "/v1/responses",
+            json!({"model": "fake", "input": "hi", "stream": true}),
+            "event: response.failed",
+        ),
+        (
+            "/v1/messages",
+            json!({"model": "fake", "max_tokens": 9, "messages": messages, "stream": true}),
+            "event: error",
+        ),
+        (
+            "/api/chat",
+            json!({"model": "fake", "messages": messages}),
+            "{\"error\":",
+        ),
+        (
+            "/v1/completions",
+            json!({"model": "fake", "prompt": "hi", "stream": true}),
+            "data: {\"error\":",
+        ),
+    ] {
+        let (status, _, text) = call(&fake.host, path, &body).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        let end = text.trim_end().rsplit("\n\n").next().unwrap();
+        let end = end
+            .lines()
+            .last()
+            .filter(|_| path == "/api/chat")
+            .unwrap_or(end);
+        assert!(end.starts_with(last), "{path}: {text}");
+    }
+}

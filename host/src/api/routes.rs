@@ -13,11 +13,7 @@ use crate::failure::{Failure, Kind};
 use crate::service::Service;
 
 /// Paths of APIs that this service does not speak, with what to do instead.
-const OTHER_APIS: [(&str, &str); 6] = [
-    (
-        "/v1/responses",
-        "this service speaks Chat Completions: set your client to POST /v1/chat/completions (in OpenAI's Agents SDK, `set_default_openai_api(\"chat_completions\")`)",
-    ),
+const OTHER_APIS: [(&str, &str); 5] = [
     (
         "/v1/embeddings",
         "this service has no embeddings: set another provider for them in your client",
@@ -143,7 +139,6 @@ mod tests {
         let told = |path| hint(path).unwrap_or_default();
         assert!(told("/v1/v1/chat/completions").contains("asks for /v1/chat/completions"));
         assert!(told("/models").contains("did you mean /v1/models?"));
-        assert!(told("/v1/responses").contains("set your client to POST /v1/chat/completions"));
         assert!(told("/v1/embeddings").contains("no embeddings"));
         assert_eq!(hint("/nowhere"), None);
     }

@@ -22,7 +22,7 @@ use super::store::{RolledBack, Store};
 use crate::settings::Settings;
 
 /// The guests built into this program, each the component of a folder of `guests/`.
-const EMBEDDED: [(&str, &[u8]); 7] = [
+const EMBEDDED: [(&str, &[u8]); 8] = [
     (
         "claude-code",
         include_bytes!("../../../../guests/dist/claude-code.wasm"),
@@ -48,13 +48,17 @@ const EMBEDDED: [(&str, &[u8]); 7] = [
         include_bytes!("../../../../guests/dist/redact.wasm"),
     ),
     (
+        "responses",
+        include_bytes!("../../../../guests/dist/responses.wasm"),
+    ),
+    (
         "system-prompt",
         include_bytes!("../../../../guests/dist/system-prompt.wasm"),
     ),
 ];
 
 /// The built-in guests that speak other HTTP APIs. They serve unless they are turned off.
-pub const DIALECTS: [&str; 3] = ["completions", "messages", "ollama"];
+pub const DIALECTS: [&str; 4] = ["completions", "messages", "ollama", "responses"];
 
 /// The built-in guest that is there when the service begins to listen. The others are compiled meanwhile.
 const FIRST: &str = "claude-code";
