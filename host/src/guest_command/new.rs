@@ -29,7 +29,7 @@ enum World {
     Adapter,
     /// It changes requests and answers on their way
     Transform,
-    /// It speaks another HTTP API; the service does not run dialects yet
+    /// It speaks another HTTP API
     Dialect,
 }
 
@@ -121,9 +121,7 @@ impl World {
             World::Adapter => {
                 "[backends.NAME]\n    profile = \"generic\"\n    command = \"cat\"\n    adapter = \"NAME\""
             }
-            World::Dialect => {
-                "# The service does not run dialects yet; `guest build` and `guest test` do.\n    [guests.NAME]\n    config = { model = \"claude-haiku\" }"
-            }
+            World::Dialect => "[guests.NAME]\n    config = { model = \"claude-haiku\" }",
             World::Transform => {
                 "[models.NAME]\n    backend = \"claude\"\n    model = \"haiku\"\n    transforms = [{ guest = \"NAME\", config = { signature = \"-- a guest\" } }]"
             }
