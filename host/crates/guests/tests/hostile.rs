@@ -72,6 +72,11 @@ const WORLDS: [World; 3] = [
                 &[HTTP, r#"{"call":"end-choice","finish_reason":"stop"}"#],
             ),
             ("finish", &[HTTP, FINISH]),
+            ("serve", &[r#"{"call":"serve"}"#]),
+            ("render-error", &[r#"{"call":"render-error"}"#]),
+            ("fail", &[HTTP, r#"{"call":"fail"}"#]),
+            ("keep-alive", &[HTTP, r#"{"call":"keep-alive"}"#]),
+            ("list-models", &[HTTP, r#"{"call":"list-models"}"#]),
         ],
     },
 ];
@@ -96,7 +101,7 @@ const DEEDS: [(&str, &[&str]); 8] = [
 ];
 
 /// Deeds that these functions cannot do, because of what they return.
-const HARMLESS: [(&str, &str); 13] = [
+const HARMLESS: [(&str, &str); 15] = [
     ("configure", "many"),
     ("open", "huge"),
     ("open", "many"),
@@ -110,6 +115,8 @@ const HARMLESS: [(&str, &str); 13] = [
     ("finish", "many"),
     ("want", "many"),
     ("hold", "many"),
+    ("fail", "many"),
+    ("keep-alive", "many"),
 ];
 
 fn main() {

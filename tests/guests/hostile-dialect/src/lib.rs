@@ -2,10 +2,12 @@
 //!
 //! `{"at": "take", "do": "spin"}` spins in `take`. Otherwise it echoes.
 
+use std::cell::RefCell;
+
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Context, Delta, Description, Dialect, Failure, Header, HttpHead, HttpRequest,
-    HttpResponse, OpenedCall, Outcome, Problem, Route, Service, testing,
+    HttpResponse, OfferedModel, OpenedCall, Outcome, Problem, Route, Service, testing,
 };
 
 /// What to do, and when.
@@ -17,6 +19,11 @@ pub struct Behaviour {
     pub at: String,
     /// What happens.
     pub r#do: String,
+}
+
+thread_local! {
+    /// What the instance was told: an error is written without its settings.
+    static BEHAVIOUR: RefCell<Behaviour> = RefCell::default();
 }
 
 /// A call that does what it is told.
@@ -65,16 +72,28 @@ impl Dialect for Hostile {
                 hostile_deeds::act(deed);
                 Ok(behaviour)
             }
-            _ => Ok(behaviour),
+            _ => {
+                BEHAVIOUR.set(behaviour.clone());
+                Ok(behaviour)
+            }
         }
     }
 
-    fn serve(_settings: &Behaviour) -> Service {
+    fn serve(behaviour: &Behaviour) -> Service {
+        let route = Route {
+            method: "POST".into(),
+            path: match &*behaviour.text("serve") {
+                "serve" => "/hostile".into(),
+                deed => deed.into(),
+            },
+        };
+        let due = if behaviour.at == "serve" {
+            &*behaviour.r#do
+        } else {
+            ""
+        };
         Service {
-            routes: vec![Route {
-                method: "POST".into(),
-                path: "/hostile".into(),
-            }],
+            routes: vec![route; hostile_deeds::count(due).max(1)],
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
@@ -104,10 +123,15 @@ impl Dialect for Hostile {
     }
 
     fn render_error(failure: Failure) -> HttpResponse {
+        let behaviour = BEHAVIOUR.take();
+        let body = match &*behaviour.text("render-error") {
+            "render-error" => failure.message,
+            deed => deed.into(),
+        };
         HttpResponse {
             status: failure.status,
-            headers: Vec::new(),
-            body: failure.message,
+            headers: behaviour.headers("render-error"),
+            body,
         }
     }
 
@@ -133,6 +157,18 @@ impl Dialect for Hostile {
 
     fn fail(&mut self, _failure: Failure) -> String {
         self.0.text("fail")
+    }
+
+    fn keep_alive(&self) -> String {
+        self.0.text("keep-alive")
+    }
+
+    fn list_models(&mut self, _models: Vec<OfferedModel>) -> HttpResponse {
+        HttpResponse {
+            status: 200,
+            headers: self.0.headers("list-models"),
+            body: self.0.text("list-models"),
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use super::words::{self, Call, CaseContext, Piece};
 use crate::GuestError;
 use crate::adapter::AdapterSession;
 use crate::admit::{Guest, World};
-use crate::completion::{Delta, Outcome};
+use crate::completion::{Context, Delta, Outcome};
 use crate::contract::v1_0::Effects;
 use crate::dialect::{self, DialectCall};
-use crate::http::HttpRequest;
+use crate::http::{HttpRequest, OfferedModel};
 use crate::instance::{Configured, NotOpened, configured};
 use crate::report::Question;
 use crate::transform::{self, Filter};
@@ -87,6 +87,28 @@ impl<'a> Dialogue<'a> {
                 let head = call.begin()?;
                 Ok(head.iter().map(words::head).collect())
             }),
+            Call::Serve => self.of_dialect(|of, context| {
+                let service = dialect::serve(of, context)?;
+                Ok(words::served(&service))
+            }),
+            Call::RenderError(failure) => self.of_dialect(|of, context| {
+                let reply = dialect::render_error(of, context, &failure.into())?;
+                Ok(words::reply(&reply))
+            }),
+            Call::KeepAlive => self.dialect(|call| Ok(vec![json!({"body": call.keep_alive()?})])),
+            Call::Fail(failure) => self.last_of_dialect(|call| {
+                let body = call.fail(&failure.into())?;
+                Ok(json!({"body": body}))
+            }),
+            Call::ListModels { models } => self.last_of_dialect(|call| {
+                let models = models.into_iter().map(|id| OfferedModel {
+                    id,
+                    owner: "backend".into(),
+                    context_length: None,
+                });
+                let reply = call.list_models(&models.collect::<Vec<_>>())?;
+                Ok(words::reply(&reply))
+            }),
             Call::EndChoice { choice, outcome } => self.dialect(|call| {
                 let body = call.end_choice(choice, &outcome.into())?;
                 Ok(vec![json!({"body": body})])
@@ -155,6 +177,32 @@ impl<'a> Dialogue<'a> {
         };
         let done = call(on_its_way);
         Ok(done.unwrap_or_else(|error| vec![self.broken(&error)]))
+    }
+
+    /// Makes the last call of the dialect's call that is on its way.
+    fn last_of_dialect(
+        &mut self,
+        call: impl FnOnce(DialectCall) -> Result<Value, GuestError>,
+    ) -> Result<Vec<Value>, String> {
+        let InRequest::Dialect(on_its_way) = std::mem::replace(&mut self.request, InRequest::None)
+        else {
+            return Err("there is no call of a dialect".into());
+        };
+        let done = call(*on_its_way);
+        Ok(vec![done.unwrap_or_else(|error| self.broken(&error))])
+    }
+
+    /// Calls a dialect apart from any call of its API.
+    fn of_dialect(
+        &mut self,
+        call: impl FnOnce(&Configured, &Context) -> Result<Value, GuestError>,
+    ) -> Result<Vec<Value>, String> {
+        if self.guest.world() != World::Dialect {
+            return Err("the guest is no dialect".into());
+        }
+        let context = CaseContext::default().of("model");
+        let done = call(&self.configured(), &context);
+        Ok(vec![done.unwrap_or_else(|error| self.broken(&error))])
     }
 
     fn configured(&self) -> Configured {

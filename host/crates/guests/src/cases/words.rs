@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::completion::{
-    ApiError, Context, Decision, Delta, Effect, Ending, FinishReason, Held, HeldTurn, Outcome,
-    Resumption, Step, ToolCallDelta, Usage, Wanted,
+    ApiError, Context, Decision, Delta, Effect, Ending, ErrorKind, FinishReason, Held, HeldTurn,
+    Outcome, Resumption, Step, ToolCallDelta, Usage, Wanted,
 };
-use crate::http::{Header, HttpHead, HttpRequest, HttpResponse};
+use crate::http::{Header, HttpFailure, HttpHead, HttpRequest, HttpResponse, Service};
 use crate::report::{Question, Report};
 use crate::request::{Request, chat_json};
 
@@ -70,6 +70,56 @@ pub(super) enum Call {
         #[serde(flatten)]
         outcome: CaseOutcome,
     },
+    /// Asks a dialect which routes it serves.
+    Serve,
+    /// Has a dialect write an error, before an answer or in the course of one.
+    RenderError(CaseFailure),
+    Fail(CaseFailure),
+    KeepAlive,
+    /// Has a dialect write the list of models.
+    ListModels {
+        #[serde(default)]
+        models: Vec<String>,
+    },
+}
+
+/// An error that a dialect writes.
+#[derive(Debug, Deserialize)]
+pub(super) struct CaseFailure {
+    #[serde(default = "bad_request")]
+    status: u16,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    param: Option<String>,
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+impl From<CaseFailure> for HttpFailure {
+    fn from(failure: CaseFailure) -> Self {
+        HttpFailure {
+            status: failure.status,
+            kind: ErrorKind::InvalidRequest,
+            code: failure.code,
+            message: failure.message,
+            param: failure.param,
+            retry_at: None,
+        }
+    }
+}
+
+/// What a dialect serves.
+pub(super) fn served(service: &Service) -> Value {
+    let routes = service.routes.iter();
+    let routes: Vec<Value> = routes
+        .map(|route| json!([route.method, route.path]))
+        .collect();
+    json!({"serve": {"routes": routes, "key_headers": service.key_headers, "headers": service.headers}})
 }
 
 /// How a session goes on with a process.
