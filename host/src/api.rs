@@ -5,6 +5,7 @@ mod admin;
 mod body;
 mod dialect;
 mod openai;
+mod pages;
 mod routes;
 mod turned_away;
 
@@ -86,7 +87,11 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         router.layer(middleware::from_fn_with_state(state, guard))
     };
     area(public, Area::Public, openai::error::response)
-        .merge(area(inference, Area::Inference, openai::error::response))
+        .merge(
+            area(inference, Area::Inference, openai::error::response).layer(
+                middleware::from_fn_with_state(service.clone(), pages::pages),
+            ),
+        )
         .merge(area(admin, Area::Admin, openai::error::response))
         .layer(middleware::from_fn(identify))
         .with_state(service)

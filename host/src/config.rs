@@ -87,6 +87,8 @@ pub struct Access {
     pub keys: Vec<Key>,
     /// Names that a `Host` header may carry beside those of this machine.
     pub hosts: Vec<String>,
+    /// The origins of web pages and Electron programs that may call, with a key.
+    pub origins: Vec<String>,
     /// Addresses off this machine's loopback that may be listened on without a key.
     pub open_addresses: Vec<String>,
 }

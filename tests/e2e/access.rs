@@ -122,3 +122,66 @@ async fn nobody_else_gets_at_a_unix_socket_not_even_for_a_moment() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
     assert!(status.contains("Umask:\t0077"), "{status}");
 }
+
+#[tokio::test]
+async fn listed_pages_may_call_with_a_key_and_no_other() {
+    let host = Host::start(
+        "api_keys = [\"secret-key-of-the-test\"]\nallowed_origins = [\"app://obsidian.md\"]\n[backends.demo]\nprofile = \"demo\"\n",
+    );
+    let url = host.url("/v1/chat/completions");
+    let preflight = async |origin: &str| {
+        let request = host.client().request(reqwest::Method::OPTIONS, &url);
+        let request = request
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        let asked = "authorization, content-type, x-stainless-os";
+        request
+            .header("access-control-request-headers", asked)
+            .send()
+            .await
+            .unwrap()
+    };
+    let allowed = preflight("app://obsidian.md").await;
+    assert_eq!(allowed.status().as_u16(), 204);
+    assert_eq!(
+        allowed.headers()["access-control-allow-origin"],
+        "app://obsidian.md"
+    );
+    assert_eq!(
+        allowed.headers()["access-control-allow-headers"],
+        "authorization, content-type, x-stainless-os"
+    );
+    let refused = preflight("https://evil.example").await;
+    assert!(!refused.status().is_success());
+    assert!(
+        !refused
+            .headers()
+            .contains_key("access-control-allow-origin")
+    );
+    let body =
+        serde_json::json!({"model": "demo", "messages": [{"role": "user", "content": "Hi"}]});
+    let call = async |key: Option<&str>| {
+        let request = host
+            .client()
+            .post(&url)
+            .header("origin", "app://obsidian.md")
+            .json(&body);
+        let request = key
+            .into_iter()
+            .fold(request, |request, key| request.bearer_auth(key));
+        request.send().await.unwrap()
+    };
+    let answer = call(Some("secret-key-of-the-test")).await;
+    assert_eq!(answer.status().as_u16(), 200);
+    assert_eq!(
+        answer.headers()["access-control-allow-origin"],
+        "app://obsidian.md"
+    );
+    // A page learns why it was refused.
+    let unknown = call(None).await;
+    assert_eq!(unknown.status().as_u16(), 401);
+    assert_eq!(
+        unknown.headers()["access-control-allow-origin"],
+        "app://obsidian.md"
+    );
+}

@@ -28,11 +28,34 @@ pub(super) fn access(root: &mut Section, folder: &Path, overrides: &Overrides) -
         }
         section.finish();
     }
+    let origins = origins(root, !keys.is_empty());
     Access {
         keys,
+        origins,
         hosts: root.texts("allowed_hosts").unwrap_or_default(),
         open_addresses: root.texts("open_addresses").unwrap_or_default(),
     }
+}
+
+/// Reads `allowed_origins`: each exact, as browsers send it.
+fn origins(root: &mut Section, has_keys: bool) -> Vec<String> {
+    let origins = root.texts("allowed_origins").unwrap_or_default();
+    for (i, origin) in origins.iter().enumerate() {
+        let at = format!("allowed_origins[{i}]");
+        let host = origin.split_once("://").map(|(_, host)| host);
+        if origin == "*" {
+            let what = "`*` is not possible: any page in your browser could spend your subscription; name each origin";
+            root.problem(&at, what);
+        } else if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' '])) {
+            let what = "this is no origin: write it as browsers send it, such as \"https://chat.example\" or \"app://obsidian.md\"";
+            root.problem(&at, what);
+        }
+    }
+    if !origins.is_empty() && !has_keys {
+        let what = "pages need a key: set `[keys.NAME]`, `api_keys` or `api_keys_file`, too";
+        root.problem("allowed_origins", what);
+    }
+    origins
 }
 
 /// The keys of `api_keys` and `api_keys_file`.
@@ -203,6 +226,27 @@ mod tests {
     }
 
     const KEY: &str = "a key of a good length";
+
+    #[test]
+    fn pages_are_named_one_by_one_and_need_a_key() {
+        let keyed = format!("api_keys = [\"{KEY}\"]\n");
+        let fine =
+            format!("{keyed}allowed_origins = [\"app://obsidian.md\", \"http://localhost:3000\"]");
+        assert_eq!(parse(&fine).unwrap().access.origins.len(), 2);
+        for (origin, says) in [
+            ("*", "`*` is not possible"),
+            ("https://a/b", "this is no origin"),
+            ("chat.example", "this is no origin"),
+            ("https://*.example", "this is no origin"),
+        ] {
+            let told = problem(&format!("{keyed}allowed_origins = [\"{origin}\"]"));
+            assert!(
+                told.contains("allowed_origins[0]") && told.contains(says),
+                "{told}"
+            );
+        }
+        assert!(problem("allowed_origins = [\"app://x\"]").contains("pages need a key"));
+    }
 
     #[test]
     fn a_named_key_is_written_as_its_digest_or_as_it_is() {
