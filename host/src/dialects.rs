@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::http::HeaderName;
 use basics::plain;
 use guests::admit::World;
 use guests::completion::Context;
@@ -33,11 +34,16 @@ const OWN_PATHS: [&str; 7] = [
 #[derive(Clone, Default)]
 pub(crate) struct Dialects {
     /// For each path the methods, each with the dialect that serves it.
-    routes: Router<Vec<(String, Arc<Dialect>)>>,
+    routes: Router<Methods>,
+    /// The same by the paths as they are declared.
+    declared: BTreeMap<String, Methods>,
     serving: BTreeMap<String, Arc<Dialect>>,
     /// Why some are not served, by their names.
     problems: BTreeMap<String, String>,
 }
+
+/// Methods of a path, each with the dialect that serves it.
+type Methods = Vec<(String, Arc<Dialect>)>;
 
 /// A dialect that serves.
 pub(crate) struct Dialect {
@@ -88,25 +94,25 @@ impl Dialects {
         dialects
     }
 
+    /// Adds a dialect with all of its routes, or with none.
     fn add(&mut self, name: &str, dialect: Arc<Dialect>) -> Result<(), String> {
+        let mut declared = self.declared.clone();
         for route in &dialect.service.routes {
             check(route)?;
-            if let Found::Dialect(other) = self.find(&route.method, &route.path) {
-                let (method, path) = (&route.method, &route.path);
+            let Route { method, path } = route;
+            let methods = declared.entry(path.clone()).or_default();
+            if let Some((_, other)) = methods.iter().find(|(known, _)| known == method) {
                 let other = &other.of.guest.name;
                 return Err(format!("`{other}` serves {method} {path} already"));
             }
+            methods.push((method.clone(), dialect.clone()));
         }
-        for route in &dialect.service.routes {
-            let entry = (route.method.clone(), dialect.clone());
-            match self.routes.at_mut(&route.path) {
-                Ok(found) => found.value.push(entry),
-                Err(_) => self
-                    .routes
-                    .insert(&route.path, vec![entry])
-                    .map_err(|error| format!("the path {}: {error}", shown(&route.path)))?,
-            }
+        let mut routes = Router::new();
+        for (path, methods) in &declared {
+            let added = routes.insert(path, methods.clone());
+            added.map_err(|error| format!("the path {}: {error}", shown(path)))?;
         }
+        (self.declared, self.routes) = (declared, routes);
         self.serving.insert(name.to_owned(), dialect);
         Ok(())
     }
@@ -137,6 +143,20 @@ impl Dialect {
         let service = dialect::serve(&of, &context("serve".into()));
         let service =
             service.map_err(|error| format!("it does not say what it serves: {error}"))?;
+        let named = |names: Vec<String>| -> Result<Vec<String>, String> {
+            let names = names
+                .into_iter()
+                .map(|name| match HeaderName::try_from(&name) {
+                    Ok(name) => Ok(name.as_str().to_owned()),
+                    Err(_) => Err(format!("`{}` is no name of a header", shown(&name))),
+                });
+            names.collect()
+        };
+        let service = Service {
+            key_headers: named(service.key_headers)?,
+            headers: named(service.headers)?,
+            ..service
+        };
         match service.routes.len() {
             0 => Err("it serves no route".into()),
             1..=ROUTES_MAX => Ok(Dialect { of, service }),
@@ -175,8 +195,13 @@ fn check(route: &Route) -> Result<(), String> {
         return Err(format!("{} is a path of the host's", shown(path)));
     }
     let is_plain = path.bytes().all(|b| b.is_ascii_graphic());
-    // A name in braces at the beginning would take every path.
-    if !path.starts_with('/') || path.starts_with("/{") || !is_plain || path.len() > 200 {
+    // A name in braces at the beginning would take every path, and a star all that follows.
+    if !path.starts_with('/')
+        || path.starts_with("/{")
+        || path.contains("{*")
+        || !is_plain
+        || path.len() > 200
+    {
         return Err(format!(
             "`{}` is no path that a dialect may have",
             shown(path)
@@ -218,7 +243,7 @@ mod tests {
                 "{path}"
             );
         }
-        for path in ["", "x", "/{any}", "/a b", "/\u{fc}"] {
+        for path in ["", "x", "/{any}", "/a/{*rest}", "/a b", "/\u{fc}"] {
             assert!(
                 checked("GET", path).unwrap_err().contains("is no path"),
                 "{path}"

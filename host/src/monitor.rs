@@ -15,6 +15,7 @@ use guests::report::{Question, Report};
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::{Process, Processes};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backends::Backend;
@@ -26,14 +27,17 @@ use crate::exchange::question::{self, Told};
 use crate::exchange::{guest_failure, no_process};
 use crate::failure::{Failure, unix_now};
 use crate::lane::Lane;
-use crate::pool::Pool;
-use crate::runtime::{RuntimeHandle, Snapshot};
+use crate::pool::{NoProcess, Pool};
+use crate::runtime::RuntimeHandle;
 
 /// How long a request for the state waits for the first check.
 const FIRST_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request for the plan waits for what a backend says. It asks its own API, which was seen to take 0.3 s.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a trial waits for room for its process.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the metrics' samples are folded into their buckets, the warden is checked, and the plan is asked for if
 /// it is time.
@@ -140,7 +144,7 @@ impl Rounds {
         let snapshot = self.runtime.current();
         for backend in &snapshot.backends {
             if let Standing::Untried(file) = backend.standing() {
-                self.try_program(&snapshot, backend, file).await;
+                self.try_program(backend, file).await;
                 continue;
             }
             if !all && !backend.status.is_stale() && !backend.status.offers_changed() {
@@ -148,12 +152,12 @@ impl Rounds {
             }
             let ready = backend.check(&self.processes).await;
             if backend.has_moved() {
-                snapshot.apply(&self.pool);
+                self.runtime.current().apply(&self.pool);
             }
             self.settle(backend);
             if ready && backend.is_real() && backend.status.wants_probe() {
                 // Only a trial says what it means that it does not answer.
-                let _ = self.introduce(backend).await;
+                let _ = self.introduce(backend, false).await;
             }
         }
     }
@@ -169,7 +173,7 @@ impl Rounds {
 
     /// Another program took the place of a backend's. If it can do what requests rely on, the pool moves over to it.
     /// If not, what runs serves on.
-    async fn try_program(&self, snapshot: &Snapshot, backend: &Arc<Backend>, file: FileStamp) {
+    async fn try_program(&self, backend: &Arc<Backend>, file: FileStamp) {
         let name = &backend.config.name;
         tracing::info!(backend = %name, "another program took the place of the backend's: it is tried");
         backend.check(&self.processes).await;
@@ -177,7 +181,12 @@ impl Rounds {
             (false, _) => None,
             // No program can mend this, and it says nothing against this one.
             (true, Health::LoggedOut) => None,
-            (true, Health::Ready) => self.introduce(backend).await.err(),
+            (true, Health::Ready) => match self.introduce(backend, true).await {
+                Ok(Introduced::Yes) => None,
+                // It is tried again when somebody needs it.
+                Ok(Introduced::NotNow) => return,
+                Err(objection) => Some(objection),
+            },
             (true, bad) => Some(backend.message(&bad)),
         };
         let version = backend.status.version().unwrap_or_default();
@@ -188,8 +197,12 @@ impl Rounds {
                 tracing::warn!(backend = %name, %version, remedy, "the new program is not used: {why}");
             }
         }
+        let is_adopted = objection.is_none();
         backend.installation.judge(file, objection);
-        snapshot.apply(&self.pool);
+        self.runtime.current().apply(&self.pool);
+        if is_adopted {
+            self.record_what_it_lacks(backend);
+        }
         self.settle(backend);
     }
 
@@ -198,11 +211,16 @@ impl Rounds {
     /// # Errors
     ///
     /// Says what requests rely on and its program does not do.
-    async fn introduce(&self, backend: &Arc<Backend>) -> Result<(), String> {
-        let asked = self.ask_fresh(backend).await;
+    async fn introduce(
+        &self,
+        backend: &Arc<Backend>,
+        is_trial: bool,
+    ) -> Result<Introduced, String> {
+        let asked = self.ask_fresh(backend, is_trial).await;
         let reports = match asked {
-            Ok(None) => return Ok(()),
-            Ok(Some(reports)) => reports,
+            Ok(Asked::NoQuestion) => return Ok(Introduced::Yes),
+            Ok(Asked::NotNow) => return Ok(Introduced::NotNow),
+            Ok(Asked::Told(reports)) => reports,
             Err(failure) => {
                 let name = &backend.config.name;
                 tracing::debug!(backend = %name, "it did not introduce itself: {}", failure.message);
@@ -211,12 +229,10 @@ impl Rounds {
         };
         let introduction = Introduction::of(&reports, unix_now());
         let is_logged_out = introduction.is_logged_out();
-        if introduction.lacks_rewind()
-            && let Some(launch) = backend.plain_launch(backend.config.launch.profile.probe_model)
-        {
-            self.pool.record_inability(&launch);
-        }
         backend.status.introduced(introduction);
+        if !is_trial {
+            self.record_what_it_lacks(backend);
+        }
         for report in reports {
             backend.status.observe(report, Reporter::Probe);
         }
@@ -225,23 +241,49 @@ impl Rounds {
             backend.status.login_is_unused();
             return Err(backend.message(&Health::LoginUnused));
         }
-        Ok(())
+        Ok(Introduced::Yes)
     }
 
-    /// Asks a fresh process of the backend for its introduction, and then for its plan. None if the adapter has no
-    /// such question, or if requests need all the places.
-    async fn ask_fresh(&self, backend: &Arc<Backend>) -> Result<Option<Vec<Report>>, Failure> {
-        // Requests go first; a later check asks again.
-        if backend.admission.try_enter().is_none() {
-            return Ok(None);
+    /// Has the pool know what the program that is in use cannot do.
+    fn record_what_it_lacks(&self, backend: &Backend) {
+        let introduction = backend.status.introduction();
+        let model = backend.config.launch.profile.probe_model;
+        if introduction.is_some_and(|told| told.lacks_rewind())
+            && let Some(launch) = backend.plain_launch(model)
+        {
+            self.pool.record_inability(&launch);
+        }
+    }
+
+    /// Asks a fresh process of the backend for its introduction, and then for its plan. In a trial, requests wait for it,
+    /// so it goes before them.
+    async fn ask_fresh(&self, backend: &Arc<Backend>, is_trial: bool) -> Result<Asked, Failure> {
+        // Otherwise requests go first; a later check asks again.
+        let permit = backend.admission.try_enter();
+        if permit.is_none() && !is_trial {
+            return Ok(Asked::NotNow);
+        }
+        let snapshot = self.runtime.current();
+        if snapshot.chains.of_backend(&backend.config.name).is_none() {
+            return Ok(Asked::NotNow);
         }
         backend.status.asks_plan();
         let Some(mut asking) = self.open(backend, Question::Introduction).await? else {
-            return Ok(None);
+            return Ok(Asked::NoQuestion);
         };
         let launch = asking.launch(backend)?;
-        let started = self.pool.try_start(&launch);
-        let process = started.map_err(|error| no_process(backend, error))?;
+        let started = match is_trial {
+            true => {
+                self.pool
+                    .start(&launch, Instant::now() + TRIAL_PATIENCE)
+                    .await
+            }
+            false => self.pool.try_start(&launch),
+        };
+        let process = match started {
+            Err(NoProcess::Full) => return Ok(Asked::NotNow),
+            started => started.map_err(|error| no_process(backend, error))?,
+        };
         let (name, pid) = (&backend.config.name, process.id());
         tracing::debug!(backend = %name, pid, "a process is asked what it offers");
         let (process, told) = self.ask(backend, asking, process).await?;
@@ -250,7 +292,8 @@ impl Rounds {
             let (_, told) = self.ask(backend, asking, process).await?;
             reports.extend(told.map(|told| told.reports).unwrap_or_default());
         }
-        Ok(Some(reports))
+        drop(permit);
+        Ok(Asked::Told(reports))
     }
 
     /// Asks for the plans that are due. `is_asked` is whether somebody wants to know them.
@@ -362,6 +405,22 @@ impl Rounds {
             false => self.lane.run(work).await,
         }
     }
+}
+
+/// What came of asking a fresh process.
+enum Asked {
+    Told(Vec<Report>),
+    /// The adapter has no such question.
+    NoQuestion,
+    /// There is no room, or the adapter is not there yet.
+    NotNow,
+}
+
+/// Whether a backend has introduced itself.
+enum Introduced {
+    /// It has, or it never does.
+    Yes,
+    NotNow,
 }
 
 /// A session with a question.

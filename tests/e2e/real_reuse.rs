@@ -115,11 +115,12 @@ impl Pair {
         self.at_rest().await;
     }
 
-    /// Waits until the process is kept.
+    /// Waits until the process is kept. Until then it has its place.
     async fn at_rest(&self) {
         poll::until("a kept process", Duration::from_secs(10), async || {
             let (_, health) = self.keeping.host.get("/health").await;
-            (health["backends"]["claude"]["kept"] != 0).then_some(())
+            let state = &health["backends"]["claude"];
+            (state["kept"] != 0 && state["in_flight"] == 0).then_some(())
         })
         .await;
     }

@@ -7,7 +7,7 @@ use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Content, Context, Delta, Description, Dialect, ErrorKind, Failure, FinishReason,
     Header, HttpHead, HttpRequest, HttpResponse, Message, OpenedCall, Outcome, OutputFormat,
-    Problem, Request, Role, Route, Sampling, Service, Usage, failure, openai_error,
+    Problem, Request, Role, Route, Sampling, Service, Usage, failure, json_line, openai_error,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -41,13 +41,13 @@ impl Default for Settings {
 #[derive(Debug, Deserialize)]
 struct Body {
     model: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     prompt: Value,
     suffix: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     stream: bool,
     stream_options: Option<StreamOptions>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     stop: Value,
     max_tokens: Option<u64>,
     n: Option<u32>,
@@ -62,7 +62,7 @@ struct Body {
 
 #[derive(Debug, Deserialize)]
 struct StreamOptions {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     include_usage: bool,
 }
 
@@ -188,7 +188,7 @@ impl Dialect for Call {
             let choices = choices.map(|(i, (text, end))| choice(i, text, *end));
             let mut whole = self.object(choices.collect());
             whole.insert("usage".into(), self.usage_object());
-            return Value::Object(whole).to_string();
+            return json_line(&Value::Object(whole));
         }
         let mut last = String::new();
         if self.include_usage {
@@ -247,7 +247,7 @@ impl Call {
 }
 
 fn event(chunk: &Value) -> String {
-    format!("data: {chunk}\n\n")
+    format!("data: {}\n\n", json_line(chunk))
 }
 
 fn choice(index: usize, text: &str, end: Option<FinishReason>) -> Value {

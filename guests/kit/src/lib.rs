@@ -97,7 +97,7 @@ pub use bindings::harness::guest::log::Level;
 pub use bindings::harness::guest::types::*;
 pub use dialect::{
     Dialect, ExportedDialect, Failure, Header, HttpHead, HttpRequest, HttpResponse, OfferedModel,
-    OpenedCall, Route, Service, openai_error,
+    OpenedCall, Route, Service, json_line, openai_error, or_default,
 };
 pub use transform::{Decision, Ending, ExportedTransform, Opened, Reply, Step, Transform, ending};
 

@@ -1,6 +1,6 @@
 //! Writes an answer: events as it streams, or one message.
 
-use harness_guest::{Context, Delta, FinishReason, Outcome, ToolCallDelta, Usage};
+use harness_guest::{Context, Delta, FinishReason, Outcome, ToolCallDelta, Usage, json_line};
 use serde_json::{Value, json};
 
 use crate::request::Read;
@@ -106,7 +106,7 @@ impl Answer {
     /// The last events, or the whole message.
     pub fn finish(&mut self) -> String {
         if !self.streams {
-            return self.message().to_string();
+            return json_line(&self.message());
         }
         let mut events = self.begun();
         self.close(&mut events);
@@ -216,5 +216,5 @@ impl Block {
 
 /// A server-sent event.
 pub(crate) fn event(name: &str, data: &Value) -> String {
-    format!("event: {name}\ndata: {data}\n\n")
+    format!("event: {name}\ndata: {}\n\n", json_line(data))
 }

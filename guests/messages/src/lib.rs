@@ -149,7 +149,7 @@ fn reply(status: u16, body: &Value) -> HttpResponse {
     HttpResponse {
         status,
         headers: vec![header("content-type", "application/json")],
-        body: body.to_string(),
+        body: harness_guest::json_line(body),
     }
 }
 

@@ -27,19 +27,19 @@ pub struct Read {
 /// The body of a call. What is not here changes nothing of the answer's meaning.
 #[derive(Debug, Deserialize)]
 struct Body {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     model: String,
     max_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     messages: Vec<MessageValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     system: Texts,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     tools: Vec<Value>,
     tool_choice: Option<Choice>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     stop_sequences: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     stream: bool,
     temperature: Option<f64>,
     top_p: Option<f64>,
@@ -79,7 +79,7 @@ struct TextBlock {
 struct Choice {
     r#type: String,
     name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     disable_parallel_tool_use: bool,
 }
 
@@ -106,13 +106,13 @@ enum Block {
     ToolUse {
         id: String,
         name: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "harness_guest::or_default")]
         input: Value,
     },
     ToolResult {
         tool_use_id: String,
         content: Option<Blocks>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "harness_guest::or_default")]
         is_error: bool,
     },
     /// What the model thought before. The backend keeps its own.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use harness_guest::{Context, Delta, FinishReason, Header, HttpResponse, Outcome, Usage};
+use harness_guest::{
+    Context, Delta, FinishReason, Header, HttpResponse, Outcome, Usage, json_line,
+};
 use serde_json::{Map, Value, json};
 
 use crate::reply;
@@ -123,7 +125,7 @@ impl Answer {
             if let (Some(message), Some(calls)) = (last.get_mut("message"), calls) {
                 message["tool_calls"] = calls;
             }
-            return Value::Object(last).to_string();
+            return json_line(&Value::Object(last));
         }
         let mut lines = String::new();
         if let Some(calls) = calls {
@@ -177,7 +179,7 @@ impl Answer {
 }
 
 fn line(object: Map<String, Value>) -> String {
-    format!("{}\n", Value::Object(object))
+    format!("{}\n", json_line(&Value::Object(object)))
 }
 
 /// Seconds since 1970 as RFC 3339.

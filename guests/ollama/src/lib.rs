@@ -156,7 +156,7 @@ fn reply(status: u16, body: &Value) -> HttpResponse {
             name: "content-type".into(),
             value: "application/json; charset=utf-8".into(),
         }],
-        body: body.to_string(),
+        body: harness_guest::json_line(body),
     }
 }
 

@@ -17,9 +17,9 @@ use crate::answer::{Answer, Form};
 struct Common {
     model: String,
     stream: Option<bool>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     format: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     think: Value,
     options: Option<Map<String, Value>>,
 }
@@ -28,23 +28,24 @@ struct Common {
 struct Chat {
     #[serde(flatten)]
     common: Common,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     messages: Vec<ChatMessage>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     tools: Vec<ToolValue>,
 }
 
 #[derive(Debug, Deserialize)]
 struct ChatMessage {
     role: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     content: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     images: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     tool_calls: Vec<CallValue>,
-    #[serde(alias = "name")]
     tool_name: Option<String>,
+    /// As older clients call it.
+    name: Option<String>,
     tool_call_id: Option<String>,
 }
 
@@ -57,7 +58,7 @@ struct CallValue {
 #[derive(Debug, Deserialize)]
 struct CalledFunction {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     arguments: Value,
 }
 
@@ -77,11 +78,11 @@ struct DeclaredFunction {
 struct Generate {
     #[serde(flatten)]
     common: Common,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     prompt: String,
     suffix: Option<String>,
     system: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     images: Vec<String>,
     template: Option<String>,
     raw: Option<bool>,
@@ -312,7 +313,8 @@ fn chat_message(
     let mut message = message(role, String::new());
     if role == Role::Tool {
         let named = |name: &String| calls.iter().position(|(_, known)| known == name);
-        let at = given.tool_name.as_ref().and_then(named).unwrap_or(0);
+        let function = given.tool_name.as_ref().or(given.name.as_ref());
+        let at = function.and_then(named).unwrap_or(0);
         let call = calls.remove(at).map(|(id, _)| id);
         message.tool_call_id = given.tool_call_id.or(call);
         if message.tool_call_id.is_none() {

@@ -1,6 +1,8 @@
 //! Writes an answer: events as it streams, or one response.
 
-use harness_guest::{Context, Delta, Failure, FinishReason, Outcome, ToolCallDelta, Usage};
+use harness_guest::{
+    Context, Delta, Failure, FinishReason, Outcome, ToolCallDelta, Usage, json_line,
+};
 use serde_json::{Map, Value, json};
 
 use crate::item::{Call, Item, Kind, summary};
@@ -91,7 +93,7 @@ impl Answer {
                 self.event(kind, json!({"response": response}), &mut events);
                 events
             }
-            false => response.to_string(),
+            false => json_line(&response),
         }
     }
 
@@ -333,6 +335,6 @@ impl Answer {
             event.extend(fields);
         }
         self.count += 1;
-        *events += &format!("event: {name}\ndata: {event}\n\n");
+        *events += &format!("event: {name}\ndata: {}\n\n", json_line(&event));
     }
 }

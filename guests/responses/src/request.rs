@@ -28,33 +28,33 @@ pub struct Read {
 /// The body of a call. What is not here changes nothing of the answer's meaning.
 #[derive(Debug, Deserialize)]
 struct Body {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     model: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     input: Value,
     instructions: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     tools: Vec<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     tool_choice: Value,
     parallel_tool_calls: Option<bool>,
     max_output_tokens: Option<u64>,
     temperature: Option<f64>,
     top_p: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     reasoning: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     text: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     stream: Option<bool>,
     store: Option<bool>,
     background: Option<bool>,
     previous_response_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     conversation: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     prompt: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
     metadata: Value,
 }
 

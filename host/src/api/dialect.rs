@@ -10,12 +10,13 @@ mod failure;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, RequestExt as _};
+use basics::blocking;
 use guests::GuestError;
 use guests::admit::Guest;
 use guests::completion::ApiError;
@@ -39,6 +40,18 @@ pub(super) use failure::worded;
 
 /// How long a call waits for guests that are still being compiled, and one of which may be the dialect that it is for.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Headers that carry keys, whatever a dialect says.
+const KEY_HEADERS: [&str; 5] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+    "x-goog-api-key",
+];
+
+/// Headers by which an answer would tell a proxy in front of the service to do something.
+const OF_PROXIES: [&str; 4] = ["x-accel-", "x-lighttpd-", "x-reproxy-", "x-sendfile"];
 
 /// The dialect whose path a request names. While guests are still being compiled, it may be one of them, so this waits.
 pub(super) async fn of(service: &Service, method: Method, uri: Uri) -> Option<Arc<Dialect>> {
@@ -67,7 +80,7 @@ pub(super) async fn call(
     Extension(calling): Extension<Calling>,
     request: Request,
 ) -> Response {
-    let (parts, body) = request.with_limited_body().into_parts();
+    let (parts, body) = request.into_parts();
     let (method, path) = (parts.method.as_str(), parts.uri.path());
     let snapshot = service.snapshot();
     let dialect = match snapshot.dialects.find(method, path) {
@@ -131,18 +144,12 @@ impl Call {
             Err(failure) => return Err(Box::new(Refused { failure, log })),
         };
         let (model, choices, request, call) = match opened {
-            Opened::Reply(reply) => {
-                log.finished(None);
-                return Ok(response(reply));
-            }
+            Opened::Reply(reply) => return Ok(replied(reply, &mut log)),
             Opened::Models(call) => {
                 let models = models(&self.service);
                 let listed = self.run(move || call.list_models(&models)).await;
                 return match listed {
-                    Ok(reply) => {
-                        log.finished(None);
-                        Ok(response(reply))
-                    }
+                    Ok(reply) => Ok(replied(reply, &mut log)),
                     Err(failure) => Err(Box::new(Refused { failure, log })),
                 };
             }
@@ -153,7 +160,9 @@ impl Call {
                 call,
             } => (model, choices, request, call),
         };
-        let read = self.read(model, choices, &request).await;
+        let read = self
+            .read(model, choices, &request, call.request_size())
+            .await;
         drop(request);
         let answers = match read {
             Ok((snapshot, request)) => {
@@ -202,15 +211,17 @@ impl Call {
     /// The headers that the dialect wants to see. Those that carry keys are not among them.
     fn headers(&self, parts: &Parts) -> Vec<Header> {
         let service = &self.dialect.service;
-        let is_key = |name: &String| {
-            name == header::AUTHORIZATION.as_str()
-                || name == header::COOKIE.as_str()
-                || service.key_headers.contains(name)
-        };
+        let is_key =
+            |name: &String| KEY_HEADERS.contains(&&**name) || service.key_headers.contains(name);
+        let access = &self.snapshot.config.access;
         let wanted = service.headers.iter().filter(|name| !is_key(name));
         let sent = wanted.filter_map(|name| {
             let value = parts.headers.get(name)?.to_str().ok()?;
-            Some((name.clone(), value.to_owned()))
+            // Wherever it stands, a key of the service is nobody's business.
+            access
+                .accepted(value)
+                .is_none()
+                .then(|| (name.clone(), value.to_owned()))
         });
         sent.collect()
     }
@@ -228,12 +239,15 @@ impl Call {
         model: String,
         choices: u32,
         request: &guests::request::Request,
+        size: usize,
     ) -> Result<(Arc<Snapshot>, dispatch::Request), Failure> {
-        let mut body = chat_json::body(request);
-        body["model"] = Value::from(&*model);
-        body["n"] = choices.into();
         let snapshot = dispatch::settled(&self.service, self.snapshot.clone(), &model).await;
-        let request = openai::chat_request(body.to_string(), None, &snapshot)?;
+        let request = blocking::run_on(size, || {
+            let mut body = chat_json::body(request);
+            body["model"] = Value::from(&*model);
+            body["n"] = choices.into();
+            openai::chat_request(body.to_string(), None, &snapshot)
+        })?;
         Ok((snapshot, request))
     }
 
@@ -281,6 +295,22 @@ fn models(service: &Service) -> Vec<OfferedModel> {
     offered.collect()
 }
 
+/// A reply, with its status in the log.
+fn replied(reply: HttpResponse, log: &mut RequestLog) -> Response {
+    let response = response(reply);
+    log.replied(response.status().as_u16());
+    response
+}
+
+/// Whatever a dialect writes, a browser runs nothing of it: a page of this service's origin could call the admin area.
+fn harmless(response: &mut Response) {
+    let headers = response.headers_mut();
+    let policy = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+}
+
 /// A reply of a dialect's. Headers that are the host's alone are left out.
 fn response(reply: HttpResponse) -> Response {
     let status = StatusCode::from_u16(reply.status)
@@ -290,16 +320,17 @@ fn response(reply: HttpResponse) -> Response {
     // Not what the framework guesses.
     response.headers_mut().remove(header::CONTENT_TYPE);
     add_headers(&mut response, reply.headers);
+    harmless(&mut response);
     response
 }
 
 /// Adds the headers of a dialect's that it may set: those of content, and names that no browser or proxy acts upon.
 fn add_headers(response: &mut Response, headers: Vec<Header>) {
     for (name, value) in headers {
-        let may_set = ["content-type", "cache-control", "request-id"].contains(&&*name)
-            || ["x-", "anthropic-", "openai-"]
-                .iter()
-                .any(|begin| name.starts_with(begin));
+        let is_known = ["content-type", "cache-control", "request-id"].contains(&&*name);
+        let begins = |begins: &[&str]| begins.iter().any(|begin| name.starts_with(begin));
+        let may_set =
+            is_known || (begins(&["x-", "anthropic-", "openai-"]) && !begins(&OF_PROXIES));
         let header = HeaderName::try_from(name)
             .ok()
             .zip(HeaderValue::try_from(value).ok());

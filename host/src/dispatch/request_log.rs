@@ -116,6 +116,11 @@ impl RequestLog {
         self.usage = usage;
     }
 
+    /// It was answered with this status without a model.
+    pub(crate) fn replied(&mut self, status: u16) {
+        self.status = status;
+    }
+
     /// The request failed, and was answered with this status.
     pub(crate) fn failed(&mut self, failure: &Failure, status: u16) {
         self.status = status;

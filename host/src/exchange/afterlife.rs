@@ -68,6 +68,10 @@ impl Exchange {
             if let Some(is_at_rest) = self.carry_out_rest(effects)? {
                 return Ok(is_at_rest);
             }
+            // One that never pauses does not get more time.
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
             effects = match timeout_at(deadline, self.lease.next()).await {
                 Ok(Ok(Next::Output(Output::Piece(piece)))) => {
                     self.guest.output(&[&String::from_utf8_lossy(&piece)], 0)?

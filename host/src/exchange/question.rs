@@ -8,7 +8,7 @@ use guests::completion::Effect;
 use guests::report::Report;
 use guests::{Effects, GuestError};
 use processes::{Output, Process};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::failures::{api_failure, guest_failure};
 use crate::backends::Backend;
@@ -19,6 +19,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long it may then be silent. Requests that it does not answer by then are ones that it does not know.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long it may take in all.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The id of no message. An adapter may ask to take it back, to see whether anything can be taken back.
 const NO_MESSAGE: &str = "00000000-0000-0000-0000-000000000000";
@@ -47,6 +50,7 @@ pub(crate) async fn ask(
     };
     let mut effects = session.start(0);
     let mut patience = START_TIMEOUT;
+    let deadline = Instant::now() + WHOLE_TIMEOUT;
     loop {
         let done = carry_out(backend, process, effects, &mut told.reports);
         let broken = |error| guest_failure(session.guest(), &error);
@@ -58,10 +62,16 @@ pub(crate) async fn ask(
             }
             Progress::Failed(failure) => return Err(failure),
         }
-        let Ok(output) = timeout(patience, process.next()).await else {
-            return match patience {
-                START_TIMEOUT => Err(Failure::new(Kind::Timeout, "it did not answer")),
-                _ => Ok(told),
+        // One that never pauses does not get more time.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let output = match left.is_zero() {
+            true => None,
+            false => timeout(patience.min(left), process.next()).await.ok(),
+        };
+        let Some(output) = output else {
+            return match told.reports.is_empty() {
+                true => Err(Failure::new(Kind::Timeout, "it did not answer")),
+                false => Ok(told),
             };
         };
         patience = SILENCE_TIMEOUT;

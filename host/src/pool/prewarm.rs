@@ -37,7 +37,10 @@ impl Pool {
                 self.evict();
             }
             let lacking = self.with(|idle| idle.lacking());
-            let wanted = lacking.into_iter().find(|launch| self.make_room(launch));
+            // A program that was replaced is tried first. Until then nothing makes room for it.
+            let ready = |launch: &Arc<Launch>| launch.installation.is_ready(&launch.line.program);
+            let mut lacking = lacking.into_iter().filter(ready);
+            let wanted = lacking.find(|launch| self.make_room(launch));
             let started = match wanted {
                 Some(launch) => {
                     self.until_no_request_awaits_its_first_token().await;

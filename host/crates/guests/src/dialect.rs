@@ -20,6 +20,10 @@ pub struct DialectCall {
     store: Store<State>,
     instance: Instance,
     call: ResourceAny,
+    /// Bytes of the call's body, which an answer may repeat.
+    request_size: usize,
+    /// Bytes of the answer so far, which its end may repeat.
+    answered: usize,
 }
 
 /// What a call of the API is.
@@ -76,6 +80,8 @@ pub fn open(of: Configured, context: &Context, http: &HttpRequest) -> Result<Ope
             store,
             instance,
             call,
+            request_size: http.body.len(),
+            answered: 0,
         })
     };
     Ok(match opened.map_err(NotOpened::Refused)? {
@@ -107,7 +113,10 @@ impl DialectCall {
 
     /// What the client reads of the next pieces of a choice.
     pub fn take(&mut self, choice: u32, deltas: &[Delta]) -> Result<String, GuestError> {
-        let size = deltas.iter().map(Delta::size).sum();
+        let size: usize = deltas.iter().map(Delta::size).sum();
+        self.answered = self.answered.saturating_add(size);
+        // The first piece may repeat fields of the call, and the end of a part its whole text, several times.
+        let size = self.room();
         let (dialect, call) = (calls(&self.instance)?, self.call);
         let take = |store: &mut Store<State>| dialect.take(store, call, choice, deltas);
         let engine = &self.of.guest.engine;
@@ -152,6 +161,17 @@ impl DialectCall {
         )
     }
 
+    /// Bytes of the call's body.
+    pub fn request_size(&self) -> usize {
+        self.request_size
+    }
+
+    /// How many bytes a call may be about: it may return twice as many, and some more.
+    fn room(&self) -> usize {
+        let repeated = self.answered.saturating_mul(2);
+        self.request_size.saturating_mul(2).saturating_add(repeated)
+    }
+
     /// The guest that is called.
     pub fn guest(&self) -> &Arc<Guest> {
         &self.of.guest
@@ -159,6 +179,7 @@ impl DialectCall {
 
     /// The last piece of the body, or the whole body, of an answer of `size` bytes.
     pub fn finish(mut self, size: usize) -> Result<String, GuestError> {
+        let size = size.saturating_add(self.room());
         let (dialect, call) = (calls(&self.instance)?, self.call);
         let finish = |store: &mut Store<State>| dialect.finish(store, call);
         let engine = &self.of.guest.engine;

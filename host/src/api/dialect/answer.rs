@@ -1,6 +1,6 @@
 //! The answer to a chat completion, in the form of a dialect's API: piece by piece, or whole.
 
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -14,7 +14,7 @@ use guests::dialect::DialectCall;
 use guests::http::HttpHead;
 
 use super::failure::http_failure;
-use super::{Call, Refused, add_headers, run};
+use super::{Call, Refused, add_headers, harmless, run};
 use crate::api::openai;
 use crate::dispatch::Answers;
 use crate::dispatch::answer::Answer;
@@ -85,10 +85,10 @@ pub(super) async fn response(
 fn streamed(writer: Writer, head: HttpHead, first: String) -> Response {
     let pieces = stream::unfold((writer, Some(first)), |(mut writer, first)| async {
         let piece = match first {
-            Some(first) => first,
+            Some(first) => Ok(first),
             None => writer.next().await?,
         };
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), (writer, None)))
+        Some((piece.map(Bytes::from), (writer, None)))
     });
     let status = StatusCode::from_u16(head.status)
         .ok()
@@ -104,6 +104,7 @@ fn streamed(writer: Writer, head: HttpHead, first: String) -> Response {
     let unbuffered = HeaderName::from_static("x-accel-buffering");
     headers.insert(unbuffered, HeaderValue::from_static("no"));
     add_headers(&mut response, head.headers);
+    harmless(&mut response);
     response
 }
 
@@ -129,8 +130,9 @@ impl Writer {
         Ok((head, text))
     }
 
-    /// The next piece of a stream. None at its end.
-    async fn next(&mut self) -> Option<String> {
+    /// The next piece of a stream. None at its end. An error breaks the connection off: the client must not take what it
+    /// has for the whole.
+    async fn next(&mut self) -> Option<io::Result<String>> {
         let keep_alive = self.service.snapshot().config.http.keep_alive;
         loop {
             let choices = self.choices.as_mut()?;
@@ -141,8 +143,8 @@ impl Writer {
             };
             match piece {
                 Ok(text) if text.is_empty() => {}
-                Ok(text) => return Some(text),
-                Err(failure) => return self.failed(&failure).await,
+                Ok(text) => return Some(Ok(text)),
+                Err(failure) => return Some(self.failed(&failure).await),
             }
         }
     }
@@ -205,14 +207,15 @@ impl Writer {
     }
 
     /// The status line was sent already, so the failure becomes the last piece of the body.
-    async fn failed(&mut self, failure: &Failure) -> Option<String> {
+    async fn failed(&mut self, failure: &Failure) -> io::Result<String> {
         self.choices = None;
         self.log.failed(failure, StatusCode::OK.as_u16());
         let limit = self.service.snapshot().config.http.rate_limit_status;
         let told = http_failure(failure, openai::error::status(failure, limit).as_u16());
-        let call = self.call.take()?;
+        let unsaid = || io::Error::other("the dialect cannot say that the answer failed");
+        let call = self.call.take().ok_or_else(unsaid)?;
         let last = run(&self.service, &self.guest, move || call.fail(&told)).await;
-        last.ok().filter(|text| !text.is_empty())
+        last.ok().filter(|text| !text.is_empty()).ok_or_else(unsaid)
     }
 
     fn refused(self, failure: Failure) -> Box<Refused> {

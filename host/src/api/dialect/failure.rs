@@ -8,7 +8,7 @@ use guests::completion::ErrorKind;
 use guests::dialect;
 use guests::http::HttpFailure;
 
-use super::{add_headers, run};
+use super::{add_headers, harmless, run};
 use crate::dialects::{Dialect, context};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::service::Service;
@@ -39,6 +39,7 @@ pub(in crate::api) async fn worded(
         *response.status_mut() = status;
     }
     add_headers(&mut response, rendered.headers);
+    harmless(&mut response);
     response
 }
 

@@ -79,7 +79,7 @@ async fn talk(service: &Service, client: usize, asked: &AtomicUsize, until: usiz
             2 if talk.len() > 2 => talk.truncate(talk.len() - 2),
             3 if talk.len() > 4 => talk.truncate(talk.len() - 4),
             6 => {
-                called(service, &talk, number).await?;
+                called(service, number).await?;
                 continue;
             }
             7 => {
@@ -99,10 +99,9 @@ async fn talk(service: &Service, client: usize, asked: &AtomicUsize, until: usiz
     }
 }
 
-/// A function is called, and its result handed in.
-async fn called(service: &Service, talk: &[Value], number: usize) -> Result<()> {
-    let mut talk = talk.to_vec();
-    talk.push(json!({"role": "user", "content": "What is the weather?"}));
+/// A function is called, and its result handed in. What was said before would have the fake model echo.
+async fn called(service: &Service, number: usize) -> Result<()> {
+    let mut talk = vec![json!({"role": "user", "content": "What is the weather?"})];
     let said = answer(
         service,
         &json!({"model": "m", "messages": talk, "tools": tools()}),
