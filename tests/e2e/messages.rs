@@ -27,19 +27,12 @@ async fn error(host: &Host, method: reqwest::Method, path: &str) -> (u16, String
 async fn a_wrong_route_or_model_names_the_right_one() {
     let host = Host::start("");
     for (path, told) in [
-        (
-            "/v1/responses",
-            "set your client to POST /v1/chat/completions",
-        ),
-        ("/v1/messages", "OpenAI-compatible"),
-        ("/v1/completions", "set your client to chat"),
         ("/v1/embeddings", "this service has no embeddings"),
         (
             "/v1/v1/chat/completions",
             "it asks for /v1/chat/completions",
         ),
         ("/chat/completions", "did you mean /v1/chat/completions?"),
-        ("/api/chat", "does not speak Ollama's API"),
     ] {
         let (status, message) = error(&host, reqwest::Method::POST, path).await;
         assert_eq!(status, 404);

@@ -10,7 +10,7 @@ use crate::cli::{ONE_AT_A_TIME, Real};
 const KEEP: &str = "warm = 0\ncontinue_for = \"60s\"";
 
 /// How long the mixture runs, in seconds, and how it is mixed; set REUSE_SECONDS and REUSE_SEED for more.
-const MIX_SECONDS: u64 = 20;
+const MIX_SECONDS: u64 = 30;
 
 /// However slow the machine is, so many steps are made: by then, each kind of request has come.
 const STEPS_MIN: usize = 12;
