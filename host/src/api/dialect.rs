@@ -19,10 +19,8 @@ use axum::response::{IntoResponse, Response};
 use basics::blocking;
 use guests::GuestError;
 use guests::admit::Guest;
-use guests::completion::ApiError;
 use guests::dialect::{self, Opened};
 use guests::http::{Header, HttpRequest, HttpResponse, OfferedModel};
-use guests::instance::NotOpened;
 use guests::request::chat_json;
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
@@ -32,7 +30,7 @@ use super::{Recorded, RequestId, openai, routes};
 use crate::dialects::{Dialect, Found, context, is_own};
 use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{self, Calling};
-use crate::exchange::{api_failure, guest_failure};
+use crate::exchange::{guest_failure, not_opened};
 use crate::failure::{Failure, Kind};
 use crate::runtime::Snapshot;
 use crate::service::Service;
@@ -205,7 +203,7 @@ impl Call {
         let opened = self
             .run(move || Ok(dialect::open(of, &context, &request)))
             .await?;
-        opened.map_err(|why| self.not_opened(why))
+        opened.map_err(|why| not_opened(self.guest(), why))
     }
 
     /// The headers that the dialect wants to see. Those that carry keys are not among them.
@@ -224,13 +222,6 @@ impl Call {
                 .then(|| (name.clone(), value.to_owned()))
         });
         sent.collect()
-    }
-
-    fn not_opened(&self, why: NotOpened) -> Failure {
-        match why {
-            NotOpened::Refused(error) => refused(error),
-            NotOpened::Broken(error) => guest_failure(self.guest(), &error),
-        }
     }
 
     /// Reads the chat completion that the dialect made, as if a client had sent it: the same bounds, the same fields.
@@ -277,11 +268,6 @@ async fn run<T: Send + 'static>(
         true => call(),
         false => service.lane.run(async move { call() }).await,
     }
-}
-
-/// A call that the dialect refuses. Its words are for the client.
-fn refused(error: ApiError) -> Failure {
-    api_failure(error)
 }
 
 /// The models that the service offers.

@@ -15,6 +15,7 @@ mod wire;
 
 use crate::failure::Failure;
 use crate::runtime::Snapshot;
+pub(super) use stream::NO_BUFFERING;
 
 /// Reads the request of a guest's case, whatever fields the guest honours.
 pub(crate) fn case_request(text: &str) -> Result<guests::request::Request, String> {

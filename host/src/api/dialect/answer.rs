@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,6 +16,7 @@ use guests::http::HttpHead;
 use super::failure::http_failure;
 use super::{Call, Refused, add_headers, harmless, run};
 use crate::api::openai;
+use crate::config::Config;
 use crate::dispatch::Answers;
 use crate::dispatch::answer::Answer;
 use crate::dispatch::choices::Choices;
@@ -31,6 +32,8 @@ const ANSWER_MAX: usize = 64 << 20;
 /// An answer on its way through a dialect.
 struct Writer {
     service: Arc<Service>,
+    /// The settings that the call began with.
+    config: Arc<Config>,
     guest: Arc<Guest>,
     /// None once the answer has ended, or the dialect broke a bound.
     call: Option<Box<DialectCall>>,
@@ -60,6 +63,7 @@ pub(super) async fn response(
     };
     let mut writer = Writer {
         service: of.service.clone(),
+        config: of.snapshot.config.clone(),
         guest: call.guest().clone(),
         call: Some(call),
         choices: Some(choices),
@@ -68,7 +72,7 @@ pub(super) async fn response(
         size: 0,
         log,
     };
-    match writer.begun(of).await {
+    match writer.begun().await {
         Ok((Some(head), first)) => Ok(streamed(writer, head, first)),
         Ok((None, first)) => match writer.whole(first).await {
             Ok(body) => {
@@ -100,9 +104,8 @@ fn streamed(writer: Writer, head: HttpHead, first: String) -> Response {
         headers.insert(header::CONTENT_TYPE, kind);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Tells nginx, and what imitates it, to pass each piece on at once.
-    let unbuffered = HeaderName::from_static("x-accel-buffering");
-    headers.insert(unbuffered, HeaderValue::from_static("no"));
+    let (name, value) = openai::NO_BUFFERING;
+    headers.insert(name, value);
     add_headers(&mut response, head.headers);
     harmless(&mut response);
     response
@@ -110,8 +113,8 @@ fn streamed(writer: Writer, head: HttpHead, first: String) -> Response {
 
 impl Writer {
     /// Waits for the first piece, for at most `hold`, so that a failure has its true status. Then the dialect begins.
-    async fn begun(&mut self, of: &Call) -> Result<(Option<HttpHead>, String), Failure> {
-        let hold = of.snapshot.config.http.hold;
+    async fn begun(&mut self) -> Result<(Option<HttpHead>, String), Failure> {
+        let hold = self.config.http.hold;
         let first = match &mut self.choices {
             Some(choices) => tokio::time::timeout(hold, choices.next())
                 .await
@@ -133,7 +136,7 @@ impl Writer {
     /// The next piece of a stream. None at its end. An error breaks the connection off: the client must not take what it
     /// has for the whole.
     async fn next(&mut self) -> Option<io::Result<String>> {
-        let keep_alive = self.service.snapshot().config.http.keep_alive;
+        let keep_alive = self.config.http.keep_alive;
         loop {
             let choices = self.choices.as_mut()?;
             let piece = match tokio::time::timeout(keep_alive, choices.next()).await {
@@ -210,7 +213,7 @@ impl Writer {
     async fn failed(&mut self, failure: &Failure) -> io::Result<String> {
         self.choices = None;
         self.log.failed(failure, StatusCode::OK.as_u16());
-        let limit = self.service.snapshot().config.http.rate_limit_status;
+        let limit = self.config.http.rate_limit_status;
         let told = http_failure(failure, openai::error::status(failure, limit).as_u16());
         let unsaid = || io::Error::other("the dialect cannot say that the answer failed");
         let call = self.call.take().ok_or_else(unsaid)?;

@@ -28,7 +28,7 @@ use crate::exchange::Event;
 use crate::failure::Failure;
 
 /// Tells nginx, and what imitates it, to pass each event on at once.
-const NO_BUFFERING: (HeaderName, HeaderValue) = (
+pub(in crate::api) const NO_BUFFERING: (HeaderName, HeaderValue) = (
     HeaderName::from_static("x-accel-buffering"),
     HeaderValue::from_static("no"),
 );
