@@ -437,14 +437,3 @@ async fn a_kept_process_goes_after_its_time_and_may_be_dead_when_it_is_wanted() 
     let (_, answer) = fake.host.post(&goes_on).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "New");
 }
-
-#[tokio::test]
-async fn an_answer_that_was_cut_or_is_no_plain_text_leaves_nothing_behind() {
-    let fake = Fake::start_with(CHAT, "continue_for = \"30s\"", "");
-    let mut body = chat(&[("user", "a")]);
-    body["stop"] = "n".into();
-    let (_, answer) = fake.host.post(&body).await;
-    assert_eq!(answer["choices"][0]["message"]["content"], "O");
-    fake.all_gone(SOON).await;
-    waiting(&fake, 0, 0).await;
-}
