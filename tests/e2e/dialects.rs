@@ -348,3 +348,26 @@ async fn large_bodies_lines_of_any_kind_and_nulls_pass() {
     assert_eq!(status, 200, "{text}");
     assert!(text.contains("a\\u2028b\\u0085c"), "{text}");
 }
+
+#[tokio::test]
+async fn anthropics_clients_get_the_models_in_their_shape() {
+    let fake = Fake::start(SCRIPT);
+    let get = async |path: &str| -> Value {
+        let request = fake.host.client().get(fake.host.url(path));
+        let request = request.header("anthropic-version", "2023-06-01");
+        request.send().await.unwrap().json().await.unwrap()
+    };
+    let list = get("/v1/models").await;
+    let model = &list["data"][0];
+    assert_eq!(
+        (&model["id"], &model["type"], &model["display_name"]),
+        (&json!("fake"), &json!("model"), &json!("fake")),
+        "{list}"
+    );
+    assert_eq!(
+        (&list["first_id"], &list["has_more"]),
+        (&json!("fake"), &json!(false)),
+        "{list}"
+    );
+    assert_eq!(&get("/v1/models/fake").await, model);
+}

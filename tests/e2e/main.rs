@@ -10,6 +10,7 @@ mod access;
 mod bodies;
 mod cli;
 mod crowds;
+mod dialect_bodies;
 mod dialects;
 mod fake;
 mod faults;

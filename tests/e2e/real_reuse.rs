@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use harness_tests::dice::Dice;
 use harness_tests::{poll, real_cli};
 use serde_json::{Value, json};
 
@@ -352,19 +353,6 @@ fn no_mark_of_others(real: &Real, body: &Value, steps: usize) {
             "{}: {mark}",
             real.version
         );
-    }
-}
-
-/// Numbers that look random (a linear congruential generator with Knuth's constants).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (self.0 >> 33) as usize % sides
     }
 }
 

@@ -36,10 +36,12 @@ pub struct Source {
 }
 
 impl Workspace {
-    /// The workspace that this program was built from.
+    /// The workspace that cargo runs this program in: another checkout may have built it, in a shared target directory.
     pub fn here() -> Self {
+        let folder = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         Workspace {
-            root: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
+            root: folder.join("../.."),
         }
     }
 

@@ -5,9 +5,10 @@
 
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
-    ApiError, Content, Context, Delta, Description, Dialect, ErrorKind, Failure, FinishReason,
-    Header, HttpHead, HttpRequest, HttpResponse, Message, OpenedCall, Outcome, OutputFormat,
-    Problem, Request, Role, Route, Sampling, Service, Usage, failure, json_line, openai_error,
+    ApiError, Content, Context, Delta, Description, Dialect, Failure, FinishReason, HttpHead,
+    HttpRequest, HttpResponse, OpenedCall, Outcome, OutputFormat, Problem, Request, Role, Sampling,
+    Service, Usage, event_stream, invalid, json_line, message, openai_error, read_body, route,
+    unsupported,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -99,10 +100,7 @@ impl Dialect for Call {
 
     fn serve(_settings: &Settings) -> Service {
         Service {
-            routes: vec![Route {
-                method: "POST".into(),
-                path: "/v1/completions".into(),
-            }],
+            routes: vec![route("POST", "/v1/completions")],
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
@@ -114,12 +112,7 @@ impl Dialect for Call {
         context: Context,
         http: HttpRequest,
     ) -> Result<OpenedCall<Self>, ApiError> {
-        let body: Body = serde_json::from_str(&http.body).map_err(|error| {
-            failure(
-                ErrorKind::InvalidRequest,
-                format!("the body is not understood: {error}"),
-            )
-        })?;
+        let body: Body = read_body(&http.body)?;
         let request = request(settings, &body)?;
         let choices = body.n.unwrap_or(1);
         let include_usage = body
@@ -146,11 +139,7 @@ impl Dialect for Call {
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
-        self.stream.then(|| HttpHead {
-            status: 200,
-            content_type: "text/event-stream; charset=utf-8".into(),
-            headers: Vec::<Header>::new(),
-        })
+        self.stream.then(event_stream)
     }
 
     fn take(&mut self, choice: u32, deltas: Vec<Delta>) -> String {
@@ -261,18 +250,14 @@ fn choice(index: usize, text: &str, end: Option<FinishReason>) -> Value {
 
 /// The chat completion that a call asks for.
 fn request(settings: &Settings, body: &Body) -> Result<Request, ApiError> {
-    let refused = |param: &str, message: &str| ApiError {
-        param: Some(param.into()),
-        ..failure(ErrorKind::UnsupportedParameter, message)
-    };
     if body.echo == Some(true) {
-        return Err(refused(
+        return Err(unsupported(
             "echo",
             "`echo` is not supported: put the prompt before the answer yourself",
         ));
     }
     if body.logprobs.is_some_and(|count| count > 0) {
-        return Err(refused(
+        return Err(unsupported(
             "logprobs",
             "`logprobs` is not supported: the backend does not tell them",
         ));
@@ -287,8 +272,8 @@ fn request(settings: &Settings, body: &Body) -> Result<Request, ApiError> {
     };
     Ok(Request {
         messages: vec![
-            message(Role::System, instruction.clone()),
-            message(Role::User, text),
+            message(Role::System, Some(Content::Text(instruction.clone()))),
+            message(Role::User, Some(Content::Text(text))),
         ],
         tools: Vec::new(),
         tool_choice: None,
@@ -307,24 +292,6 @@ fn request(settings: &Settings, body: &Body) -> Result<Request, ApiError> {
         stop: stop(&body.stop)?,
         extra: None,
     })
-}
-
-fn message(role: Role, text: String) -> Message {
-    Message {
-        role,
-        name: None,
-        content: Some(Content::Text(text)),
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
-    }
-}
-
-fn invalid(param: &str, message: &str) -> ApiError {
-    ApiError {
-        param: Some(param.into()),
-        ..failure(ErrorKind::InvalidRequest, message)
-    }
 }
 
 /// The prompt: a text, or a list with one.

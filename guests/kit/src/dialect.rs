@@ -103,57 +103,6 @@ pub enum OpenedCall<T> {
     Models(T),
 }
 
-/// JSON on one line, whatever a reader takes for the end of a line: serde_json leaves three such characters as they are.
-pub fn json_line(value: &serde_json::Value) -> String {
-    let text = value.to_string();
-    match text.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
-        false => text,
-        true => text
-            .replace('\u{85}', "\\u0085")
-            .replace('\u{2028}', "\\u2028")
-            .replace('\u{2029}', "\\u2029"),
-    }
-}
-
-/// Reads a field that may be `null` as if it were not there.
-///
-/// # Errors
-///
-/// Fails if the field has another type.
-pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: serde::Deserialize<'de> + Default,
-{
-    let given = <Option<T> as serde::Deserialize>::deserialize(deserializer)?;
-    Ok(given.unwrap_or_default())
-}
-
-/// An error in the form of OpenAI's APIs.
-pub fn openai_error(failure: &Failure) -> HttpResponse {
-    let kind = match failure.status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        _ => "server_error",
-    };
-    let body = serde_json::json!({"error": {
-        "message": failure.message,
-        "type": kind,
-        "param": failure.param,
-        "code": failure.code,
-    }});
-    HttpResponse {
-        status: failure.status,
-        headers: vec![Header {
-            name: "content-type".into(),
-            value: "application/json".into(),
-        }],
-        body: json_line(&body),
-    }
-}
-
 /// The exports of a dialect; [`crate::export_dialect`] uses it.
 #[doc(hidden)]
 #[derive(Debug)]

@@ -52,6 +52,7 @@
 
 mod adapter;
 mod dialect;
+mod http;
 mod state;
 pub mod testing;
 mod transform;
@@ -97,7 +98,10 @@ pub use bindings::harness::guest::log::Level;
 pub use bindings::harness::guest::types::*;
 pub use dialect::{
     Dialect, ExportedDialect, Failure, Header, HttpHead, HttpRequest, HttpResponse, OfferedModel,
-    OpenedCall, Route, Service, json_line, openai_error, or_default,
+    OpenedCall, Route, Service,
+};
+pub use http::{
+    event_stream, header, json_line, json_reply, openai_error, or_default, read_body, route,
 };
 pub use transform::{Decision, Ending, ExportedTransform, Opened, Reply, Step, Transform, ending};
 
@@ -166,6 +170,34 @@ pub fn failure(kind: ErrorKind, message: impl Into<String>) -> ApiError {
         message: message.into(),
         param: None,
         retry_at: None,
+        extra: None,
+    }
+}
+
+/// A failure that is a field's fault: its value is wrong.
+pub fn invalid(param: &str, message: impl Into<String>) -> ApiError {
+    ApiError {
+        param: Some(param.into()),
+        ..failure(ErrorKind::InvalidRequest, message)
+    }
+}
+
+/// A failure because a field asks for what cannot be done.
+pub fn unsupported(param: &str, message: impl Into<String>) -> ApiError {
+    ApiError {
+        param: Some(param.into()),
+        ..failure(ErrorKind::UnsupportedParameter, message)
+    }
+}
+
+/// A message of nothing but content.
+pub fn message(role: Role, content: Option<Content>) -> Message {
+    Message {
+        role,
+        name: None,
+        content,
+        tool_calls: Vec::new(),
+        tool_call_id: None,
         extra: None,
     }
 }

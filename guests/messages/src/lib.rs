@@ -8,8 +8,8 @@ pub mod request;
 
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
-    ApiError, Context, Delta, Description, Dialect, ErrorKind, Failure, Header, HttpHead,
-    HttpRequest, HttpResponse, OpenedCall, Outcome, Problem, Route, Service,
+    ApiError, Context, Delta, Description, Dialect, ErrorKind, Failure, HttpHead, HttpRequest,
+    HttpResponse, OpenedCall, Outcome, Problem, Service, event_stream, header, json_reply, route,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,13 +45,9 @@ impl Dialect for Call {
     }
 
     fn serve(_settings: &Settings) -> Service {
-        let route = |path: &str| Route {
-            method: "POST".into(),
-            path: path.into(),
-        };
         Service {
             routes: ["/v1/messages", "/v1/messages/count_tokens"]
-                .map(route)
+                .map(|path| route("POST", path))
                 .into(),
             key_headers: vec!["x-api-key".into()],
             headers: Vec::new(),
@@ -66,7 +62,7 @@ impl Dialect for Call {
     ) -> Result<OpenedCall<Self>, ApiError> {
         if http.path.ends_with("/count_tokens") {
             let tokens = request::estimate(&http.body)?;
-            let mut counted = reply(200, &json!({"input_tokens": tokens}));
+            let mut counted = json_reply(200, &json!({"input_tokens": tokens}));
             // The backend counts tokens only when it answers.
             counted.headers.push(header("x-estimate", "true"));
             return Ok(OpenedCall::Reply(counted));
@@ -87,15 +83,11 @@ impl Dialect for Call {
             ErrorKind::Overloaded => 529,
             _ => failure.status,
         };
-        reply(status, &error(&failure))
+        json_reply(status, &error(&failure))
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
-        self.0.streams().then(|| HttpHead {
-            status: 200,
-            content_type: "text/event-stream; charset=utf-8".into(),
-            headers: Vec::new(),
-        })
+        self.0.streams().then(event_stream)
     }
 
     fn take(&mut self, _choice: u32, deltas: Vec<Delta>) -> String {
@@ -135,22 +127,6 @@ fn error(failure: &Failure) -> Value {
         _ => "api_error",
     };
     json!({"type": "error", "error": {"type": kind, "message": failure.message}})
-}
-
-fn header(name: &str, value: &str) -> Header {
-    Header {
-        name: name.into(),
-        value: value.into(),
-    }
-}
-
-/// A whole answer.
-fn reply(status: u16, body: &Value) -> HttpResponse {
-    HttpResponse {
-        status,
-        headers: vec![header("content-type", "application/json")],
-        body: harness_guest::json_line(body),
-    }
 }
 
 harness_guest::export_dialect!(Call);

@@ -1,8 +1,8 @@
 //! Reads a call as a chat completion.
 
 use harness_guest::{
-    ApiError, Content, ErrorKind, File, Function, FunctionCall, Image, Message, OutputFormat, Part,
-    Request, Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, failure,
+    ApiError, Content, File, Function, FunctionCall, Image, Message, OutputFormat, Part, Request,
+    Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, invalid, message, read_body,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -135,7 +135,10 @@ enum Source {
 ///
 /// Names what is wrong.
 pub fn read(body: &str) -> Result<Read, ApiError> {
-    let body = parsed(body)?;
+    let body: Body = read_body(body).map_err(|error| ApiError {
+        param: error.param.map(|param: String| dotted(&param)),
+        ..error
+    })?;
     if body.model.is_empty() {
         return Err(invalid("model", "model: Field required"));
     }
@@ -213,20 +216,9 @@ pub fn estimate(body: &str) -> Result<usize, ApiError> {
     Ok(characters.div_ceil(CHARACTERS_A_TOKEN) + pictures * TOKENS_A_PICTURE)
 }
 
-fn parsed(body: &str) -> Result<Body, ApiError> {
-    serde_json::from_str(body).map_err(|error| {
-        failure(
-            ErrorKind::InvalidRequest,
-            format!("the body is not understood: {error}"),
-        )
-    })
-}
-
-fn invalid(at: &str, what: impl Into<String>) -> ApiError {
-    ApiError {
-        param: Some(at.into()),
-        ..failure(ErrorKind::InvalidRequest, what)
-    }
+/// A path as Anthropic writes it.
+fn dotted(path: &str) -> String {
+    path.replace('[', ".").replace(']', "")
 }
 
 /// The effort for a budget of tokens to think with.
@@ -250,17 +242,6 @@ fn system(texts: Texts) -> Vec<Message> {
     texts
         .map(|text| message(Role::System, Some(Content::Text(text))))
         .collect()
-}
-
-fn message(role: Role, content: Option<Content>) -> Message {
-    Message {
-        role,
-        name: None,
-        content,
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
-    }
 }
 
 /// Adds a message. The results of calls become messages of their own, before what else the message says.

@@ -3,11 +3,10 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use harness_guest::{
-    Context, Delta, FinishReason, Header, HttpResponse, Outcome, Usage, json_line,
+    Context, Delta, FinishReason, Header, HttpResponse, Outcome, Usage, json_line, json_reply,
 };
 use serde_json::{Map, Value, json};
 
-use crate::reply;
 use crate::request::Named;
 
 /// Which of the two calls it answers.
@@ -70,7 +69,7 @@ impl Answer {
     pub(crate) fn loaded(&self) -> HttpResponse {
         let mut object = self.object("", None, true);
         object.insert("done_reason".into(), "load".into());
-        reply(200, &Value::Object(object))
+        json_reply(200, &Value::Object(object))
     }
 
     /// The next pieces.

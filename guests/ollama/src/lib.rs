@@ -9,11 +9,11 @@ pub mod request;
 
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
-    ApiError, Context, Delta, Description, Dialect, Failure, Header, HttpHead, HttpRequest,
-    HttpResponse, OfferedModel, OpenedCall, Outcome, Problem, Route, Service,
+    ApiError, Context, Delta, Description, Dialect, Failure, HttpHead, HttpRequest, HttpResponse,
+    OfferedModel, OpenedCall, Outcome, Problem, Service, json_reply, route,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use answer::Answer;
 use models::Listing;
@@ -68,12 +68,7 @@ impl Dialect for Call {
             ("GET", "/api/version"),
         ];
         Service {
-            routes: routes
-                .map(|(method, path)| Route {
-                    method: method.into(),
-                    path: path.into(),
-                })
-                .into(),
+            routes: routes.map(|(method, path)| route(method, path)).into(),
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
@@ -92,8 +87,8 @@ impl Dialect for Call {
             "/api/tags" => Ok(OpenedCall::Models(Call::Listing(Listing::all(
                 context.created,
             )))),
-            "/api/ps" => Ok(OpenedCall::Reply(reply(200, &json!({"models": []})))),
-            _ => Ok(OpenedCall::Reply(reply(
+            "/api/ps" => Ok(OpenedCall::Reply(json_reply(200, &json!({"models": []})))),
+            _ => Ok(OpenedCall::Reply(json_reply(
                 200,
                 &json!({"version": settings.version}),
             ))),
@@ -101,7 +96,7 @@ impl Dialect for Call {
     }
 
     fn render_error(failure: Failure) -> HttpResponse {
-        reply(failure.status, &json!({"error": failure.message}))
+        json_reply(failure.status, &json!({"error": failure.message}))
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
@@ -143,20 +138,8 @@ impl Dialect for Call {
     fn list_models(&mut self, models: Vec<OfferedModel>) -> HttpResponse {
         match self {
             Call::Listing(listing) => listing.told(models),
-            Call::Answer(_) => reply(500, &json!({"error": "this is no list of models"})),
+            Call::Answer(_) => json_reply(500, &json!({"error": "this is no list of models"})),
         }
-    }
-}
-
-/// A whole answer.
-fn reply(status: u16, body: &Value) -> HttpResponse {
-    HttpResponse {
-        status,
-        headers: vec![Header {
-            name: "content-type".into(),
-            value: "application/json; charset=utf-8".into(),
-        }],
-        body: harness_guest::json_line(body),
     }
 }
 

@@ -1,11 +1,10 @@
 //! What the service offers, as Ollama lists what is installed.
 
-use harness_guest::{ApiError, ErrorKind, HttpResponse, OfferedModel, failure};
+use harness_guest::{ApiError, ErrorKind, HttpResponse, OfferedModel, failure, json_reply};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::answer::instant;
-use crate::reply;
 use crate::request::plain_name;
 
 /// A call that is about models.
@@ -42,11 +41,11 @@ impl Listing {
         match self {
             Listing::All(now) => {
                 let models: Vec<Value> = models.iter().map(|model| tag(model, *now)).collect();
-                reply(200, &json!({"models": models}))
+                json_reply(200, &json!({"models": models}))
             }
             Listing::One(name) => match models.iter().find(|model| model.id == *name) {
-                Some(model) => reply(200, &shown(model)),
-                None => reply(404, &json!({"error": format!("model '{name}' not found")})),
+                Some(model) => json_reply(200, &shown(model)),
+                None => json_reply(404, &json!({"error": format!("model '{name}' not found")})),
             },
         }
     }

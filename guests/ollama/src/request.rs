@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use harness_guest::{
-    ApiError, Content, Context, ErrorKind, Function, FunctionCall, Image, JsonSchema, Message,
-    OpenedCall, OutputFormat, Part, Request, Role, Sampling, TextPart, Tool, ToolCall, failure,
+    ApiError, Content, Context, Function, FunctionCall, Image, JsonSchema, Message, OpenedCall,
+    OutputFormat, Part, Request, Role, Sampling, TextPart, Tool, ToolCall, invalid, message,
+    read_body,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -94,7 +95,7 @@ struct Generate {
 ///
 /// Names what is wrong.
 pub fn chat(body: &str, context: &Context) -> Result<OpenedCall<Call>, ApiError> {
-    let chat: Chat = read(body)?;
+    let chat: Chat = read_body(body)?;
     let mut calls = VecDeque::new();
     let messages = chat.messages.into_iter().enumerate();
     let messages = messages.map(|(i, message)| chat_message(i, message, &mut calls));
@@ -115,10 +116,10 @@ pub fn chat(body: &str, context: &Context) -> Result<OpenedCall<Call>, ApiError>
 ///
 /// Names what is wrong.
 pub fn generate(body: &str, context: &Context) -> Result<OpenedCall<Call>, ApiError> {
-    let call: Generate = read(body)?;
+    let call: Generate = read_body(body)?;
     if call.raw == Some(true) || call.template.as_ref().is_some_and(|text| !text.is_empty()) {
         let what = "`raw` and `template` are not supported: the backend words its prompts itself";
-        return Err(refused("raw", what));
+        return Err(invalid("raw", what));
     }
     if call.prompt.is_empty() {
         let request = loaded(&call.common);
@@ -128,14 +129,14 @@ pub fn generate(body: &str, context: &Context) -> Result<OpenedCall<Call>, ApiEr
     }
     let system = call.system.filter(|text| !text.is_empty());
     let mut messages: Vec<Message> = system
-        .map(|text| message(Role::System, text))
+        .map(|text| message(Role::System, Some(Content::Text(text))))
         .into_iter()
         .collect();
     let prompt = match call.suffix.filter(|suffix| !suffix.is_empty()) {
         None => call.prompt,
         Some(suffix) => {
             let what = "The user's message has the text before a gap in <before> and the text behind it in <behind>. Answer with what belongs into the gap, and with nothing else.";
-            messages.push(message(Role::System, what.into()));
+            messages.push(message(Role::System, Some(Content::Text(what.into()))));
             format!(
                 "<before>{}</before>\n<behind>{suffix}</behind>",
                 call.prompt
@@ -143,27 +144,8 @@ pub fn generate(body: &str, context: &Context) -> Result<OpenedCall<Call>, ApiEr
         }
     };
     let content = content(prompt, call.images);
-    messages.push(Message {
-        content: Some(content),
-        ..message(Role::User, String::new())
-    });
+    messages.push(message(Role::User, Some(content)));
     opened(Form::Generate, call.common, messages, Vec::new(), context)
-}
-
-fn read<'b, T: Deserialize<'b>>(body: &'b str) -> Result<T, ApiError> {
-    serde_json::from_str(body).map_err(|error| {
-        failure(
-            ErrorKind::InvalidRequest,
-            format!("the body is not understood: {error}"),
-        )
-    })
-}
-
-fn refused(param: &str, what: impl Into<String>) -> ApiError {
-    ApiError {
-        param: Some(param.into()),
-        ..failure(ErrorKind::InvalidRequest, what)
-    }
 }
 
 /// A name without what Ollama adds to it.
@@ -266,7 +248,7 @@ fn output_format(format: Value) -> Result<OutputFormat, ApiError> {
             strict: true,
             extra: None,
         })),
-        _ => Err(refused(
+        _ => Err(invalid(
             "format",
             "`format` must be \"json\" or a JSON schema",
         )),
@@ -283,17 +265,6 @@ fn tool(tool: ToolValue) -> Tool {
     })
 }
 
-fn message(role: Role, text: String) -> Message {
-    Message {
-        role,
-        name: None,
-        content: Some(Content::Text(text)),
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
-    }
-}
-
 /// A message. `calls` are those whose results are still to come: older clients name the function, and not the call.
 fn chat_message(
     i: usize,
@@ -307,10 +278,10 @@ fn chat_message(
         "tool" => Role::Tool,
         other => {
             let what = format!("`{other}` is no role: system, user, assistant or tool");
-            return Err(refused(&format!("messages[{i}].role"), what));
+            return Err(invalid(&format!("messages[{i}].role"), what));
         }
     };
-    let mut message = message(role, String::new());
+    let mut message = message(role, None);
     if role == Role::Tool {
         let named = |name: &String| calls.iter().position(|(_, known)| known == name);
         let function = given.tool_name.as_ref().or(given.name.as_ref());
@@ -319,7 +290,7 @@ fn chat_message(
         message.tool_call_id = given.tool_call_id.or(call);
         if message.tool_call_id.is_none() {
             let what = "this result belongs to no call of the messages before it";
-            return Err(refused(&format!("messages[{i}]"), what));
+            return Err(invalid(&format!("messages[{i}]"), what));
         }
     } else {
         calls.clear();

@@ -11,7 +11,7 @@ pub mod tools;
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Context, Delta, Description, Dialect, Failure, HttpHead, HttpRequest, HttpResponse,
-    OpenedCall, Outcome, Problem, Route, Service, openai_error,
+    OpenedCall, Outcome, Problem, Service, event_stream, openai_error, route,
 };
 use serde::Deserialize;
 
@@ -50,10 +50,7 @@ impl Dialect for Call {
 
     fn serve(_settings: &Settings) -> Service {
         Service {
-            routes: vec![Route {
-                method: "POST".into(),
-                path: "/v1/responses".into(),
-            }],
+            routes: vec![route("POST", "/v1/responses")],
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
@@ -80,11 +77,7 @@ impl Dialect for Call {
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
-        self.0.streams().then(|| HttpHead {
-            status: 200,
-            content_type: "text/event-stream; charset=utf-8".into(),
-            headers: Vec::new(),
-        })
+        self.0.streams().then(event_stream)
     }
 
     fn take(&mut self, _choice: u32, deltas: Vec<Delta>) -> String {

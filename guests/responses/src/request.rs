@@ -1,8 +1,8 @@
 //! Reads a call as a chat completion.
 
 use harness_guest::{
-    ApiError, Content, ErrorKind, File, FunctionCall, Image, JsonSchema, Message, OutputFormat,
-    Part, Request, Role, Sampling, TextPart, ToolCall, failure,
+    ApiError, Content, File, FunctionCall, Image, JsonSchema, Message, OutputFormat, Part, Request,
+    Role, Sampling, TextPart, ToolCall, invalid, message, read_body, unsupported,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -58,34 +58,13 @@ struct Body {
     metadata: Value,
 }
 
-/// An error about a field.
-pub(crate) fn invalid(at: &str, what: impl Into<String>) -> ApiError {
-    ApiError {
-        param: Some(at.into()),
-        ..failure(ErrorKind::InvalidRequest, what)
-    }
-}
-
-/// An error about something that cannot be done.
-pub(crate) fn unsupported(at: &str, what: impl Into<String>) -> ApiError {
-    ApiError {
-        param: Some(at.into()),
-        ..failure(ErrorKind::UnsupportedParameter, what)
-    }
-}
-
 /// Reads a call.
 ///
 /// # Errors
 ///
 /// Names what is wrong, or what cannot be done.
 pub fn read(body: &str, settings: &Settings) -> Result<Read, ApiError> {
-    let body: Body = serde_json::from_str(body).map_err(|error| {
-        failure(
-            ErrorKind::InvalidRequest,
-            format!("the body is not understood: {error}"),
-        )
-    })?;
+    let body: Body = read_body(body)?;
     refuse_memory(&body)?;
     if body.model.is_empty() {
         return Err(invalid(
@@ -196,17 +175,6 @@ fn output_format(format: &Value) -> Result<OutputFormat, ApiError> {
             "text.format",
             format!("the format `{other}` is not supported"),
         )),
-    }
-}
-
-fn message(role: Role, content: Option<Content>) -> Message {
-    Message {
-        role,
-        name: None,
-        content,
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
     }
 }
 

@@ -7,7 +7,7 @@ use harness_guest::{AllowedTools, ApiError, Function, Tool, ToolChoice};
 use serde_json::{Value, json};
 
 use crate::Settings;
-use crate::request::{invalid, unsupported};
+use harness_guest::{invalid, unsupported};
 
 /// Tools that OpenAI's service runs itself. The backend has none of them.
 const SERVER_TOOLS: [&str; 12] = [

@@ -1,10 +1,13 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`.
+//! `GET /v1/models` and `GET /v1/models/{id}`, in OpenAI's shape, and in Anthropic's for a client that sends the header
+//! `anthropic-version`.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Kind};
@@ -12,21 +15,33 @@ use crate::models::Listed;
 use crate::service::Service;
 
 /// All models.
-pub(in crate::api) async fn models(State(service): State<Arc<Service>>) -> Json<Value> {
+pub(in crate::api) async fn models(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+) -> Json<Value> {
     service.monitor.check_stale();
     let data: Vec<Value> = service
         .snapshot()
         .models
         .list()
         .iter()
-        .map(|model| object(&service, model))
+        .map(|model| object(&service, &headers, model))
         .collect();
-    Json(json!({"object": "list", "data": data}))
+    Json(match is_anthropics(&headers) {
+        false => json!({"object": "list", "data": data}),
+        true => json!({
+            "first_id": data.first().map(|model| &model["id"]),
+            "last_id": data.last().map(|model| &model["id"]),
+            "has_more": false,
+            "data": data,
+        }),
+    })
 }
 
 /// One model.
 pub(in crate::api) async fn model(
     State(service): State<Arc<Service>>,
+    headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
     let Ok(Path(id)) = path else {
@@ -36,20 +51,37 @@ pub(in crate::api) async fn model(
         ));
     };
     match service.snapshot().models.find(&id) {
-        Some(model) => Ok(Json(object(&service, &model))),
+        Some(model) => Ok(Json(object(&service, &headers, &model))),
         None => Err(service.snapshot().models.unknown(&id)),
     }
 }
 
-fn object(service: &Service, model: &Listed) -> Value {
-    let mut object = json!({
-        "id": model.id,
-        "object": "model",
-        "created": service.started_at,
-        "owned_by": model.backend,
-    });
-    if let Some(name) = &model.display_name {
-        object["display_name"] = name.as_str().into();
+/// Whether the client speaks Anthropic's API, whose SDKs send this header with each call.
+fn is_anthropics(headers: &HeaderMap) -> bool {
+    headers.contains_key("anthropic-version")
+}
+
+fn object(service: &Service, headers: &HeaderMap, model: &Listed) -> Value {
+    let name = model.display_name.as_deref();
+    let mut object = match is_anthropics(headers) {
+        false => json!({
+            "id": model.id,
+            "object": "model",
+            "created": service.started_at,
+            "owned_by": model.backend,
+        }),
+        true => {
+            let created = UNIX_EPOCH + Duration::from_secs(service.started_at);
+            json!({
+                "id": model.id,
+                "type": "model",
+                "created_at": humantime::format_rfc3339_seconds(created).to_string(),
+                "display_name": name.unwrap_or(&model.id),
+            })
+        }
+    };
+    if let Some(name) = name {
+        object["display_name"] = name.into();
     }
     if let Some(tokens) = model.context_length {
         object["context_length"] = tokens.into();
