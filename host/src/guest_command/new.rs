@@ -61,13 +61,14 @@ const COMMON: [Template; 5] = [
 ];
 
 /// A guest in Rust, with the kit.
-const RUST: [Template; 14] = [
+const RUST: [Template; 15] = [
     template!(".gitignore", "guests/templates/rust/gitignore"),
     template!("Cargo.toml", "guests/templates/rust/Cargo.toml"),
     template!("guest.toml", "guests/templates/rust/guest.toml"),
     template!("harness/kit/Cargo.toml", "guests/templates/rust/kit.toml"),
     template!("harness/kit/src/adapter.rs", "guests/kit/src/adapter.rs"),
     template!("harness/kit/src/dialect.rs", "guests/kit/src/dialect.rs"),
+    template!("harness/kit/src/http.rs", "guests/kit/src/http.rs"),
     template!("harness/kit/src/lib.rs", "guests/kit/src/lib.rs"),
     template!("harness/kit/src/state.rs", "guests/kit/src/state.rs"),
     template!("harness/kit/src/testing.rs", "guests/kit/src/testing.rs"),
@@ -243,4 +244,42 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| fs::write(path, text))
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files of a folder of this repository, as a guest has them in `as_folder`.
+    fn files(folder: &str, as_folder: &str) -> Vec<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(folder);
+        let files = fs::read_dir(folder).unwrap();
+        let name = |file: fs::DirEntry| file.file_name().into_string().unwrap();
+        files
+            .map(|file| format!("{as_folder}/{}", name(file.unwrap())))
+            .collect()
+    }
+
+    #[test]
+    fn a_new_guest_has_the_whole_kit_and_the_whole_contract() {
+        let given: Vec<&str> = COMMON.iter().chain(&RUST).map(|(path, _)| *path).collect();
+        for (folder, as_folder) in [
+            ("wit/1.0.0", "wit/1.0.0"),
+            ("guests/kit/src", "harness/kit/src"),
+            ("guests/kit/bindings/src", "harness/kit/bindings/src"),
+            (
+                "guests/kit/dialect-bindings/src",
+                "harness/kit/dialect-bindings/src",
+            ),
+        ] {
+            for file in files(folder, as_folder) {
+                assert!(
+                    given.contains(&&*file),
+                    "`guest new` leaves out {file} of {folder}"
+                );
+            }
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! A dialect: an API of one route, `POST /NAME`, which takes `{"prompt": "…"}` and answers with plain text.
 
 use harness_guest::{
-    ApiError, Content, Context, Delta, Description, Dialect, ErrorKind, Failure, Header, HttpHead,
-    HttpRequest, HttpResponse, Message, OpenedCall, OutputFormat, Problem, Request, Role, Route,
-    Sampling, Service, description, export_dialect, failure,
+    ApiError, Content, Context, Delta, Description, Dialect, Failure, HttpHead, HttpRequest,
+    HttpResponse, OpenedCall, OutputFormat, Problem, Request, Role, Sampling, Service, description,
+    export_dialect, header, message, read_body, route,
 };
 use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
@@ -50,10 +50,7 @@ impl Dialect for Call {
 
     fn serve(_settings: &Settings) -> Service {
         Service {
-            routes: vec![Route {
-                method: "POST".into(),
-                path: "/NAME".into(),
-            }],
+            routes: vec![route("POST", "/NAME")],
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
@@ -65,8 +62,7 @@ impl Dialect for Call {
         _context: Context,
         http: HttpRequest,
     ) -> Result<OpenedCall<Self>, ApiError> {
-        let body: Body = serde_json::from_str(&http.body)
-            .map_err(|error| failure(ErrorKind::InvalidRequest, error.to_string()))?;
+        let body: Body = read_body(&http.body)?;
         Ok(OpenedCall::Completion {
             model: settings.model.clone(),
             choices: 1,
@@ -78,10 +74,7 @@ impl Dialect for Call {
     fn render_error(failure: Failure) -> HttpResponse {
         HttpResponse {
             status: failure.status,
-            headers: vec![Header {
-                name: "content-type".into(),
-                value: "text/plain".into(),
-            }],
+            headers: vec![header("content-type", "text/plain")],
             body: failure.message + "\n",
         }
     }
@@ -114,14 +107,7 @@ impl Dialect for Call {
 /// A request with one message, whose answer streams.
 fn request(prompt: String) -> Request {
     Request {
-        messages: vec![Message {
-            role: Role::User,
-            name: None,
-            content: Some(Content::Text(prompt)),
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-            extra: None,
-        }],
+        messages: vec![message(Role::User, Some(Content::Text(prompt)))],
         tools: Vec::new(),
         tool_choice: None,
         parallel_tool_calls: None,

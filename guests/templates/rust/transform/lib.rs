@@ -2,7 +2,7 @@
 
 use harness_guest::{
     ApiError, Content, Context, Decision, Delta, Description, Ending, Message, Opened, Outcome,
-    Problem, Request, Role, Transform, description, ending, export_transform,
+    Problem, Request, Role, Transform, description, ending, export_transform, message,
 };
 use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
@@ -64,14 +64,7 @@ impl Transform for Signs {
 }
 
 fn system(text: String) -> Message {
-    Message {
-        role: Role::System,
-        name: None,
-        content: Some(Content::Text(text)),
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
-    }
+    message(Role::System, Some(Content::Text(text)))
 }
 
 export_transform!(Signs);
