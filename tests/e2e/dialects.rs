@@ -133,16 +133,20 @@ async fn a_strangers_dialect_serves_from_the_folder() {
 async fn a_dialect_that_breaks_a_bound_fails_its_request_and_no_more() {
     for at in ["open", "begin", "take", "end-choice", "finish"] {
         let fake = stranger(&format!("at = \"{at}\", do = \"trap\"")).await;
+        let is_behind_the_head = !matches!(at, "open" | "begin");
         for _ in 0..2 {
             let request = fake.host.client().post(fake.host.url("/hostile"));
             match request.json(&json!({})).send().await {
                 // The connection breaks off behind the head of a stream, or with it: nobody takes what came for the whole.
-                Ok(response) if response.status() == 200 => {
+                Ok(response) if response.status() == 200 && is_behind_the_head => {
                     let body = response.text().await;
                     assert!(body.is_err(), "{at}: {body:?}");
                 }
                 Ok(response) => assert_eq!(response.status().as_u16(), 502, "{at}"),
-                Err(error) => assert!(error.is_request() && !error.is_connect(), "{at}: {error}"),
+                Err(error) => assert!(
+                    is_behind_the_head && error.is_request() && !error.is_connect(),
+                    "{at}: {error}"
+                ),
             }
         }
         assert_eq!(fake.host.ask("fake", "hi").await.0, 200, "{at}");

@@ -1,6 +1,6 @@
 //! What the service offers, as Ollama lists what is installed.
 
-use harness_guest::{ApiError, ErrorKind, HttpResponse, OfferedModel, failure, json_reply};
+use harness_guest::{ApiError, HttpResponse, OfferedModel, invalid, json_reply, read_body};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,12 +28,9 @@ impl Listing {
     }
 
     pub(crate) fn one(body: &str) -> Result<Self, ApiError> {
-        let unread = |what: &str| failure(ErrorKind::InvalidRequest, what);
-        let show: Show = serde_json::from_str(body).map_err(|e| unread(&e.to_string()))?;
-        let name = show
-            .model
-            .or(show.name)
-            .ok_or_else(|| unread("`model` is missing"))?;
+        let show: Show = read_body(body)?;
+        let name = show.model.or(show.name);
+        let name = name.ok_or_else(|| invalid("model", "`model` is missing"))?;
         Ok(Listing::One(plain_name(&name).to_owned()))
     }
 

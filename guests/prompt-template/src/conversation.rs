@@ -1,7 +1,7 @@
 //! A conversation as templates see it: the same dictionaries as in Hugging Face's chat templates.
 
 use harness_guest::{
-    ApiError, Content, ErrorKind, Message, OutputFormat, Part, Role, Tool, ToolCall, failure,
+    ApiError, Content, Message, OutputFormat, Part, Role, Tool, ToolCall, unsupported,
 };
 use serde_json::{Map, Value, json};
 
@@ -92,10 +92,7 @@ fn text(i: usize, message: &Message) -> Result<String, ApiError> {
             _ => {
                 let at = format!("messages[{i}].content[{j}]");
                 let message = format!("`{at}` is no text, and this model reads texts only");
-                return Err(ApiError {
-                    param: Some(at),
-                    ..failure(ErrorKind::UnsupportedParameter, message)
-                });
+                return Err(unsupported(&at, message));
             }
         }
     }

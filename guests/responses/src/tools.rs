@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use harness_guest::{AllowedTools, ApiError, Function, Tool, ToolChoice};
+use harness_guest::{AllowedTools, ApiError, Function, Tool, ToolChoice, invalid, unsupported};
 use serde_json::{Value, json};
 
 use crate::Settings;
-use harness_guest::{invalid, unsupported};
 
 /// Tools that OpenAI's service runs itself. The backend has none of them.
 const SERVER_TOOLS: [&str; 12] = [

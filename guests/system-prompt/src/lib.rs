@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use harness_guest::{
     ApiError, Content, Context, Decision, Description, ErrorKind, Message, Opened, Part, Problem,
-    Request, Role, Transform, failure,
+    Request, Role, Transform, failure, message,
 };
 use minijinja::{Environment, context};
 use serde::Deserialize;
@@ -148,14 +148,7 @@ fn is_system(message: &Message) -> bool {
 /// A system message, unless there is nothing to say.
 fn system(text: String) -> Option<Message> {
     let is_blank = text.trim().is_empty();
-    (!is_blank).then_some(Message {
-        role: Role::System,
-        name: None,
-        content: Some(Content::Text(text)),
-        tool_calls: Vec::new(),
-        tool_call_id: None,
-        extra: None,
-    })
+    (!is_blank).then_some(message(Role::System, Some(Content::Text(text))))
 }
 
 fn text(message: &Message) -> String {

@@ -62,27 +62,10 @@ fn is_anthropics(headers: &HeaderMap) -> bool {
 }
 
 fn object(service: &Service, headers: &HeaderMap, model: &Listed) -> Value {
-    let name = model.display_name.as_deref();
     let mut object = match is_anthropics(headers) {
-        false => json!({
-            "id": model.id,
-            "object": "model",
-            "created": service.started_at,
-            "owned_by": model.backend,
-        }),
-        true => {
-            let created = UNIX_EPOCH + Duration::from_secs(service.started_at);
-            json!({
-                "id": model.id,
-                "type": "model",
-                "created_at": humantime::format_rfc3339_seconds(created).to_string(),
-                "display_name": name.unwrap_or(&model.id),
-            })
-        }
+        false => openai_object(service, model),
+        true => anthropic_object(service, model),
     };
-    if let Some(name) = name {
-        object["display_name"] = name.into();
-    }
     if let Some(tokens) = model.context_length {
         object["context_length"] = tokens.into();
     }
@@ -90,4 +73,27 @@ fn object(service: &Service, headers: &HeaderMap, model: &Listed) -> Value {
         object["max_output_tokens"] = tokens.into();
     }
     object
+}
+
+fn openai_object(service: &Service, model: &Listed) -> Value {
+    let mut object = json!({
+        "id": model.id,
+        "object": "model",
+        "created": service.started_at,
+        "owned_by": model.backend,
+    });
+    if let Some(name) = &model.display_name {
+        object["display_name"] = name.as_str().into();
+    }
+    object
+}
+
+fn anthropic_object(service: &Service, model: &Listed) -> Value {
+    let created = UNIX_EPOCH + Duration::from_secs(service.started_at);
+    json!({
+        "id": model.id,
+        "type": "model",
+        "created_at": humantime::format_rfc3339_seconds(created).to_string(),
+        "display_name": model.display_name.as_ref().unwrap_or(&model.id),
+    })
 }

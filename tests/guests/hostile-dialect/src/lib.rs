@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Context, Delta, Description, Dialect, Failure, Header, HttpHead, HttpRequest,
-    HttpResponse, OfferedModel, OpenedCall, Outcome, Problem, Route, Service, testing,
+    HttpResponse, OfferedModel, OpenedCall, Outcome, Problem, Service, route, testing,
 };
 
 /// What to do, and when.
@@ -80,12 +80,9 @@ impl Dialect for Hostile {
     }
 
     fn serve(behaviour: &Behaviour) -> Service {
-        let route = Route {
-            method: "POST".into(),
-            path: match &*behaviour.text("serve") {
-                "serve" => "/hostile".into(),
-                deed => deed.into(),
-            },
+        let path = match &*behaviour.text("serve") {
+            "serve" => "/hostile".to_owned(),
+            deed => deed.to_owned(),
         };
         let due = if behaviour.at == "serve" {
             &*behaviour.r#do
@@ -93,7 +90,7 @@ impl Dialect for Hostile {
             ""
         };
         Service {
-            routes: vec![route; hostile_deeds::count(due).max(1)],
+            routes: vec![route("POST", &path); hostile_deeds::count(due).max(1)],
             key_headers: Vec::new(),
             headers: Vec::new(),
             extra: None,
