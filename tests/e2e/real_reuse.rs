@@ -214,6 +214,36 @@ async fn results_are_handed_to_the_process_that_waits_for_them() {
     }
 }
 
+#[tokio::test]
+async fn a_replayed_turn_with_a_call_is_taken_back_whole() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for pair in pairs("a_replayed_turn_with_a_call").await {
+        let first = [user("one"), json!({"role": "assistant", "content": "first"})];
+        let call = json!({"id": "call_1", "type": "function",
+            "function": {"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}});
+        let called = [
+            user("What is the weather?"),
+            json!({"role": "assistant", "content": null, "tool_calls": [call]}),
+            json!({"role": "tool", "tool_call_id": "call_1", "content": "rain"}),
+        ];
+        let asked = [&first[..], &called].concat();
+        let said = pair.both(&body(&asked, true), "brings results").await;
+        let goes_on = [&asked[..], &[said, user("Thanks")]].concat();
+        pair.both(&body(&goes_on, true), "goes on").await;
+        let edited = [&first[..], &[user("something else")]].concat();
+        pair.both(&body(&edited, true), "takes the call back").await;
+        let served = [pair.served("rewound").await, pair.served("new").await];
+        assert_eq!(served, [1, 1], "{}", pair.keeping.version);
+        // The same with a call that is followed by more when it is replayed.
+        pair.both(&body(&goes_on, true), "replays it").await;
+        pair.both(&body(&edited, true), "takes both back").await;
+        let served = [pair.served("rewound").await, pair.served("new").await];
+        assert_eq!(served, [3, 1], "{}", pair.keeping.version);
+        let lines = pair.keeping.host.log();
+        assert!(!lines.contains("of no use"), "{}", pair.keeping.version);
+    }
+}
+
 /// The results in the order of their calls. A replayed conversation keeps the client's order, and a process that waits
 /// has that of the calls.
 fn in_order_of_calls(talk: &[Value], calls: usize) -> Vec<Value> {

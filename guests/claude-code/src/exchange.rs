@@ -59,6 +59,8 @@ pub struct Exchange {
     to_rewind: Vec<String>,
     /// Calls whose results are to be handed in.
     to_answer: Vec<String>,
+    /// The CLI's requests that were answered with a result.
+    answered: Vec<String>,
     /// The process has answered before.
     is_resumed: bool,
     /// How the answer ended.
@@ -113,6 +115,7 @@ impl Exchange {
             calls: Vec::new(),
             to_rewind: Vec::new(),
             to_answer: Vec::new(),
+            answered: Vec::new(),
             is_resumed: false,
             finished: None,
             rest: Rest::default(),
@@ -151,7 +154,9 @@ impl Exchange {
             self.written += 1;
             let is_user = turn.speaker == Speaker::User;
             let id = is_user.then(|| self.ids.next());
-            if let Some(id) = &id {
+            if let Some(id) = &id
+                && session::is_question(turn)
+            {
                 let round = session::round_of(&self.conversation.turns, self.written - 1);
                 self.rewinds[round].insert(0, id.clone());
             }

@@ -57,7 +57,8 @@ pub(crate) fn round_of(turns: &[Turn], turn: usize) -> usize {
     later.filter(|turn| is_question(turn)).count()
 }
 
-fn is_question(turn: &Turn) -> bool {
+/// Whether a message is a question. Results of calls are no target of a rewind: they go with the question before them.
+pub(crate) fn is_question(turn: &Turn) -> bool {
     let is_result = |block: &Block| matches!(block, Block::ToolResult { .. });
     turn.speaker == Speaker::User && !turn.blocks.iter().any(is_result)
 }

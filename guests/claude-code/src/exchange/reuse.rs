@@ -190,6 +190,7 @@ impl Exchange {
             Some(content) => {
                 effects.push(Effect::Write(input::call_result(request, message, content)));
                 self.to_answer.retain(|call| Some(call.as_str()) != id);
+                self.answered.push(request.to_owned());
                 true
             }
             None => false,
@@ -200,7 +201,12 @@ impl Exchange {
     /// the answer.
     pub(super) fn handing_in(&mut self, line: &Line, effects: &mut Vec<Effect>) {
         if line.r#type == "control_cancel_request" {
-            return self.unfit("it waits no longer for a result", effects);
+            // That a call of a turn that was taken back is waited for no longer may come late.
+            let is_about = |id: &str| self.answered.iter().any(|answered| answered == id);
+            if line.request_id.as_deref().is_none_or(is_about) {
+                self.unfit("it waits no longer for a result", effects);
+            }
+            return;
         }
         let begins = line.event.as_ref();
         if begins.is_none_or(|event| event.r#type != "message_start") {
