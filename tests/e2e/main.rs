@@ -21,6 +21,7 @@ mod guest_command;
 mod guests;
 mod input;
 mod leaving;
+mod meanings;
 mod messages;
 mod plan;
 mod pool;

@@ -218,7 +218,10 @@ async fn results_are_handed_to_the_process_that_waits_for_them() {
 async fn a_replayed_turn_with_a_call_is_taken_back_whole() {
     let _turn = ONE_AT_A_TIME.lock().await;
     for pair in pairs("a_replayed_turn_with_a_call").await {
-        let first = [user("one"), json!({"role": "assistant", "content": "first"})];
+        let first = [
+            user("one"),
+            json!({"role": "assistant", "content": "first"}),
+        ];
         let call = json!({"id": "call_1", "type": "function",
             "function": {"name": "get_weather", "arguments": "{\"city\": \"Oslo\"}"}});
         let called = [

@@ -1,8 +1,9 @@
 //! Reads a call as a chat completion.
 
 use harness_guest::{
-    ApiError, Content, File, Function, FunctionCall, Image, Message, OutputFormat, Part, Request,
-    Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, invalid, message, read_body,
+    ApiError, Content, File, Function, FunctionCall, Image, JsonSchema, Message, OutputFormat,
+    Part, Request, Role, Sampling, TextPart, Tool, ToolCall, ToolChoice, invalid, message,
+    read_body,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,6 +45,22 @@ struct Body {
     temperature: Option<f64>,
     top_p: Option<f64>,
     thinking: Option<Thinking>,
+    #[serde(default, deserialize_with = "harness_guest::or_default")]
+    output_config: OutputConfig,
+    /// As the format was asked for while it was tried out.
+    output_format: Option<FormatValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct OutputConfig {
+    effort: Option<String>,
+    format: Option<FormatValue>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormatValue {
+    r#type: String,
+    schema: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,6 +172,13 @@ pub fn read(body: &str) -> Result<Read, ApiError> {
     let thinking = body
         .thinking
         .filter(|thinking| thinking.r#type != "disabled");
+    let format = match body.output_config.format {
+        Some(format) => Some(("output_config.format", format)),
+        None => body.output_format.map(|format| ("output_format", format)),
+    };
+    let budget = thinking
+        .as_ref()
+        .and_then(|thinking| thinking.budget_tokens);
     Ok(Read {
         model: body.model,
         thinks: thinking.is_some(),
@@ -163,10 +187,10 @@ pub fn read(body: &str) -> Result<Read, ApiError> {
             tools: tools.collect::<Result<_, _>>()?,
             tool_choice: body.tool_choice.map(tool_choice).transpose()?,
             parallel_tool_calls: parallel.filter(|parallel| !parallel),
-            output_format: OutputFormat::Text,
+            output_format: output_format(format)?,
             stream: body.stream,
             max_tokens: body.max_tokens,
-            reasoning_effort: thinking.and_then(|thinking| effort(thinking.budget_tokens?)),
+            reasoning_effort: body.output_config.effort.or_else(|| effort(budget?)),
             sampling: Sampling {
                 temperature: body.temperature,
                 top_p: body.top_p,
@@ -230,6 +254,29 @@ fn effort(budget: u64) -> Option<String> {
         _ => "high",
     };
     Some(word.into())
+}
+
+fn output_format(format: Option<(&str, FormatValue)>) -> Result<OutputFormat, ApiError> {
+    let Some((at, format)) = format else {
+        return Ok(OutputFormat::Text);
+    };
+    match (&*format.r#type, format.schema) {
+        ("json_schema", Some(schema)) => Ok(OutputFormat::JsonSchema(JsonSchema {
+            name: "answer".into(),
+            description: None,
+            schema: Some(schema.to_string()),
+            strict: true,
+            extra: None,
+        })),
+        ("json_schema", None) => Err(invalid(
+            &format!("{at}.schema"),
+            format!("{at}.schema: Field required"),
+        )),
+        (other, _) => Err(invalid(
+            &format!("{at}.type"),
+            format!("{at}.type: `{other}` is not supported, only `json_schema`"),
+        )),
+    }
 }
 
 fn system(texts: Texts) -> Vec<Message> {

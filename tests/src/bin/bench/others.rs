@@ -5,16 +5,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use futures_util::{StreamExt as _, stream};
 use harness_tests::fake_api::FakeApi;
 use harness_tests::real_cli;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake::COLD;
+use crate::reuse::{QUESTIONS, conversation, user};
 use crate::service::{Answer, Service, real_config, say_hi};
 use crate::table::{Times, row};
 
 /// How often each thing is measured.
 const ROUNDS: usize = 5;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the fake model's answers begin.
+const SAYS: &str = "Hello";
 
 /// What every service calls the model, more or less.
 const MODEL: &str = "claude-sonnet-4";
@@ -66,7 +75,7 @@ struct Running {
 
 /// Measures the services in `folder`, and this one as they are: without anything warm.
 pub(crate) async fn compare(program: &Path, folder: &Path) -> Result<()> {
-    let version = real_cli::VERSIONS[0];
+    let [.., version] = real_cli::VERSIONS;
     let Some(cli) = real_cli::find(version, "the comparison") else {
         return Ok(());
     };
@@ -100,16 +109,17 @@ pub(crate) async fn compare(program: &Path, folder: &Path) -> Result<()> {
 }
 
 async fn measure(name: &str, authority: &str) -> Result<()> {
-    first_text(authority).await?;
+    let asked = |talk: &[Value]| json!({"model": MODEL, "stream": true, "messages": talk});
+    first_text(authority, &say_hi(MODEL), SAYS).await?;
     let mut times = Times::default();
     for _ in 0..ROUNDS {
-        // For those that keep something warm, or have to clear something away.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        times.push(first_text(authority).await?);
+        settled().await;
+        times.push(first_text(authority, &say_hi(MODEL), SAYS).await?);
     }
     row(&format!("first content, {name}"), &times.spread(), "");
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let burst: Vec<_> = (0..8).map(|_| first_text(authority)).collect();
+    settled().await;
+    let hi = say_hi(MODEL);
+    let burst = (0..8).map(|_| first_text(authority, &hi, SAYS));
     let mut times = Times::default();
     for time in futures_util::future::try_join_all(burst).await? {
         times.push(time);
@@ -119,21 +129,96 @@ async fn measure(name: &str, authority: &str) -> Result<()> {
         &times.spread(),
         "",
     );
+    settled().await;
+    let rate = independent(authority).await?;
+    row(
+        &format!("{QUESTIONS} independent questions, four at a time, {name}"),
+        &format!("{rate:.1} a second"),
+        "",
+    );
+    let [mut again, mut edited] = [(); 2].map(|()| Times::default());
+    for round in 0..ROUNDS {
+        let talk = conversation(5, round);
+        let edit = [&talk[..4], &[user(&format!("{round}, but different"))]].concat();
+        settled().await;
+        first_text(authority, &asked(&talk), SAYS).await?;
+        settled().await;
+        again.push(first_text(authority, &asked(&talk), SAYS).await?);
+        settled().await;
+        edited.push(first_text(authority, &asked(&edit), SAYS).await?);
+    }
+    for (what, times) in [("asked again", &again), ("edited two turns back", &edited)] {
+        row(
+            &format!("first content, {what}, {name}"),
+            &times.spread(),
+            "",
+        );
+    }
+    let what = format!("first content after a function's result, {name}");
+    match results(authority).await {
+        Ok(times) => row(&what, &times.spread(), ""),
+        Err(error) => row(&what, &format!("not measured: {error:#}"), ""),
+    }
     Ok(())
 }
 
+/// For those that keep something warm, or have to clear something away.
+async fn settled() {
+    tokio::time::sleep(Duration::from_secs(3)).await;
+}
+
+/// Questions with one system prompt that have nothing to do with each other: how many a second.
+async fn independent(authority: &str) -> Result<f64> {
+    let ask = |i: usize| async move {
+        let system = json!({"role": "system", "content": "Be brief."});
+        let talk = [system, user(&format!("Question {i}"))];
+        let body = json!({"model": MODEL, "stream": true, "messages": talk});
+        first_text(authority, &body, SAYS).await
+    };
+    let started = Instant::now();
+    let mut answers = stream::iter(0..QUESTIONS).map(ask).buffer_unordered(4);
+    while let Some(answer) = answers.next().await {
+        answer?;
+    }
+    Ok(QUESTIONS as f64 / started.elapsed().as_secs_f64())
+}
+
+/// The time to the first words after a function's result.
+async fn results(authority: &str) -> Result<Times> {
+    let url = format!("http://{authority}/v1/chat/completions");
+    let client = harness_tests::http::client().timeout(PATIENCE).build()?;
+    let tools = json!([{"type": "function", "function": {
+        "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]);
+    let mut times = Times::default();
+    for round in 0..ROUNDS {
+        let mut talk = vec![user(&format!("What is the weather, {round}?"))];
+        let body = json!({"model": MODEL, "messages": talk, "tools": tools});
+        let answer: Value = client.post(&url).json(&body).send().await?.json().await?;
+        let said = &answer["choices"][0]["message"];
+        let id = &said["tool_calls"][0]["id"];
+        anyhow::ensure!(id.is_string(), "no function is called");
+        talk.extend([
+            said.clone(),
+            json!({"role": "tool", "tool_call_id": id, "content": "rain"}),
+        ]);
+        settled().await;
+        let body = json!({"model": MODEL, "stream": true, "messages": talk, "tools": tools});
+        times.push(first_text(authority, &body, "rain").await?);
+    }
+    Ok(times)
+}
+
 /// From a request to the first words of its answer, however they are framed.
-async fn first_text(authority: &str) -> Result<Duration> {
-    let patience = Duration::from_secs(30);
+async fn first_text(authority: &str, body: &Value, words: &str) -> Result<Duration> {
     let asked = async {
         let started = Instant::now();
-        let mut answer = Answer::to(authority, &say_hi(MODEL)).await?;
-        answer.until("Hello").await?;
+        let mut answer = Answer::to(authority, body).await?;
+        answer.until(words).await?;
         let first = started.elapsed();
         answer.whole().await?;
         anyhow::Ok(first)
     };
-    tokio::time::timeout(patience, asked)
+    tokio::time::timeout(PATIENCE, asked)
         .await
         .context("no answer within 30 s")?
 }

@@ -17,7 +17,7 @@ use crate::service::{Service, real_config};
 use crate::table::{Times, ratio, row};
 
 /// How many questions there are that have nothing to do with each other.
-const QUESTIONS: usize = 24;
+pub(crate) const QUESTIONS: usize = 24;
 
 /// How often each of the other things is measured.
 const ROUNDS: usize = 7;
@@ -284,7 +284,7 @@ async fn questions(service: &Service, at_once: usize) -> Result<Run> {
 }
 
 /// A conversation with so many questions, which ends with one.
-fn conversation(questions: usize, round: usize) -> Vec<Value> {
+pub(crate) fn conversation(questions: usize, round: usize) -> Vec<Value> {
     let mut talk = Vec::new();
     for i in 0..questions {
         talk.push(user(&format!("Round {round}, question {i}")));
@@ -294,6 +294,6 @@ fn conversation(questions: usize, round: usize) -> Vec<Value> {
     talk
 }
 
-fn user(text: &str) -> Value {
+pub(crate) fn user(text: &str) -> Value {
     json!({"role": "user", "content": text})
 }
