@@ -1,5 +1,5 @@
-// The Vercel AI SDK, with its provider for OpenAI-compatible services, against the service and each
-// real command line.
+// The Vercel AI SDK, with its provider for OpenAI-compatible services, which speaks chat completions, and with its
+// provider for OpenAI, which speaks Responses, against the service and each real command line.
 
 import assert from "node:assert/strict";
 
@@ -8,11 +8,14 @@ import { all, load, run, versionOf } from "./harness.mjs";
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
 const { Output, generateText, isStepCount, stepCountIs, streamText, tool } = await load("ai");
+const { createOpenAI } = await load("@ai-sdk/openai");
 const { createOpenAICompatible } = await load("@ai-sdk/openai-compatible");
 const { z } = await load("zod");
 
-const model = (url) =>
+const chat = (url) =>
   createOpenAICompatible({ name: "harness", baseURL: url, apiKey: "any", supportsStructuredOutputs: true, includeUsage: true })("m");
+const responses = (url) => createOpenAI({ baseURL: url, apiKey: "any" })("m");
+let model = chat;
 const steps = (isStepCount ?? stepCountIs)(4);
 const options = (url) => ({ model: model(url), maxRetries: 0 });
 const png =
@@ -88,3 +91,5 @@ async function errors(url) {
 
 const title = `ai ${versionOf("ai")} with @ai-sdk/openai-compatible ${versionOf("@ai-sdk/openai-compatible")}`;
 await run(title, [text, reasoning, tools, structure, pictures, errors]);
+model = responses;
+await run(`the same with @ai-sdk/openai ${versionOf("@ai-sdk/openai")}`, [text, tools, structure, pictures, errors]);

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { load, run, versionOf } from "./harness.mjs";
 
 const { default: OpenAI } = await load("openai");
-const { zodFunction, zodResponseFormat } = await load("openai/helpers/zod");
+const { zodFunction, zodResponseFormat, zodTextFormat } = await load("openai/helpers/zod");
 const { z } = await load("zod");
 
 const client = (url) => new OpenAI({ baseURL: url, apiKey: "any", maxRetries: 0 });
@@ -94,4 +94,24 @@ async function errors(url) {
   }, OpenAI.APIError);
 }
 
-await run(`openai ${versionOf("openai")} for Node`, [answers, streamHelper, parse, toolRunner, errors]);
+async function responses(url) {
+  const { responses } = client(url);
+  const made = await responses.create({ model: "m", input: "Hi", instructions: "Be brief." });
+  assert.deepEqual([made.output_text, made.status], ["Hello there", "completed"]);
+  const stream = responses.stream({ model: "m", input: "Hi" });
+  let text = "";
+  stream.on("response.output_text.delta", (event) => (text += event.delta));
+  assert.equal((await stream.finalResponse()).output_text, text);
+  const format = zodTextFormat(Place, "place");
+  const parsed = await responses.parse({ model: "m", input: "in 'Rome' for 3", text: { format } });
+  assert.deepEqual(parsed.output_parsed, { city: "Rome", days: 3 });
+  const tools = [{ type: "function", name: "get_weather", parameters: tool.function.parameters, strict: false }];
+  const asked = user("What is the weather in 'Rome'?");
+  const called = await responses.create({ model: "m", input: asked, tools });
+  const call = called.output.find((item) => item.type === "function_call");
+  const result = { type: "function_call_output", call_id: call.call_id, output: "rain" };
+  const told = await responses.create({ model: "m", input: [...asked, ...called.output, result], tools });
+  assert.equal(told.output_text, "The result is rain");
+}
+
+await run(`openai ${versionOf("openai")} for Node`, [answers, streamHelper, parse, toolRunner, errors, responses]);

@@ -100,15 +100,21 @@ async fn a_dialect_that_is_turned_off_is_not_there() {
 }
 
 /// A service with the dialect of the tests in its folder, which does this.
-async fn stranger(behaviour: &str) -> Fake {
+async fn hostile(behaviour: &str) -> Fake {
+    stranger(&format!(
+        "[guests.hostile-dialect]\ngive_way_after = 0\nconfig = {{ {behaviour} }}\n"
+    ))
+    .await
+}
+
+/// A service with the dialect of the tests in its folder, and with this section about it.
+async fn stranger(section: &str) -> Fake {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("guests.d");
     std::fs::create_dir(&folder).unwrap();
     let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/dist/hostile-dialect.wasm");
     std::fs::copy(component, folder.join("hostile-dialect.wasm")).unwrap();
-    let rest = format!(
-        "guest_call_timeout = \"200ms\"\nguest_memory = \"64MiB\"\n[guests.hostile-dialect]\ngive_way_after = 0\nconfig = {{ {behaviour} }}\n"
-    );
+    let rest = format!("guest_call_timeout = \"200ms\"\nguest_memory = \"64MiB\"\n{section}");
     // The model that it names.
     let config = Fake::config(home.path(), "", &rest) + "[models.open]\nbackend = \"fake\"\n";
     let fake = Fake::start_in(home, SCRIPT, &config);
@@ -123,7 +129,7 @@ async fn stranger(behaviour: &str) -> Fake {
 }
 
 #[tokio::test]
-async fn a_strangers_dialect_serves_from_the_folder() {
+async fn a_strangers_dialect_serves_from_the_folder_though_nothing_names_it() {
     let fake = stranger("").await;
     let (status, _, text) = call(&fake.host, "/hostile", &json!({"model": "fake"})).await;
     assert_eq!(status, 200, "{text}");
@@ -132,7 +138,7 @@ async fn a_strangers_dialect_serves_from_the_folder() {
 #[tokio::test]
 async fn a_dialect_that_breaks_a_bound_fails_its_request_and_no_more() {
     for at in ["open", "begin", "take", "end-choice", "finish"] {
-        let fake = stranger(&format!("at = \"{at}\", do = \"trap\"")).await;
+        let fake = hostile(&format!("at = \"{at}\", do = \"trap\"")).await;
         let is_behind_the_head = !matches!(at, "open" | "begin");
         for _ in 0..2 {
             let request = fake.host.client().post(fake.host.url("/hostile"));

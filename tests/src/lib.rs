@@ -8,3 +8,8 @@ pub mod http;
 pub mod png;
 pub mod poll;
 pub mod real_cli;
+
+/// The code of a page of the documentation, which must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/how-to/write-a-dialect.md")]
+struct WriteADialect;

@@ -6,9 +6,8 @@
 use harness_guest::schemars::JsonSchema;
 use harness_guest::{
     ApiError, Content, Context, Delta, Description, Dialect, Failure, FinishReason, HttpHead,
-    HttpRequest, HttpResponse, OpenedCall, Outcome, OutputFormat, Problem, Request, Role, Sampling,
-    Service, Usage, event_stream, invalid, json_line, message, openai_error, read_body, route,
-    unsupported,
+    HttpRequest, HttpResponse, OpenedCall, Outcome, Problem, Request, Role, Sampling, Service,
+    Usage, event_stream, invalid, json_line, message, openai_error, read_body, route, unsupported,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -99,12 +98,7 @@ impl Dialect for Call {
     }
 
     fn serve(_settings: &Settings) -> Service {
-        Service {
-            routes: vec![route("POST", "/v1/completions")],
-            key_headers: Vec::new(),
-            headers: Vec::new(),
-            extra: None,
-        }
+        harness_guest::service(vec![route("POST", "/v1/completions")])
     }
 
     fn open(
@@ -270,18 +264,13 @@ fn request(settings: &Settings, body: &Body) -> Result<Request, ApiError> {
             format!("<before>{prompt}</before>\n<behind>{suffix}</behind>"),
         ),
     };
+    let messages = vec![
+        message(Role::System, Some(Content::Text(instruction.clone()))),
+        message(Role::User, Some(Content::Text(text))),
+    ];
     Ok(Request {
-        messages: vec![
-            message(Role::System, Some(Content::Text(instruction.clone()))),
-            message(Role::User, Some(Content::Text(text))),
-        ],
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
-        output_format: OutputFormat::Text,
         stream: body.stream,
         max_tokens: body.max_tokens,
-        reasoning_effort: None,
         sampling: Sampling {
             temperature: body.temperature,
             top_p: body.top_p,
@@ -290,7 +279,7 @@ fn request(settings: &Settings, body: &Body) -> Result<Request, ApiError> {
             presence_penalty: body.presence_penalty,
         },
         stop: stop(&body.stop)?,
-        extra: None,
+        ..harness_guest::request(messages)
     })
 }
 

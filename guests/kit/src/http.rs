@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    ApiError, ErrorKind, Failure, Header, HttpHead, HttpResponse, Route, failure, invalid,
+    ApiError, ErrorKind, Failure, Header, HttpHead, HttpResponse, Route, Service, failure, invalid,
 };
 
 /// Reads the body of a call.
@@ -40,6 +40,25 @@ pub fn route(method: &str, path: &str) -> Route {
     Route {
         method: method.into(),
         path: path.into(),
+    }
+}
+
+/// A dialect with these routes, which asks for no header, and whose keys come in `Authorization`.
+pub fn service(routes: Vec<Route>) -> Service {
+    Service {
+        routes,
+        key_headers: Vec::new(),
+        headers: Vec::new(),
+        extra: None,
+    }
+}
+
+/// A whole answer, which is plain text.
+pub fn text_reply(status: u16, text: &str) -> HttpResponse {
+    HttpResponse {
+        status,
+        headers: vec![header("content-type", "text/plain; charset=utf-8")],
+        body: text.into(),
     }
 }
 

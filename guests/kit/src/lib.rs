@@ -102,6 +102,7 @@ pub use dialect::{
 };
 pub use http::{
     event_stream, header, json_line, json_reply, openai_error, or_default, read_body, route,
+    service, text_reply,
 };
 pub use transform::{Decision, Ending, ExportedTransform, Opened, Reply, Step, Transform, ending};
 
@@ -198,6 +199,29 @@ pub fn message(role: Role, content: Option<Content>) -> Message {
         content,
         tool_calls: Vec::new(),
         tool_call_id: None,
+        extra: None,
+    }
+}
+
+/// A request of nothing but messages, whose answer streams.
+pub fn request(messages: Vec<Message>) -> Request {
+    Request {
+        messages,
+        tools: Vec::new(),
+        tool_choice: None,
+        parallel_tool_calls: None,
+        output_format: OutputFormat::Text,
+        stream: true,
+        max_tokens: None,
+        reasoning_effort: None,
+        sampling: Sampling {
+            temperature: None,
+            top_p: None,
+            seed: None,
+            frequency_penalty: None,
+            presence_penalty: None,
+        },
+        stop: Vec::new(),
         extra: None,
     }
 }

@@ -45,13 +45,10 @@ impl Dialect for Call {
     }
 
     fn serve(_settings: &Settings) -> Service {
+        let routes = ["/v1/messages", "/v1/messages/count_tokens"];
         Service {
-            routes: ["/v1/messages", "/v1/messages/count_tokens"]
-                .map(|path| route("POST", path))
-                .into(),
             key_headers: vec!["x-api-key".into()],
-            headers: Vec::new(),
-            extra: None,
+            ..harness_guest::service(routes.map(|path| route("POST", path)).into())
         }
     }
 

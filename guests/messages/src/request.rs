@@ -179,11 +179,11 @@ pub fn read(body: &str) -> Result<Read, ApiError> {
     let budget = thinking
         .as_ref()
         .and_then(|thinking| thinking.budget_tokens);
+    let plain = harness_guest::request(messages);
     Ok(Read {
         model: body.model,
         thinks: thinking.is_some(),
         request: Request {
-            messages,
             tools: tools.collect::<Result<_, _>>()?,
             tool_choice: body.tool_choice.map(tool_choice).transpose()?,
             parallel_tool_calls: parallel.filter(|parallel| !parallel),
@@ -194,12 +194,10 @@ pub fn read(body: &str) -> Result<Read, ApiError> {
             sampling: Sampling {
                 temperature: body.temperature,
                 top_p: body.top_p,
-                seed: None,
-                frequency_penalty: None,
-                presence_penalty: None,
+                ..plain.sampling
             },
             stop: body.stop_sequences,
-            extra: None,
+            ..plain
         },
     })
 }

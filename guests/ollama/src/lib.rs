@@ -67,12 +67,7 @@ impl Dialect for Call {
             ("POST", "/api/show"),
             ("GET", "/api/version"),
         ];
-        Service {
-            routes: routes.map(|(method, path)| route(method, path)).into(),
-            key_headers: Vec::new(),
-            headers: Vec::new(),
-            extra: None,
-        }
+        harness_guest::service(routes.map(|(method, path)| route(method, path)).into())
     }
 
     fn open(

@@ -208,17 +208,14 @@ fn opened(
         other => other.is_string(),
     };
     let request = Request {
-        messages,
         tools,
-        tool_choice: None,
-        parallel_tool_calls: None,
         output_format: output_format(common.format)?,
         stream: common.stream.unwrap_or(true),
         max_tokens: most.map(|most| most as u64),
         reasoning_effort: effort,
         sampling,
         stop,
-        extra: None,
+        ..harness_guest::request(messages)
     };
     let named = Named {
         model: common.model,

@@ -49,12 +49,7 @@ impl Dialect for Call {
     }
 
     fn serve(_settings: &Settings) -> Service {
-        Service {
-            routes: vec![route("POST", "/v1/responses")],
-            key_headers: Vec::new(),
-            headers: Vec::new(),
-            extra: None,
-        }
+        harness_guest::service(vec![route("POST", "/v1/responses")])
     }
 
     fn open(

@@ -81,11 +81,11 @@ pub fn read(body: &str, settings: &Settings) -> Result<Read, ApiError> {
     input(&body.input, &names, &mut messages)?;
     let repeated = repeated(&body);
     let effort = body.reasoning["effort"].as_str();
+    let plain = harness_guest::request(messages);
     Ok(Read {
         summarizes: !body.reasoning["summary"].is_null(),
         request: Request {
             tool_choice: tools::choice(&body.tool_choice, &names)?,
-            messages,
             tools,
             parallel_tool_calls: body.parallel_tool_calls,
             output_format: output_format(&body.text["format"])?,
@@ -95,12 +95,9 @@ pub fn read(body: &str, settings: &Settings) -> Result<Read, ApiError> {
             sampling: Sampling {
                 temperature: body.temperature,
                 top_p: body.top_p,
-                seed: None,
-                frequency_penalty: None,
-                presence_penalty: None,
+                ..plain.sampling
             },
-            stop: Vec::new(),
-            extra: None,
+            ..plain
         },
         model: body.model,
         names,

@@ -111,6 +111,14 @@ pub(super) fn last_prompt(request: &Value) -> String {
         .unwrap_or_default()
 }
 
+/// The last text of the user that has these words.
+pub(super) fn prompt_with(request: &Value, words: &str) -> String {
+    let messages = request["messages"].as_array().into_iter().flatten();
+    let said = messages.rev().filter(|message| message["role"] == "user");
+    let mut texts = said.map(|message| super::texts(&message["content"]).join("\n"));
+    texts.find(|text| text.contains(words)).unwrap_or_default()
+}
+
 /// The text in a few pieces, as it streams.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();

@@ -139,6 +139,16 @@ fn of_functions(scenario: &str, request: &Value) -> Vec<Step> {
             steps.extend(end("end_turn", 6));
             steps
         }
+        // Uses a tool of the client as the prompt says: `scenario:use NAME {…}`.
+        "use" if !super::model::has_results(request) => used(request),
+        // Says what the prompt has as a string of JSON: `scenario:say "…"`.
+        "say" => {
+            let words = behind(request, "scenario:say ").unwrap_or_default();
+            let mut steps =
+                text_block(0, &super::model::pieces(words.as_str().unwrap_or_default()));
+            steps.extend(end("end_turn", 6));
+            steps
+        }
         "echo" => {
             let said = super::model::last_prompt(request);
             let mut steps = text_block(0, &super::model::pieces(&said));
@@ -166,6 +176,32 @@ fn of_functions(scenario: &str, request: &Value) -> Vec<Step> {
         }
         _ => super::model::answer(request),
     }
+}
+
+/// A call of the tool that the prompt names, if the request has it.
+fn used(request: &Value) -> Vec<Step> {
+    let prompt = super::model::prompt_with(request, "scenario:use ");
+    let named = prompt.split("scenario:use ").nth(1).unwrap_or_default();
+    let name = named.split(' ').next().unwrap_or_default();
+    let tool = format!("mcp__client__{name}");
+    let mut tools = request["tools"].as_array().into_iter().flatten();
+    if !tools.any(|offered| offered["name"] == tool) {
+        return super::model::answer(request);
+    }
+    let input = behind(request, &format!("scenario:use {name} ")).unwrap_or_else(|| json!({}));
+    let id = format!("toolu_use_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let input = input.to_string();
+    let mut steps = call(0, &id, &tool, &super::model::pieces(&input));
+    steps.extend(end("tool_use", 9));
+    steps
+}
+
+/// The JSON that stands behind some words of the prompt.
+fn behind(request: &Value, words: &str) -> Option<Value> {
+    let prompt = super::model::prompt_with(request, words);
+    let rest = prompt.split(words).nth(1)?;
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+    values.next()?.ok()
 }
 
 /// A call in pieces.

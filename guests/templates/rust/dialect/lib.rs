@@ -2,8 +2,8 @@
 
 use harness_guest::{
     ApiError, Content, Context, Delta, Description, Dialect, Failure, HttpHead, HttpRequest,
-    HttpResponse, OpenedCall, OutputFormat, Problem, Request, Role, Sampling, Service, description,
-    export_dialect, header, message, read_body, route,
+    HttpResponse, OpenedCall, Problem, Role, Service, description, export_dialect, message,
+    read_body, request, route, service, text_reply,
 };
 use harness_guest::schemars::JsonSchema;
 use serde::Deserialize;
@@ -49,12 +49,7 @@ impl Dialect for Call {
     }
 
     fn serve(_settings: &Settings) -> Service {
-        Service {
-            routes: vec![route("POST", "/NAME")],
-            key_headers: Vec::new(),
-            headers: Vec::new(),
-            extra: None,
-        }
+        service(vec![route("POST", "/NAME")])
     }
 
     fn open(
@@ -66,17 +61,13 @@ impl Dialect for Call {
         Ok(OpenedCall::Completion {
             model: settings.model.clone(),
             choices: 1,
-            request: Box::new(request(body.prompt)),
+            request: Box::new(request(vec![message(Role::User, Some(Content::Text(body.prompt)))])),
             call: Call,
         })
     }
 
     fn render_error(failure: Failure) -> HttpResponse {
-        HttpResponse {
-            status: failure.status,
-            headers: vec![header("content-type", "text/plain")],
-            body: failure.message + "\n",
-        }
+        text_reply(failure.status, &(failure.message + "\n"))
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
@@ -101,29 +92,6 @@ impl Dialect for Call {
 
     fn fail(&mut self, failure: Failure) -> String {
         format!("\n{}\n", failure.message)
-    }
-}
-
-/// A request with one message, whose answer streams.
-fn request(prompt: String) -> Request {
-    Request {
-        messages: vec![message(Role::User, Some(Content::Text(prompt)))],
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
-        output_format: OutputFormat::Text,
-        stream: true,
-        max_tokens: None,
-        reasoning_effort: None,
-        sampling: Sampling {
-            temperature: None,
-            top_p: None,
-            seed: None,
-            frequency_penalty: None,
-            presence_penalty: None,
-        },
-        stop: Vec::new(),
-        extra: None,
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use basics::plain::{self, is_word};
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Cache, Compile};
@@ -22,7 +22,7 @@ use super::contract::v1_0::{self, Description, GuestPre};
 use super::engine::{Effort, Engine};
 use super::instance::{bare, configured};
 use crate::GuestError;
-use crate::settings::GuestConfig;
+use crate::settings::{GuestConfig, GuestUse};
 pub use interfaces::Interfaces;
 use interfaces::{check_imports, check_version, is_wasi};
 
@@ -370,7 +370,16 @@ fn replay(guest: Guest, folder: &Path, read_request: ReadRequest) -> Result<Gues
 /// Fails if it takes none of them.
 fn configure(guest: &mut Guest, schema: &str, check: CheckSettings) -> Result<(), Refused> {
     let mut refusals = Vec::new();
-    for used in &guest.settings.uses {
+    let mut uses = guest.settings.uses.clone();
+    // A dialect serves as soon as it is there, whether or not the configuration names it.
+    if uses.is_empty() && guest.world() == World::Dialect {
+        uses.push(GuestUse {
+            guest: guest.name.clone(),
+            at: format!("guests.{}.config", guest.name),
+            config: Value::Object(Map::new()),
+        });
+    }
+    for used in &uses {
         let problems = check(schema, &used.config, guest.is_own()).map_err(Refused::Schema)?;
         if !problems.is_empty() {
             refusals.push(format!("`{}`: {}", used.at, problems.join("; ")));

@@ -95,14 +95,10 @@ pub(crate) async fn compare(program: &Path, folder: &Path) -> Result<()> {
         match Running::start(other, folder, &cli, &api).await {
             Ok(running) => {
                 if let Err(error) = measure(other.name, &running.authority).await {
-                    row(
-                        other.name,
-                        &format!("does not answer: {error:#}").replace('\n', " "),
-                        "",
-                    );
+                    row(other.name, &unmeasured(&error), "");
                 }
             }
-            Err(error) => row(other.name, &format!("not measured: {error:#}"), ""),
+            Err(error) => row(other.name, &unmeasured(&error), ""),
         }
     }
     Ok(())
@@ -157,9 +153,17 @@ async fn measure(name: &str, authority: &str) -> Result<()> {
     let what = format!("first content after a function's result, {name}");
     match results(authority).await {
         Ok(times) => row(&what, &times.spread(), ""),
-        Err(error) => row(&what, &format!("not measured: {error:#}"), ""),
+        Err(error) => row(&what, &unmeasured(&error), ""),
     }
     Ok(())
+}
+
+/// Why something was not measured, as one line.
+fn unmeasured(error: &anyhow::Error) -> String {
+    let why = format!("{error:#}");
+    let line = why.lines().next().unwrap_or_default();
+    let failed = why.contains("\"error\"").then_some(", with an error in it");
+    format!("not measured: {line}{}", failed.unwrap_or_default())
 }
 
 /// For those that keep something warm, or have to clear something away.
