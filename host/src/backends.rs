@@ -10,6 +10,7 @@ pub(crate) mod plan;
 pub(crate) mod status;
 mod stdin_guard;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -105,6 +106,11 @@ impl Backend {
         !self.config.launch.profile.is_demo
     }
 
+    /// The file of its program, as far as it was found.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.base.load().program.clone()
+    }
+
     /// Looks for its program again: it may have been installed, or moved, since.
     fn find_program(&self) {
         let base = command_line::base(&self.config.launch);
@@ -133,16 +139,16 @@ impl Backend {
                 self.login_line(),
             ],
             Health::LoggedOut => vec![self.login_line()],
-            Health::LoginUnused => self.older_version().into_iter().collect(),
+            Health::LoginUnused => self.tested_version().into_iter().collect(),
             Health::Starting | Health::Ready | Health::Failing(_) => Vec::new(),
         }
     }
 
     /// What installs the newest version that was tested, as a line of the shell.
-    pub(crate) fn older_version(&self) -> Option<String> {
+    pub(crate) fn tested_version(&self) -> Option<String> {
         let profile = self.config.launch.profile;
         let tested = profile.tested.filter(|_| !profile.install.is_empty())?;
-        Some(format!("{}@{tested}", profile.install))
+        Some(format!("{}@{}", profile.install, tested.1))
     }
 
     /// Whether the program that is there now may be started.
@@ -167,7 +173,7 @@ impl Backend {
                 Err(Failure::new(Kind::Backend, message).logged())
             }
             Standing::Refused(why) => {
-                let way_out = self.older_version();
+                let way_out = self.tested_version();
                 let way_out =
                     way_out.map_or(String::new(), |line| format!("; to mend it: `{line}`"));
                 Err(Failure::new(Kind::Backend, why + &way_out).logged())

@@ -14,6 +14,7 @@ pub mod config;
 pub mod demo;
 mod dialects;
 mod dispatch;
+pub mod doctor;
 mod exchange;
 pub mod failure;
 pub mod guest_command;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
+use claude_harness::doctor::{self, Doctor};
 use claude_harness::guest_command::{self, GuestCommand};
 use claude_harness::server::{self, Inherited};
 use claude_harness::{compile, demo, limits, memory, schema_check, telemetry, warden};
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Serve until a signal; this is what no command at all does
     Serve(Serve),
+    /// Tell what is wrong, and what mends it
+    Doctor(Doctor),
     /// Look at guests, check them, and go back to earlier ones
     Guest {
         #[command(subcommand)]
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let serve_arguments = match arguments.command {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
+        Some(Command::Doctor(doctor)) => return exit(doctor::run(&doctor)),
         Some(Command::Guest { command }) => return status(guest_command::run(command)),
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
         Some(Command::CheckSchemas) => return status(schema_check::run()),
@@ -126,8 +130,12 @@ fn compiled<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
 }
 
 fn status(result: Result<()>) -> ExitCode {
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(result: Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("claude-harness: {error:#}");
             ExitCode::FAILURE

@@ -193,7 +193,7 @@ impl Rounds {
         match &objection {
             None => tracing::info!(backend = %name, %version, "the new program is in use"),
             Some(why) => {
-                let remedy = backend.older_version().unwrap_or_default();
+                let remedy = backend.tested_version().unwrap_or_default();
                 tracing::warn!(backend = %name, %version, remedy, "the new program is not used: {why}");
             }
         }

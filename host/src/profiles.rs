@@ -42,8 +42,8 @@ pub struct Profile {
     pub(crate) login: &'static [&'static str],
     /// What installs it, as a line of the shell; empty if nothing does.
     pub(crate) install: &'static str,
-    /// The newest version that was tested. `install` with `@` and this behind it installs it.
-    pub(crate) tested: Option<&'static str>,
+    /// The oldest and the newest version that were tested. `install` with `@` and one of them behind it installs it.
+    pub(crate) tested: Option<(&'static str, &'static str)>,
     /// Names that clients use, and what the command line calls these models.
     pub(crate) models: &'static [(&'static str, &'static str)],
     /// Models that are gone, but that clients still ask for: how their names begin, and what the command line

@@ -12,6 +12,7 @@ mod cli;
 mod crowds;
 mod dialect_bodies;
 mod dialects;
+mod doctor;
 mod fake;
 mod faults;
 mod features;

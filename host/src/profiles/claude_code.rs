@@ -111,7 +111,7 @@ pub(super) static CLAUDE_CODE: Profile = Profile {
     login_check: Some(&["auth", "status"]),
     login: &["auth", "login"],
     install: "npm install -g @anthropic-ai/claude-code",
-    tested: Some("2.1.330"),
+    tested: Some(("2.1.197", "2.1.330")),
     models: &[
         ("claude-haiku", "haiku"),
         ("claude-opus", "opus"),

@@ -134,7 +134,7 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     if let Some(objection) = backend.installation.objection() {
         state["update_refused"] = json!({
             "message": objection,
-            "remedy": backend.older_version().into_iter().collect::<Vec<_>>(),
+            "remedy": backend.tested_version().into_iter().collect::<Vec<_>>(),
         });
     }
     state

@@ -73,7 +73,7 @@ pub(crate) async fn added_time(program: &Path, requests: usize) -> Result<()> {
         let (now, text) = answer.until(CONTENT).await?;
         added.push(
             now.duration_since(UNIX_EPOCH)?
-                .saturating_sub(stamp(&text)?),
+                .saturating_sub(stamp(&text, CONTENT)?),
         );
         whole.push(started.elapsed());
         answer.whole().await?;
@@ -88,9 +88,9 @@ pub(crate) async fn added_time(program: &Path, requests: usize) -> Result<()> {
     Ok(())
 }
 
-/// The time of day in the first content of a text.
-fn stamp(text: &str) -> Result<Duration> {
-    let content = text.get(CONTENT.len()..).context("no content")?;
+/// The time of day in a text that begins with `before`.
+pub(crate) fn stamp(text: &str, before: &str) -> Result<Duration> {
+    let content = text.get(before.len()..).context("no content")?;
     let digits = content.split(|c: char| !c.is_ascii_digit()).next();
     let nanos = digits.unwrap_or_default().parse();
     Ok(Duration::from_nanos(nanos.context("no stamp")?))
@@ -220,6 +220,14 @@ impl Paced {
     /// What takes longer from the CLI to the client than two pauses is late.
     const LATE: Duration = Duration::from_millis(40);
 
+    /// Before the streams begin.
+    pub(crate) fn begin(service: &Service) -> Result<Begun> {
+        Ok(Begun {
+            cpu: service.taken()?.cpu,
+            started: Instant::now(),
+        })
+    }
+
     pub(crate) fn figure(&self) -> String {
         format!(
             "{}, {} late, {} lost; {:.0} % of a core, {:.0} MB resident",
@@ -232,10 +240,29 @@ impl Paced {
     }
 }
 
+/// When streams at the pace of models began.
+pub(crate) struct Begun {
+    cpu: Duration,
+    started: Instant,
+}
+
+impl Begun {
+    /// All streams have ended, and this is how late their deltas came.
+    pub(crate) fn end(self, service: &Service, at_once: usize, times: Times) -> Result<Paced> {
+        let taken = service.taken()?;
+        let time = self.started.elapsed().as_secs_f64();
+        Ok(Paced {
+            lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
+            times,
+            cpu: (taken.cpu - self.cpu).as_secs_f64() / time,
+            resident: taken.resident,
+        })
+    }
+}
+
 /// So many streams of the model `fake`, which plays [`Paced::SCRIPT`].
 pub(crate) async fn paced_streams(service: &Service, at_once: usize) -> Result<Paced> {
-    let before = service.taken()?;
-    let started = Instant::now();
+    let begun = Paced::begin(service)?;
     let mut streams = JoinSet::new();
     for _ in 0..at_once {
         streams.spawn(lateness(service.authority.clone()));
@@ -244,13 +271,7 @@ pub(crate) async fn paced_streams(service: &Service, at_once: usize) -> Result<P
     while let Some(stream) = streams.join_next().await {
         times.extend(stream??);
     }
-    let taken = service.taken()?;
-    Ok(Paced {
-        lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
-        times,
-        cpu: (taken.cpu - before.cpu).as_secs_f64() / started.elapsed().as_secs_f64(),
-        resident: taken.resident,
-    })
+    begun.end(service, at_once, times)
 }
 
 /// Many streams at the pace of models: what comes late, or never.
@@ -278,7 +299,7 @@ async fn lateness(authority: String) -> Result<Times> {
             continue;
         };
         for (at, _) in text[..end].match_indices(CONTENT) {
-            times.push(now.saturating_sub(stamp(&text[at..])?));
+            times.push(now.saturating_sub(stamp(&text[at..], CONTENT)?));
         }
         read += end;
     }

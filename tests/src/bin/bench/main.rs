@@ -4,6 +4,7 @@
 //! figure of a table comes from one run.
 
 mod bodies;
+mod dialects;
 mod fake;
 mod hostile;
 mod mixed;
@@ -34,7 +35,7 @@ struct Arguments {
     /// The folder in which `tests/others` installed other services, to be measured too.
     #[arg(long)]
     others: Option<PathBuf>,
-    /// Only these parts: start, added, long, throughput, paced, bodies, hostile, real, reuse, mixed.
+    /// Only these parts: start, added, long, throughput, paced, dialects, bodies, hostile, real, reuse, mixed.
     parts: Vec<String>,
 }
 
@@ -59,6 +60,9 @@ async fn main() -> Result<()> {
     }
     if wanted("paced") {
         fake::paced(program).await?;
+    }
+    if wanted("dialects") {
+        dialects::compare(program).await?;
     }
     if wanted("bodies") {
         bodies::large_bodies(program).await?;

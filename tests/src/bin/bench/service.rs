@@ -242,12 +242,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// To a chat completion.
     pub(crate) async fn to(authority: &str, body: &Value) -> Result<Self> {
+        Self::at(authority, "/v1/chat/completions", body).await
+    }
+
+    pub(crate) async fn at(authority: &str, path: &str, body: &Value) -> Result<Self> {
         let body = body.to_string();
         let mut stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
         let head = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(format!("{head}{body}").as_bytes()).await?;
