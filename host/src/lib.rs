@@ -11,6 +11,7 @@ mod backends;
 mod bodies;
 mod chain;
 pub mod config;
+pub mod config_command;
 pub mod demo;
 mod dialects;
 mod dispatch;

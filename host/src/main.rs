@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use claude_harness::config::{Config, Overrides};
+use claude_harness::config_command::{self, ConfigCommand};
 use claude_harness::doctor::{self, Doctor};
 use claude_harness::guest_command::{self, GuestCommand};
 use claude_harness::server::{self, Inherited};
@@ -26,6 +27,11 @@ struct Arguments {
 enum Command {
     /// Serve until a signal; this is what no command at all does
     Serve(Serve),
+    /// Check the configuration, or show all of it
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Tell what is wrong, and what mends it
     Doctor(Doctor),
     /// Look at guests, check them, and go back to earlier ones
@@ -73,6 +79,7 @@ fn main() -> ExitCode {
     let serve_arguments = match arguments.command {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
+        Some(Command::Config { command }) => return exit(config_command::run(&command)),
         Some(Command::Doctor(doctor)) => return exit(doctor::run(&doctor)),
         Some(Command::Guest { command }) => return status(guest_command::run(command)),
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
