@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use guests::admit::Judges;
 
+use crate::dispatch::Calling;
 use crate::failure::Failure;
 use crate::service::Service;
 use access::Area;
@@ -130,23 +131,46 @@ async fn guard(
     let key_headers = dialect
         .as_ref()
         .map_or(&[][..], |dialect| &dialect.service.key_headers);
+    let mut calling = None;
     let mut response = match access::admit(&snapshot.config, area, key_headers, &mut request) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            calling = request.extensions().get::<Calling>().cloned();
+            next.run(request).await
+        }
         Err(failure) => failure.into_response(),
     };
-    let Some(failure) = response.extensions_mut().remove::<Failure>() else {
-        return response;
-    };
-    let is_recorded = response.extensions().get::<Recorded>().is_some();
-    let response = render(&failure, snapshot.config.http.rate_limit_status);
-    let response = match &dialect {
-        Some(dialect) => dialect::worded(&service, dialect, &id, &failure, response).await,
-        None => response,
-    };
-    if !is_recorded {
-        turned_away::note(&id, response.status(), failure.log_code());
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        let is_recorded = response.extensions().get::<Recorded>().is_some();
+        response = render(&failure, snapshot.config.http.rate_limit_status);
+        if let Some(dialect) = &dialect {
+            response = dialect::worded(&service, dialect, &id, &failure, response).await;
+        }
+        if !is_recorded {
+            turned_away::note(&id, response.status(), failure.log_code());
+        }
+    }
+    if let (Area::Inference, Some(calling)) = (area, calling) {
+        tell_limits(&service, &calling, &mut response);
     }
     response
+}
+
+/// Tells a client what its key has left, in the headers that OpenAI has for it.
+fn tell_limits(service: &Service, calling: &Calling, response: &mut Response) {
+    let Some(key) = &calling.key else { return };
+    for left in service.quotas.left(key, &calling.limits) {
+        let told = [
+            ("limit", left.limit.to_string()),
+            ("remaining", left.remaining.to_string()),
+            ("reset", format!("{}s", left.reset.as_secs())),
+        ];
+        for (what, value) in told {
+            let name = HeaderName::try_from(format!("x-ratelimit-{what}-{}", left.what));
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
 }
 
 /// Puts a handler's failure into the response's extensions. `guard` takes it from there, because it knows the

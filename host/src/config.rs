@@ -11,6 +11,7 @@ mod serving;
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,21 @@ pub struct Key {
     pub digest: KeyDigest,
     /// Whether it opens the admin area.
     pub admin: bool,
+    /// What it may use.
+    pub limits: Arc<KeyLimits>,
+}
+
+/// What a key may use. Without a value, there is no limit but those of the service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// The models, by the names that clients use.
+    pub models: Option<Vec<String>>,
+    /// Requests in a minute.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Tokens in a day of UTC, of prompts and answers together. The request that goes beyond it is the last one.
+    pub tokens_per_day: Option<u64>,
+    /// Requests at once.
+    pub max_concurrent: Option<usize>,
 }
 
 /// The SHA-256 digest of a key. Only digests are compared, so the time that this takes reveals nothing of a key.

@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use toml::{Table, Value};
 
 use crate::config::{
-    BackendConfig, Config, Framing, GuestUse, HttpConfig, KeepAliveForm, ModelConfig, OnError,
-    Overrides, TransformUse, Warm,
+    BackendConfig, Config, Framing, GuestUse, HttpConfig, KeepAliveForm, KeyLimits, ModelConfig,
+    OnError, Overrides, TransformUse, Warm,
 };
 
 /// What stands in place of a value that may be secret.
@@ -121,7 +121,8 @@ fn sections(config: &Config) -> Vec<Section> {
     sections.extend(models.map(|known| section("models", &known.name, model(known))));
     for key in &config.access.keys {
         if let Some(name) = &key.name {
-            let settings = vec![("key", HIDDEN.into()), ("admin", key.admin.into())];
+            let mut settings = vec![("key", HIDDEN.into()), ("admin", key.admin.into())];
+            settings.extend(limits(&key.limits));
             sections.push(section("keys", name, settings));
         }
     }
@@ -140,6 +141,22 @@ fn sections(config: &Config) -> Vec<Section> {
         sections.push(section("guests", &guest.name, settings));
     }
     sections
+}
+
+fn limits(limits: &KeyLimits) -> Vec<(&'static str, Value)> {
+    let whole = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let rate = limits.requests_per_minute;
+    let settings = [
+        ("models", limits.models.as_ref().map(list)),
+        (
+            "requests_per_minute",
+            rate.map(|rate| i64::from(rate.get()).into()),
+        ),
+        ("tokens_per_day", limits.tokens_per_day.map(whole)),
+        ("max_concurrent", limits.max_concurrent.map(count)),
+    ];
+    let set = settings.into_iter();
+    set.filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn whole(config: &Config) -> Vec<(&'static str, Value)> {
@@ -350,6 +367,7 @@ mod tests {
         transforms = [{ guest = "system-prompt", config = { prepend = "a prompt" }, on_error = "skip" }]
         [keys.laptop]
         key = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        requests_per_minute = 30
     "#;
 
     fn config(text: &str) -> Config {
@@ -367,7 +385,7 @@ mod tests {
             "max_concurrent = 2\n",
             "env = { ANTHROPIC_API_KEY = \"…\" }\n",
             "[models.\"gpt-4.1\"]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
-            "[keys.laptop]\nkey = \"…\"\nadmin = false  # default\n",
+            "[keys.laptop]\nkey = \"…\"\nadmin = false  # default\nrequests_per_minute = 30\n",
         ] {
             assert!(told.contains(line), "{line}\n{told}");
         }

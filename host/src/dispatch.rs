@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::admission::{Caller, Permit, Shed};
 use crate::backends::Backend;
 use crate::chain::{self, Chain, Choice, End};
-use crate::config::{Config, KeyDigest};
+use crate::config::{Config, KeyDigest, KeyLimits};
 use crate::exchange::{Exchange, ExchangeRequest, no_process};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::models::Route;
@@ -49,6 +49,8 @@ pub(crate) struct Request {
 pub(crate) struct Calling {
     /// The name of its key, if it has one.
     pub(crate) key: Option<Arc<str>>,
+    /// What its key may use.
+    pub(crate) limits: Arc<KeyLimits>,
     /// The digest of its key, if it has one. Only the same caller may go on with a conversation.
     pub(crate) caller: Caller,
     /// The queue that the request waits in. Each caller has its own.
@@ -73,6 +75,27 @@ pub(crate) struct Head {
     /// The `system_fingerprint` of the answer. It is made from the digest of the guests and their
     /// configurations, and changes with it.
     pub(crate) fingerprint: String,
+}
+
+impl Calling {
+    /// Whether the caller's key may use a model, by the name that the client uses.
+    pub(crate) fn may_use(&self, model: &str) -> bool {
+        let models = self.limits.models.as_ref();
+        models.is_none_or(|models| models.iter().any(|allowed| allowed == model))
+    }
+
+    /// Why the caller may not use a model.
+    pub(crate) fn no_such_model(&self, model: &str) -> Failure {
+        let key = self.key.as_deref().unwrap_or_default();
+        let allowed = self.limits.models.iter().flatten();
+        let allowed: Vec<String> = allowed.map(|model| format!("`{model}`")).collect();
+        let message = format!(
+            "the key `{key}` may not use `{}`, only {}",
+            basics::plain::line(model, 100),
+            allowed.join(", ")
+        );
+        Failure::new(Kind::AccessDenied, message).with_param("model")
+    }
 }
 
 /// Refuses new requests while the service is being shut down.
@@ -122,6 +145,12 @@ pub(crate) async fn dispatch(
     let route = snapshot.models.route(&request.model);
     let route = route.ok_or_else(|| snapshot.models.unknown(&request.model))?;
     log.routed(&route, &request);
+    if !calling.may_use(&request.model) {
+        return Err(calling.no_such_model(&request.model));
+    }
+    if let Some(key) = &calling.key {
+        log.charges(service.quotas.admit(key, &calling.limits)?);
+    }
     let count = count(&request, &snapshot.config, &route.backend)?;
     let permits = admit(&route.backend, calling.queue, count).await?;
     let limit = route.backend.config.timeouts.request;

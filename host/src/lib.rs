@@ -19,12 +19,14 @@ pub mod doctor;
 mod exchange;
 pub mod failure;
 pub mod guest_command;
+pub mod key_command;
 mod lane;
 pub mod limits;
 mod models;
 mod monitor;
 mod pool;
 mod profiles;
+mod quotas;
 #[cfg(test)]
 mod reference;
 mod reload;

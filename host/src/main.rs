@@ -10,6 +10,7 @@ use claude_harness::config::{Config, Overrides};
 use claude_harness::config_command::{self, ConfigCommand};
 use claude_harness::doctor::{self, Doctor};
 use claude_harness::guest_command::{self, GuestCommand};
+use claude_harness::key_command::{self, KeyCommand};
 use claude_harness::server::{self, Inherited};
 use claude_harness::{compile, demo, limits, memory, schema_check, telemetry, warden};
 
@@ -31,6 +32,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Make keys for callers
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
     },
     /// Tell what is wrong, and what mends it
     Doctor(Doctor),
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         None => arguments.serve,
         Some(Command::Serve(serve)) => serve,
         Some(Command::Config { command }) => return exit(config_command::run(&command)),
+        Some(Command::Key { command }) => return status(key_command::run(&command)),
         Some(Command::Doctor(doctor)) => return exit(doctor::run(&doctor)),
         Some(Command::Guest { command }) => return status(guest_command::run(command)),
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),

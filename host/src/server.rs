@@ -98,6 +98,7 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     }
     connections.shutdown().await;
     service.monitor.stop();
+    service.quotas.write();
     let gone = tokio::time::timeout(ENDINGS_TIMEOUT, service.processes.drained()).await;
     match gone {
         Ok(()) => tracing::info!("drained: nothing runs any more"),

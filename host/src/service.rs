@@ -15,6 +15,7 @@ use crate::failure::unix_now;
 use crate::lane::Lane;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
+use crate::quotas::Quotas;
 use crate::reload::Reloader;
 use crate::runtime::{RuntimeHandle, Snapshot};
 
@@ -28,10 +29,13 @@ pub(crate) struct Service {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) bodies: BodyMemory,
     pub(crate) lane: Arc<Lane>,
+    /// What keys with limits have used.
+    pub(crate) quotas: Arc<Quotas>,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
     _tending: AbortOnDropHandle<()>,
+    _keeping: AbortOnDropHandle<()>,
 }
 
 impl Service {
@@ -63,7 +67,10 @@ impl Service {
         for (name, problem) in snapshot.chains.problems() {
             tracing::warn!(name, problem, "a model or backend cannot be served");
         }
+        let quotas = Quotas::open(snapshot.config.guests.state_dir.as_deref());
         Ok(Arc::new(Service {
+            _keeping: AbortOnDropHandle::new(tokio::spawn(quotas.clone().keep())),
+            quotas,
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
             runtime,
             reloader,

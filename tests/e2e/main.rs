@@ -21,6 +21,7 @@ mod generic;
 mod guest_command;
 mod guests;
 mod input;
+mod keys;
 mod leaving;
 mod meanings;
 mod messages;

@@ -5,6 +5,8 @@
 //! resolve to this machine.
 
 use std::net::IpAddr;
+#[cfg(test)]
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
@@ -72,10 +74,14 @@ pub(super) fn admit(
     )?;
     let caller = key.map(|key| key.digest);
     let queue = caller.unwrap_or_else(|| somebody(peer, headers));
+    let limits = key.map(|key| key.limits.clone()).unwrap_or_default();
     let key = key.and_then(|key| key.name.clone());
-    request
-        .extensions_mut()
-        .insert(Calling { key, caller, queue });
+    request.extensions_mut().insert(Calling {
+        key,
+        limits,
+        caller,
+        queue,
+    });
     Ok(())
 }
 
@@ -247,6 +253,7 @@ mod tests {
             name: None,
             digest: Sha256::digest(text).into(),
             admin,
+            limits: Arc::default(),
         }
     }
 

@@ -144,7 +144,7 @@ impl Call {
         let (model, choices, request, call) = match opened {
             Opened::Reply(reply) => return Ok(replied(reply, &mut log)),
             Opened::Models(call) => {
-                let models = models(&self.service);
+                let models = models(&self.service, &calling);
                 let listed = self.run(move || call.list_models(&models)).await;
                 return match listed {
                     Ok(reply) => Ok(replied(reply, &mut log)),
@@ -270,10 +270,11 @@ async fn run<T: Send + 'static>(
     }
 }
 
-/// The models that the service offers.
-fn models(service: &Service) -> Vec<OfferedModel> {
-    let listed = service.snapshot().models.list();
-    let offered = listed.into_iter().map(|model| OfferedModel {
+/// The models that the service offers to a caller.
+fn models(service: &Service, calling: &Calling) -> Vec<OfferedModel> {
+    let listed = service.snapshot().models.list().into_iter();
+    let listed = listed.filter(|model| calling.may_use(&model.id));
+    let offered = listed.map(|model| OfferedModel {
         id: model.id,
         owner: model.backend,
         context_length: model.context_length,

@@ -1,13 +1,15 @@
 //! The keys that callers send: `[keys.NAME]`, `api_keys` and `api_keys_file`.
 
+use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 
 use basics::ownership;
 use basics::plain::is_word;
 use sha2::{Digest, Sha256};
 
 use super::reader::Section;
-use super::{Access, Key, KeyDigest, Overrides};
+use super::{Access, Key, KeyDigest, KeyLimits, Overrides};
 
 /// A key with fewer characters causes a warning. 16 hexadecimal digits are 64 random bits.
 const KEY_LEAST: usize = 16;
@@ -111,6 +113,7 @@ fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Opt
         }
     };
     let admin = section.flag("admin").unwrap_or(false);
+    let limits = Arc::new(limits(section));
     if !is_word(name) {
         let what = "the name of a key appears in the log: use letters, digits and `._+-`, at most 32 characters";
         section.problem("key", what);
@@ -132,7 +135,27 @@ fn named(name: &str, section: &mut Section, folder: &Path, known: &[Key]) -> Opt
         name: Some(name.into()),
         digest,
         admin,
+        limits,
     })
+}
+
+/// What a key may use.
+fn limits(section: &mut Section) -> KeyLimits {
+    let models = section.texts("models");
+    if models.as_ref().is_some_and(Vec::is_empty) {
+        let what = "with no model the key is of no use: name some, or leave the line out";
+        section.problem("models", what);
+    }
+    KeyLimits {
+        models,
+        requests_per_minute: section
+            .count("requests_per_minute", 1, u32::MAX)
+            .and_then(NonZeroU32::new),
+        tokens_per_day: section.whole("tokens_per_day"),
+        max_concurrent: section
+            .count("max_concurrent", 1, 4096)
+            .map(|most| most as usize),
+    }
 }
 
 /// The text of a file of keys, which others must not write and had better not read.
@@ -192,6 +215,7 @@ impl Key {
             name: None,
             digest,
             admin: false,
+            limits: Arc::default(),
         }
     }
 }

@@ -131,6 +131,14 @@ impl<'p> Section<'p> {
         })
     }
 
+    /// A whole number from 1 on.
+    pub(super) fn whole(&mut self, key: &'static str) -> Option<u64> {
+        self.read(key, "a whole number from 1 on", |value| {
+            let number = u64::try_from(value.as_integer()?).ok()?;
+            (number > 0).then_some(number)
+        })
+    }
+
     /// A number from 0 to `most`, or none for `"auto"`.
     pub(super) fn auto_or_count(&mut self, key: &'static str, most: u32) -> Option<Option<u32>> {
         let wanted = format!("\"auto\", or a whole number from 0 to {most}");

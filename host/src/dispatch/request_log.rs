@@ -10,6 +10,7 @@ use super::Request;
 use crate::bodies::Share;
 use crate::failure::Failure;
 use crate::models::Route;
+use crate::quotas::Ticket;
 use crate::telemetry::names;
 
 /// How much of the end of a backend's standard error is logged, in characters.
@@ -41,6 +42,8 @@ pub(crate) struct RequestLog {
     usage: Option<Usage>,
     /// What its body takes of the memory for bodies.
     share: Share,
+    /// Its place among the requests of its key, if that has limits.
+    ticket: Option<Ticket>,
 }
 
 impl RequestLog {
@@ -64,6 +67,7 @@ impl RequestLog {
             error: None,
             usage: None,
             share: Share::default(),
+            ticket: None,
         }
     }
 
@@ -75,6 +79,11 @@ impl RequestLog {
     /// Keeps the body's share of the memory for bodies until the request ends.
     pub(crate) fn hold(&mut self, share: Share) {
         self.share = share;
+    }
+
+    /// Counts the request among those of its key, until it ends.
+    pub(crate) fn charges(&mut self, ticket: Ticket) {
+        self.ticket = Some(ticket);
     }
 
     /// Notes the model of a request that was refused.
@@ -182,6 +191,9 @@ impl Drop for RequestLog {
             None => "",
         };
         self.count(code);
+        if let (Some(ticket), Some(usage)) = (&self.ticket, &self.usage) {
+            ticket.spend(usage);
+        }
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let usage = self.usage.as_ref();
         tracing::info!(

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
+use crate::dispatch::Calling;
 use crate::failure::{Failure, Kind};
 use crate::models::Listed;
 use crate::service::Service;
@@ -17,6 +18,7 @@ use crate::service::Service;
 /// All models.
 pub(in crate::api) async fn models(
     State(service): State<Arc<Service>>,
+    Extension(calling): Extension<Calling>,
     headers: HeaderMap,
 ) -> Json<Value> {
     service.monitor.check_stale();
@@ -25,6 +27,7 @@ pub(in crate::api) async fn models(
         .models
         .list()
         .iter()
+        .filter(|model| calling.may_use(&model.id))
         .map(|model| object(&service, &headers, model))
         .collect();
     Json(match is_anthropics(&headers) {
@@ -41,6 +44,7 @@ pub(in crate::api) async fn models(
 /// One model.
 pub(in crate::api) async fn model(
     State(service): State<Arc<Service>>,
+    Extension(calling): Extension<Calling>,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
@@ -51,6 +55,7 @@ pub(in crate::api) async fn model(
         ));
     };
     match service.snapshot().models.find(&id) {
+        Some(model) if !calling.may_use(&model.id) => Err(calling.no_such_model(&id)),
         Some(model) => Ok(Json(object(&service, &headers, &model))),
         None => Err(service.snapshot().models.unknown(&id)),
     }
