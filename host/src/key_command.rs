@@ -50,11 +50,14 @@ fn make(new: &New) -> Result<()> {
         is_word(name),
         "the name of a key appears in the log: use letters, digits and `._+-`, at most 32 characters"
     );
-    let overrides = Overrides {
-        file: new.config.clone().filter(|file| file.exists()),
-        ..Overrides::default()
+    let before = match &new.config {
+        // A file that is named is made if it is not there; another one is not looked for.
+        Some(file) if !file.exists() => Config::parse("", None, &Overrides::default())?,
+        named => Config::load(&Overrides {
+            file: named.clone(),
+            ..Overrides::default()
+        })?,
     };
-    let before = Config::load(&overrides)?;
     let is_known = |key: &crate::config::Key| key.name.as_deref() == Some(name);
     ensure!(
         !before.access.keys.iter().any(is_known),

@@ -86,6 +86,23 @@ async fn a_key_that_was_made_opens_and_the_file_has_only_its_digest() {
     fake.host.logged("key=\"laptop\"").await;
 }
 
+#[test]
+fn a_configuration_that_is_named_and_not_there_is_made_and_no_other_is_touched() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("harness.toml"), "max_choices = 2\n").unwrap();
+    let output = Command::new(program())
+        .args(["key", "new", "n8n", "--config", "new/other.toml"])
+        .env_clear()
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let read = |file: &str| std::fs::read_to_string(home.path().join(file)).unwrap();
+    assert_eq!(read("harness.toml"), "max_choices = 2\n");
+    assert!(read("new/other.toml").contains("[keys.\"n8n\"]"));
+}
+
 #[tokio::test]
 async fn a_key_may_use_the_models_that_it_names_and_sees_no_others() {
     let (fake, key) = with_limits("models = [\"other\"]\n[models.other]\nbackend = \"fake\"\n");

@@ -129,6 +129,8 @@ fn error_of(line: &Value) -> Option<String> {
         &line["response"]["error"]["message"],
     ];
     let told = places.into_iter().find_map(Value::as_str)?;
+    // The fake API's limit is always reset an hour from now.
+    let told = told.split("resets").next().unwrap_or(told);
     Some(told.to_owned())
 }
 
