@@ -258,6 +258,9 @@ fn log_problem(problem: &str) {
     }
 }
 
+/// How long a configuration must have been empty to be meant.
+const EMPTY_TIME: Duration = Duration::from_secs(2);
+
 /// The file of the configuration, if there is one, and the files that it names.
 struct ConfigFile {
     path: Option<PathBuf>,
@@ -296,7 +299,10 @@ impl ConfigFile {
         let is_settled = self.seen == stamps;
         self.seen.clone_from(&stamps);
         let is_due = demanded || (is_settled && self.handled != stamps);
-        if !is_due || stamps[0].is_none() {
+        // Many programs empty a file before they write it. To take that for a configuration would open a service whose
+        // keys are in the file.
+        let is_emptied = |stamp: FileStamp| stamp.is_empty() && stamp.is_younger_than(EMPTY_TIME);
+        if !is_due || stamps[0].is_none_or(is_emptied) {
             return None;
         }
         self.handled = stamps;

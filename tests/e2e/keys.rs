@@ -104,6 +104,17 @@ fn a_configuration_that_is_named_and_not_there_is_made_and_no_other_is_touched()
 }
 
 #[tokio::test]
+async fn a_file_that_was_emptied_to_be_written_takes_nobodys_key_away() {
+    let (fake, key) = with_limits("admin = true\n");
+    std::fs::write(fake.host.home().join("harness.toml"), "").unwrap();
+    let reload = fake.host.client().post(fake.host.url("/admin/reload"));
+    let reloaded = reload.bearer_auth(&key).send().await.unwrap();
+    assert_eq!(reloaded.status(), 200);
+    let models = fake.host.client().get(fake.host.url("/v1/models"));
+    assert_eq!(models.send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
 async fn a_key_may_use_the_models_that_it_names_and_sees_no_others() {
     let (fake, key) = with_limits("models = [\"other\"]\n[models.other]\nbackend = \"fake\"\n");
     let (status, _, error) = ask(&fake, &key, "/v1/chat/completions", &hi()).await;
