@@ -42,7 +42,7 @@ pub(crate) struct RequestLog {
     usage: Option<Usage>,
     /// What its body takes of the memory for bodies.
     share: Share,
-    /// Its place among the requests of its key, if that has limits.
+    /// Its place among the requests of its key, if that has a name.
     ticket: Option<Ticket>,
 }
 

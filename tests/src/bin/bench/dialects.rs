@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use crate::fake::{COLD, Fake, Paced, stamp};
+use crate::fake::{Api, CHAT, COLD, Fake, Paced, paced_streams, stamps};
 use crate::service::{Answer, Service};
 use crate::table::{Times, micros, row};
 
@@ -18,23 +17,6 @@ const FIRSTS: usize = 200;
 /// How many deltas of a stream are counted, and how many such streams.
 const DELTAS: usize = 20_000;
 const STREAMS: usize = 8;
-
-/// An API.
-#[derive(Clone, Copy)]
-struct Api {
-    name: &'static str,
-    path: &'static str,
-    /// What stands before the text of a delta.
-    before: &'static str,
-    body: fn() -> Value,
-}
-
-const CHAT: Api = Api {
-    name: "chat completions",
-    path: "/v1/chat/completions",
-    before: "\"content\":\"",
-    body: || json!({"model": "fake", "stream": true, "messages": hi()}),
-};
 
 const RESPONSES: Api = Api {
     name: "responses",
@@ -74,7 +56,8 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
     firsts(program).await?;
     deltas(program).await?;
     for api in [CHAT, RESPONSES] {
-        let paced = paced(program, api, 256).await?;
+        let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
+        let paced = paced_streams(&fake.service, api, 256).await?;
         let what = format!(
             "added to each delta, 256 streams of 50 deltas/s, {}",
             api.name
@@ -123,12 +106,6 @@ async fn first(service: &Service, api: Api) -> Result<Duration> {
     found.ok_or_else(|| anyhow::anyhow!("no stamp through {}", api.name))
 }
 
-/// The times of day in a text, each behind these words.
-fn stamps<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = Duration> + 't {
-    let places = text.match_indices(before);
-    places.filter_map(move |(at, _)| stamp(&text[at..], before).ok())
-}
-
 /// The processor time of each delta of a stream as fast as it goes.
 async fn deltas(program: &Path) -> Result<()> {
     let script = format!("#init\n#read\n#burst {DELTAS}\n#done\n");
@@ -161,37 +138,4 @@ async fn deltas(program: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// So many streams at the pace of models.
-async fn paced(program: &Path, api: Api, at_once: usize) -> Result<Paced> {
-    let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
-    let mut streams = JoinSet::new();
-    let begun = Paced::begin(&fake.service)?;
-    for _ in 0..at_once {
-        streams.spawn(lateness(fake.service.authority.clone(), api));
-    }
-    let mut times = Times::default();
-    while let Some(stream) = streams.join_next().await {
-        times.extend(stream??);
-    }
-    begun.end(&fake.service, at_once, times)
-}
-
-/// How long after the CLI printed them each of a stream's deltas came.
-async fn lateness(authority: String, api: Api) -> Result<Times> {
-    let mut answer = Answer::at(&authority, api.path, &(api.body)()).await?;
-    let (mut times, mut read) = (Times::default(), 0);
-    while answer.more().await? {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let text = std::str::from_utf8(&answer.all[read..])?;
-        let Some(end) = text.rfind('\n') else {
-            continue;
-        };
-        for printed in stamps(&text[..end], api.before) {
-            times.push(now.saturating_sub(printed));
-        }
-        read += end;
-    }
-    Ok(times)
 }

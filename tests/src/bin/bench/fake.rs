@@ -40,6 +40,24 @@ impl Fake {
     }
 }
 
+/// An API of the service.
+#[derive(Clone, Copy)]
+pub(crate) struct Api {
+    pub(crate) name: &'static str,
+    pub(crate) path: &'static str,
+    /// What stands before the text of a delta.
+    pub(crate) before: &'static str,
+    /// A request for a stream of the model `fake`.
+    pub(crate) body: fn() -> Value,
+}
+
+pub(crate) const CHAT: Api = Api {
+    name: "chat completions",
+    path: "/v1/chat/completions",
+    before: CONTENT,
+    body: || say_hi("fake"),
+};
+
 /// Each request has a process of its own.
 pub(crate) const COLD: &str = "warm = 0\ncontinue_for = \"0s\"";
 
@@ -89,11 +107,17 @@ pub(crate) async fn added_time(program: &Path, requests: usize) -> Result<()> {
 }
 
 /// The time of day in a text that begins with `before`.
-pub(crate) fn stamp(text: &str, before: &str) -> Result<Duration> {
+fn stamp(text: &str, before: &str) -> Result<Duration> {
     let content = text.get(before.len()..).context("no content")?;
     let digits = content.split(|c: char| !c.is_ascii_digit()).next();
     let nanos = digits.unwrap_or_default().parse();
     Ok(Duration::from_nanos(nanos.context("no stamp")?))
+}
+
+/// The times of day in a text, each behind these words.
+pub(crate) fn stamps<'t>(text: &'t str, before: &'t str) -> impl Iterator<Item = Duration> + 't {
+    let places = text.match_indices(before);
+    places.filter_map(move |(at, _)| stamp(&text[at..], before).ok())
 }
 
 /// What a long history and a long prompt take beside a short request, with a fake CLI that only
@@ -220,14 +244,6 @@ impl Paced {
     /// What takes longer from the CLI to the client than two pauses is late.
     const LATE: Duration = Duration::from_millis(40);
 
-    /// Before the streams begin.
-    pub(crate) fn begin(service: &Service) -> Result<Begun> {
-        Ok(Begun {
-            cpu: service.taken()?.cpu,
-            started: Instant::now(),
-        })
-    }
-
     pub(crate) fn figure(&self) -> String {
         format!(
             "{}, {} late, {} lost; {:.0} % of a core, {:.0} MB resident",
@@ -240,45 +256,32 @@ impl Paced {
     }
 }
 
-/// When streams at the pace of models began.
-pub(crate) struct Begun {
-    cpu: Duration,
-    started: Instant,
-}
-
-impl Begun {
-    /// All streams have ended, and this is how late their deltas came.
-    pub(crate) fn end(self, service: &Service, at_once: usize, times: Times) -> Result<Paced> {
-        let taken = service.taken()?;
-        let time = self.started.elapsed().as_secs_f64();
-        Ok(Paced {
-            lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
-            times,
-            cpu: (taken.cpu - self.cpu).as_secs_f64() / time,
-            resident: taken.resident,
-        })
-    }
-}
-
-/// So many streams of the model `fake`, which plays [`Paced::SCRIPT`].
-pub(crate) async fn paced_streams(service: &Service, at_once: usize) -> Result<Paced> {
-    let begun = Paced::begin(service)?;
+/// So many streams of the model `fake`, which plays [`Paced::SCRIPT`], through an API.
+pub(crate) async fn paced_streams(service: &Service, api: Api, at_once: usize) -> Result<Paced> {
+    let before = service.taken()?;
+    let started = Instant::now();
     let mut streams = JoinSet::new();
     for _ in 0..at_once {
-        streams.spawn(lateness(service.authority.clone()));
+        streams.spawn(lateness(service.authority.clone(), api));
     }
     let mut times = Times::default();
     while let Some(stream) = streams.join_next().await {
         times.extend(stream??);
     }
-    begun.end(service, at_once, times)
+    let taken = service.taken()?;
+    Ok(Paced {
+        lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
+        times,
+        cpu: (taken.cpu - before.cpu).as_secs_f64() / started.elapsed().as_secs_f64(),
+        resident: taken.resident,
+    })
 }
 
 /// Many streams at the pace of models: what comes late, or never.
 pub(crate) async fn paced(program: &Path) -> Result<()> {
     for (at_once, wanted) in [(32, "p99 3 ms"), (256, "none late, none lost")] {
         let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
-        let through = paced_streams(&fake.service, at_once).await?;
+        let through = paced_streams(&fake.service, CHAT, at_once).await?;
         let what = format!("added to each delta, {at_once} streams of 50 deltas/s");
         row(&what, &through.figure(), wanted);
         let times = straight(fake.script.path(), at_once).await?;
@@ -289,17 +292,17 @@ pub(crate) async fn paced(program: &Path) -> Result<()> {
 }
 
 /// How long after the CLI printed them each of a stream's deltas came.
-async fn lateness(authority: String) -> Result<Times> {
-    let mut answer = Answer::to(&authority, &say_hi("fake")).await?;
+async fn lateness(authority: String, api: Api) -> Result<Times> {
+    let mut answer = Answer::at(&authority, api.path, &(api.body)()).await?;
     let (mut times, mut read) = (Times::default(), 0);
     while answer.more().await? {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let text = std::str::from_utf8(&answer.all[read..])?;
-        let Some(end) = text.rfind("\n\n") else {
+        let Some(end) = text.rfind('\n') else {
             continue;
         };
-        for (at, _) in text[..end].match_indices(CONTENT) {
-            times.push(now.saturating_sub(stamp(&text[at..], CONTENT)?));
+        for printed in stamps(&text[..end], api.before) {
+            times.push(now.saturating_sub(printed));
         }
         read += end;
     }

@@ -10,7 +10,7 @@ use harness_tests::host;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fake::{COLD, Paced, paced_streams};
+use crate::fake::{CHAT, COLD, Paced, paced_streams};
 use crate::service::Service;
 use crate::table::{ratio, row};
 
@@ -41,12 +41,12 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
     ] {
         let beside = Beside::start(program, is_pinned)?;
         beside.loaded().await?;
-        let alone = paced_streams(&beside.service, STREAMS).await?;
+        let alone = paced_streams(&beside.service, CHAT, STREAMS).await?;
         let asked = Arc::new(AtomicUsize::new(0));
         let attackers: Vec<_> = (0..DEEDS.len())
             .map(|i| tokio::spawn(attack(beside.service.authority.clone(), i, asked.clone())))
             .collect();
-        let attacked = paced_streams(&beside.service, STREAMS).await?;
+        let attacked = paced_streams(&beside.service, CHAT, STREAMS).await?;
         attackers.iter().for_each(|attacker| attacker.abort());
         let times = ratio(attacked.times.percentile(99), alone.times.percentile(99));
         let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
