@@ -81,7 +81,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/admin/guests/{name}/record", post(admin::record::record))
         .route("/admin/plan", get(admin::plan::plans))
         .route("/admin/reload", post(admin::reload::reload))
-        .route("/admin/render", post(admin::render::show));
+        .route("/admin/render", post(admin::render::show))
+        .route("/admin/usage", get(admin::usage::sums));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
         let state = (service.clone(), area, render);
         let router = router.method_not_allowed_fallback(routes::no_such_method);

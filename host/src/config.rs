@@ -8,6 +8,7 @@ mod keys;
 mod reader;
 mod root;
 mod serving;
+mod stores;
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -56,6 +57,8 @@ pub struct Config {
     pub guests: guests::settings::Settings,
     /// Which guests speak other HTTP APIs.
     pub dialects: DialectsConfig,
+    /// What is kept of requests, if anything.
+    pub ledger: Option<ledger::Settings>,
     /// The files whose text is part of a guest's configuration.
     pub files: Vec<PathBuf>,
     /// What is accepted, and probably not meant: a line each.

@@ -140,6 +140,18 @@ fn sections(config: &Config) -> Vec<Section> {
         }
         sections.push(section("guests", &guest.name, settings));
     }
+    sections.push(Section {
+        path: vec!["ledger".to_owned()],
+        settings: match &config.ledger {
+            None => vec![("enabled", false.into())],
+            Some(ledger) => vec![
+                ("enabled", true.into()),
+                ("path", ledger.path.display().to_string().into()),
+                ("keep", duration(ledger.keep)),
+                ("max_size", size(ledger.max_size)),
+            ],
+        },
+    });
     sections
 }
 
@@ -385,6 +397,7 @@ mod tests {
             "max_concurrent = 2\n",
             "env = { ANTHROPIC_API_KEY = \"…\" }\n",
             "[models.\"gpt-4.1\"]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+            "[ledger]\nenabled = true  # default\npath = ",
             "[keys.laptop]\nkey = \"…\"\nadmin = false  # default\nrequests_per_minute = 30\n",
         ] {
             assert!(told.contains(line), "{line}\n{told}");
@@ -402,8 +415,8 @@ mod tests {
         let after = config(&told);
         assert_eq!(after.backends, before.backends, "{told}");
         assert_eq!(
-            (after.http, after.guests),
-            (before.http, before.guests),
+            (after.http, after.guests, after.ledger),
+            (before.http, before.guests, before.ledger),
             "{told}"
         );
     }

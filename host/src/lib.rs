@@ -38,6 +38,7 @@ mod service;
 mod shutdown;
 mod systemd;
 pub mod telemetry;
+pub mod usage;
 
 pub use basics::memory;
 pub use guests::compile;

@@ -12,6 +12,7 @@ use claude_harness::doctor::{self, Doctor};
 use claude_harness::guest_command::{self, GuestCommand};
 use claude_harness::key_command::{self, KeyCommand};
 use claude_harness::server::{self, Inherited};
+use claude_harness::usage::{self, UsageCommand};
 use claude_harness::{compile, demo, limits, memory, schema_check, telemetry, warden};
 
 /// An OpenAI-compatible HTTP service in front of the Claude Code command line.
@@ -40,6 +41,8 @@ enum Command {
     },
     /// Tell what is wrong, and what mends it
     Doctor(Doctor),
+    /// Tell what was used
+    Usage(UsageCommand),
     /// Look at guests, check them, and go back to earlier ones
     Guest {
         #[command(subcommand)]
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Some(Command::Config { command }) => return exit(config_command::run(&command)),
         Some(Command::Key { command }) => return status(key_command::run(&command)),
         Some(Command::Doctor(doctor)) => return exit(doctor::run(&doctor)),
+        Some(Command::Usage(command)) => return exit(usage::run(&command)),
         Some(Command::Guest { command }) => return status(guest_command::run(command)),
         Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
         Some(Command::CheckSchemas) => return status(schema_check::run()),

@@ -54,6 +54,9 @@ const STOP_DELAY: Duration = Duration::from_millis(500);
 /// How long the service waits for processes to end after all requests have ended.
 const ENDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the service waits for the last requests to be written into the ledger.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs a service until a signal ends it, on sockets of its own or on those that were given to it.
 ///
 /// # Errors
@@ -99,6 +102,9 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     connections.shutdown().await;
     service.monitor.stop();
     service.quotas.write();
+    if !service.ledger.flush(LEDGER_PATIENCE) {
+        tracing::warn!("the last requests may be missing in the ledger");
+    }
     let gone = tokio::time::timeout(ENDINGS_TIMEOUT, service.processes.drained()).await;
     match gone {
         Ok(()) => tracing::info!("drained: nothing runs any more"),

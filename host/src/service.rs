@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use guests::admit::Judges;
+use ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,11 +32,24 @@ pub(crate) struct Service {
     pub(crate) lane: Arc<Lane>,
     /// What keys with limits have used.
     pub(crate) quotas: Arc<Quotas>,
+    /// What every request took, kept across restarts.
+    pub(crate) ledger: Arc<Ledger>,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
     _tending: AbortOnDropHandle<()>,
     _keeping: AbortOnDropHandle<()>,
+    _accounting: AbortOnDropHandle<()>,
+}
+
+/// Keeps the ledger as it is configured, for ever.
+async fn account(runtime: Arc<RuntimeHandle>, ledger: Arc<Ledger>) {
+    let mut changes = runtime.configurations();
+    while changes.changed().await.is_ok() {
+        let (settings, ledger) = (runtime.current().config.ledger.clone(), ledger.clone());
+        // It waits while the queue is full.
+        let _ = tokio::task::spawn_blocking(move || ledger.change(settings)).await;
+    }
 }
 
 impl Service {
@@ -67,10 +81,17 @@ impl Service {
         for (name, problem) in snapshot.chains.problems() {
             tracing::warn!(name, problem, "a model or backend cannot be served");
         }
+        let ledger = Ledger::start(snapshot.config.ledger.clone());
+        let ledger = Arc::new(ledger.context("cannot start the thread of the ledger")?);
         let quotas = Quotas::open(snapshot.config.guests.state_dir.as_deref());
         Ok(Arc::new(Service {
             _keeping: AbortOnDropHandle::new(tokio::spawn(quotas.clone().keep())),
             quotas,
+            _accounting: AbortOnDropHandle::new(tokio::spawn(account(
+                runtime.clone(),
+                ledger.clone(),
+            ))),
+            ledger,
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
             runtime,
             reloader,

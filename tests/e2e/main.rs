@@ -23,6 +23,7 @@ mod guests;
 mod input;
 mod keys;
 mod leaving;
+mod ledger;
 mod meanings;
 mod messages;
 mod plan;

@@ -8,6 +8,7 @@ pub(super) mod plan;
 pub(super) mod record;
 pub(super) mod reload;
 pub(super) mod render;
+pub(super) mod usage;
 
 use serde_json::{Value, json};
 

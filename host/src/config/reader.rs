@@ -221,6 +221,13 @@ impl<'p> Section<'p> {
         })
     }
 
+    /// The table of a key. Without it, an empty one.
+    pub(super) fn section(&mut self, key: &'static str) -> Section<'p> {
+        let path = self.name(key);
+        let table = self.read(key, "a table", |v| v.as_table().cloned());
+        self.beside(path, table.unwrap_or_default())
+    }
+
     /// The tables of a table, such as `[backends.NAME]`.
     pub(super) fn sections(&mut self, key: &'static str) -> Option<Vec<(String, Section<'p>)>> {
         let path = self.name(key);

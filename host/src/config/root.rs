@@ -12,6 +12,7 @@ use super::guest_uses::{self, Guests};
 use super::keys;
 use super::reader::Section;
 use super::serving;
+use super::stores;
 use super::{
     Access, BackendConfig, Config, HttpConfig, KeepAliveForm, Listen, ModelConfig, Overrides,
 };
@@ -46,6 +47,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     let mut uses = uses(&backends, &models);
     uses.extend(built_in);
     let guests = guest_settings(root, &folder, sections, uses, instances(&backends, &models));
+    let ledger = stores::ledger(root, &folder, guests.state_dir.as_deref());
     Config {
         listen,
         shutdown_grace: root
@@ -62,6 +64,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         models,
         guests,
         dialects,
+        ledger,
         files,
         warnings: Vec::new(),
         overrides: overrides.clone(),

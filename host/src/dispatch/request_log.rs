@@ -1,10 +1,11 @@
-//! The log and the metrics of a request: one line when it ends.
+//! The log, the metrics and the ledger of a request: one line when it ends.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use basics::plain;
 use guests::completion::Usage;
+use ledger::{Entry, Ledger, Tokens};
 
 use super::Request;
 use crate::bodies::Share;
@@ -22,9 +23,12 @@ const OK: u16 = 200;
 /// The status in the log for a client that left before it was answered. nginx uses the same number.
 const CLIENT_LEFT: u16 = 499;
 
-/// Collects what is known of a request. When this is dropped, it is logged and counted.
+/// Collects what is known of a request. When this is dropped, it is logged, counted and noted in the ledger.
 pub(crate) struct RequestLog {
+    ledger: Arc<Ledger>,
     id: Arc<str>,
+    /// When it came, by the clock on the wall, in milliseconds since the Unix epoch.
+    at: u64,
     started: Instant,
     first_token: Option<Duration>,
     key: Option<Arc<str>>,
@@ -48,10 +52,13 @@ pub(crate) struct RequestLog {
 
 impl RequestLog {
     /// `key` is the name of the caller's key.
-    pub(crate) fn new(id: Arc<str>, key: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(ledger: Arc<Ledger>, id: Arc<str>, key: Option<Arc<str>>) -> Self {
         metrics::gauge!(names::IN_FLIGHT).increment(1);
+        let at = SystemTime::now().duration_since(UNIX_EPOCH);
         RequestLog {
+            ledger,
             id,
+            at: millis(at.unwrap_or_default()),
             started: Instant::now(),
             first_token: None,
             key,
@@ -171,6 +178,36 @@ impl RequestLog {
         }
     }
 
+    fn entry(&self, code: &str) -> Entry {
+        let is_routed = !self.backend.is_empty();
+        Entry {
+            at: self.at,
+            request: self.id.clone(),
+            api: self.api.clone(),
+            key: self.key.clone(),
+            // A name that a client has made up is not kept.
+            model: match is_routed {
+                true => self.model.clone(),
+                false => String::new(),
+            },
+            backend: self.backend.clone(),
+            origin: self.origin,
+            generation: self.generation,
+            stream: self.stream,
+            status: self.status,
+            code: code.to_owned(),
+            tokens: self.usage.map(|usage| Tokens {
+                prompt: usage.prompt_tokens,
+                completion: usage.completion_tokens,
+                cached: usage.cached_tokens,
+                reasoning: usage.reasoning_tokens,
+            }),
+            cost_micro_usd: self.usage.and_then(|usage| usage.cost_micro_usd),
+            first_token_ms: self.first_token.map(millis),
+            total_ms: millis(self.started.elapsed()),
+        }
+    }
+
     /// What became of the request, in one of four words.
     fn outcome(&self) -> &'static str {
         match self.status {
@@ -194,7 +231,7 @@ impl Drop for RequestLog {
         if let (Some(ticket), Some(usage)) = (&self.ticket, &self.usage) {
             ticket.spend(usage);
         }
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.ledger.record(self.entry(code));
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "request",
@@ -220,6 +257,10 @@ impl Drop for RequestLog {
             log_failure(&self.id, failure);
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Logs what is known of a failure beyond its code, which is in the request's line: the end of standard error,

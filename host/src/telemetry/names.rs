@@ -43,6 +43,8 @@ pub(crate) const GENERATION: &str = "claude_harness_guest_generation";
 pub(crate) const GUESTS_REJECTED: &str = "claude_harness_guests_rejected";
 /// Calls of guests that broke a bound or a rule, by guest.
 pub(crate) const GUEST_FAILURES: &str = "claude_harness_guest_failures_total";
+/// Requests that are missing in the ledger.
+pub(crate) const LEDGER_LOST: &str = "claude_harness_ledger_lost_total";
 /// The version that runs.
 pub(crate) const BUILD: &str = "claude_harness_build_info";
 /// Whether the service is being shut down.
@@ -72,7 +74,7 @@ pub(crate) const PLAN_PACE: &str = "claude_harness_plan_pace_ratio";
 pub(crate) const PLAN_RESET: &str = "claude_harness_plan_reset_timestamp_seconds";
 
 /// All counters.
-pub(super) const COUNTERS: [Metric; 13] = [
+pub(super) const COUNTERS: [Metric; 14] = [
     (
         REQUESTS,
         "Chat completions that were answered or failed, by model and status",
@@ -108,6 +110,10 @@ pub(super) const COUNTERS: [Metric; 13] = [
     (
         GUEST_FAILURES,
         "Calls of guests that broke a bound or a rule",
+    ),
+    (
+        LEDGER_LOST,
+        "Requests that are missing in the ledger, because it could not be written",
     ),
     (
         "process_cpu_seconds_total",

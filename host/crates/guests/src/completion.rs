@@ -157,6 +157,9 @@ pub struct Usage {
     pub cache_write_tokens: u64,
     /// Output tokens spent on reasoning.
     pub reasoning_tokens: u64,
+    /// What the backend says they cost, in millionths of a US dollar.
+    #[serde(skip)]
+    pub cost_micro_usd: Option<u64>,
 }
 
 /// Why an adapter cannot serve a request, or why the backend did not answer it.
@@ -277,6 +280,10 @@ impl Usage {
                 .cache_write_tokens
                 .saturating_add(more.cache_write_tokens),
             reasoning_tokens: self.reasoning_tokens.saturating_add(more.reasoning_tokens),
+            cost_micro_usd: match (self.cost_micro_usd, more.cost_micro_usd) {
+                (Some(one), Some(other)) => Some(one.saturating_add(other)),
+                (one, other) => one.or(other),
+            },
         }
     }
 }

@@ -34,7 +34,11 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
     let (code, status) = match ready {
         0 => (StatusCode::SERVICE_UNAVAILABLE, "down"),
         _ if service.is_draining() => (StatusCode::SERVICE_UNAVAILABLE, "down"),
-        some if some < real.len() || is_rejected(&snapshot) || warned(&real) => {
+        some if some < real.len()
+            || is_rejected(&snapshot)
+            || warned(&real)
+            || service.ledger.problem().is_some() =>
+        {
             (StatusCode::OK, "degraded")
         }
         _ => (StatusCode::OK, "ok"),
@@ -51,6 +55,9 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
         "guests": guests_state(set),
     });
     add_problems(&mut body, &snapshot);
+    if let Some(problem) = service.ledger.problem() {
+        body["ledger"] = json!({"problem": problem});
+    }
     (code, Json(body)).into_response()
 }
 

@@ -193,7 +193,13 @@ fn usage(usage: types::UsageResult) -> Usage {
         cached_tokens: usage.cached_tokens,
         cache_write_tokens: usage.cache_write_tokens,
         reasoning_tokens: usage.reasoning_tokens,
+        cost_micro_usd: usage.cost_usd.filter(|cost| *cost >= 0.0).map(micro),
     }
+}
+
+/// Dollars in millionths. A number that is too large becomes the largest one.
+fn micro(dollars: f64) -> u64 {
+    (dollars * 1e6).round() as u64
 }
 
 fn finish_reason(reason: types::FinishReason) -> FinishReason {
@@ -274,7 +280,7 @@ pub(super) fn lowered_outcome(outcome: &Outcome) -> types::OutcomeParam<'static>
             cached_tokens: usage.cached_tokens,
             cache_write_tokens: usage.cache_write_tokens,
             reasoning_tokens: usage.reasoning_tokens,
-            cost_usd: None,
+            cost_usd: usage.cost_micro_usd.map(|micro| micro as f64 / 1e6),
             extra: None,
         }),
         model: None,

@@ -1,0 +1,49 @@
+//! The section `[ledger]`: what is kept of requests, and where.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::Section;
+
+/// The file of the ledger in `state_dir`.
+const LEDGER_FILE: &str = "usage.sqlite";
+
+/// How long single requests are kept by default.
+const LEDGER_KEEP: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The least size of a ledger, in bytes. A smaller one would lose today's requests.
+const LEDGER_LEAST: usize = 1 << 20;
+
+/// The largest size of a ledger, in bytes. A larger one is taken for a typing error.
+const LEDGER_MOST: usize = 1 << 40;
+
+/// The ledger of a configuration in `folder`. Without a path and without `state_dir`, there is none.
+pub(super) fn ledger(
+    root: &mut Section,
+    folder: &Path,
+    state_dir: Option<&Path>,
+) -> Option<ledger::Settings> {
+    let mut section = root.section("ledger");
+    let is_on = section.flag("enabled").unwrap_or(true);
+    let path = section.text("path").map(|path| folder.join(at_home(&path)));
+    let keep = section.timeout("keep").unwrap_or(LEDGER_KEEP);
+    let max_size = section.size("max_size", LEDGER_MOST).unwrap_or(256 << 20);
+    if max_size < LEDGER_LEAST {
+        section.problem("max_size", "it must be at least \"1MiB\"");
+    }
+    section.finish();
+    let path = path.or_else(|| Some(state_dir?.join(LEDGER_FILE)));
+    Some(ledger::Settings {
+        path: path.filter(|_| is_on)?,
+        keep,
+        max_size: max_size as u64,
+    })
+}
+
+/// A path with the home folder in the place of `~`.
+fn at_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.into(),
+    }
+}
