@@ -1,11 +1,13 @@
 //! The program: reads the command line, and runs what it names.
 
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use claude_harness::config::{Config, Overrides};
 use claude_harness::config_command::{self, ConfigCommand};
 use claude_harness::doctor::{self, Doctor};
@@ -43,22 +45,21 @@ enum Command {
     Doctor(Doctor),
     /// Tell what was used
     Usage(UsageCommand),
+    /// Print what a shell needs to complete the commands
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder
+    Manual {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Look at guests, check them, and go back to earlier ones
     Guest {
         #[command(subcommand)]
         command: GuestCommand,
     },
-    #[command(name = demo::SUBCOMMAND, hide = true)]
-    DemoBackend {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        _ignored: Vec<String>,
-    },
-    #[command(name = warden::SUBCOMMAND, hide = true)]
-    Warden,
-    #[command(name = compile::SUBCOMMAND, hide = true)]
-    CompileGuest,
-    #[command(name = schema_check::SUBCOMMAND, hide = true)]
-    CheckSchemas,
 }
 
 #[derive(Args)]
@@ -84,6 +85,9 @@ fn main() -> ExitCode {
     limits::raise_descriptors();
     // What this program writes, and what the command lines write, is for nobody else.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if let Some(done) = run_part() {
+        return done;
+    }
     let arguments = Arguments::parse();
     let serve_arguments = match arguments.command {
         None => arguments.serve,
@@ -92,14 +96,12 @@ fn main() -> ExitCode {
         Some(Command::Key { command }) => return status(key_command::run(&command)),
         Some(Command::Doctor(doctor)) => return exit(doctor::run(&doctor)),
         Some(Command::Usage(command)) => return exit(usage::run(&command)),
-        Some(Command::Guest { command }) => return status(guest_command::run(command)),
-        Some(Command::DemoBackend { .. }) => return status(demo::run().map_err(Into::into)),
-        Some(Command::CheckSchemas) => return status(schema_check::run()),
-        Some(Command::CompileGuest) => return compiled(compile::run()),
-        Some(Command::Warden) => {
-            warden::run();
-            return ExitCode::SUCCESS;
+        Some(Command::Completions { shell }) => return status(completions(shell)),
+        Some(Command::Manual { folder }) => {
+            let written = clap_mangen::generate_to(Arguments::command(), folder);
+            return status(written.context("cannot write the manual"));
         }
+        Some(Command::Guest { command }) => return status(guest_command::run(command)),
     };
     let inherited = match Inherited::take() {
         Ok(inherited) => inherited,
@@ -123,6 +125,21 @@ fn main() -> ExitCode {
     status(serve(config, inherited))
 }
 
+/// Runs a part of the service that has a process of its own, if this process was started for one. These
+/// commands are for the service alone.
+fn run_part() -> Option<ExitCode> {
+    match std::env::args().nth(1)?.as_str() {
+        demo::SUBCOMMAND => Some(status(demo::run().map_err(Into::into))),
+        schema_check::SUBCOMMAND => Some(status(schema_check::run())),
+        compile::SUBCOMMAND => Some(compiled(compile::run())),
+        warden::SUBCOMMAND => {
+            warden::run();
+            Some(ExitCode::SUCCESS)
+        }
+        _ => None,
+    }
+}
+
 fn serve(config: Config, inherited: Inherited) -> Result<()> {
     telemetry::start_log();
     let metrics = telemetry::start_metrics()?;
@@ -134,6 +151,23 @@ fn serve(config: Config, inherited: Inherited) -> Result<()> {
     runtime
         .context("cannot start the runtime")?
         .block_on(server::run(config, inherited, metrics))
+}
+
+fn completions(shell: Shell) -> Result<()> {
+    let mut told = Vec::new();
+    clap_complete::generate(
+        shell,
+        &mut Arguments::command(),
+        "claude-harness",
+        &mut told,
+    );
+    // A reader that has seen enough closes the pipe.
+    std::io::stdout()
+        .write_all(&told)
+        .or_else(|error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error.into()),
+        })
 }
 
 /// Prints what is wrong with a component for the service that asked, without this program's name.

@@ -9,6 +9,7 @@
 mod access;
 mod bodies;
 mod cli;
+mod completions;
 mod crowds;
 mod dialect_bodies;
 mod dialects;

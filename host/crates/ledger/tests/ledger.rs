@@ -1,5 +1,10 @@
 //! A ledger, seen from outside: what is noted is told, and what is wrong with its file costs nobody anything.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on shall fail where it stands"
+)]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
