@@ -166,7 +166,11 @@ impl Store {
             while self.size()? > settings.max_size
                 && self.connection.execute(first, params![TAKE_OUT])? > 0
             {}
-            self.connection.execute_batch("PRAGMA incremental_vacuum")
+            // Each step gives one page back.
+            let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut pages = vacuum.query([])?;
+            while pages.next()?.is_some() {}
+            Ok(())
         };
         tidy().map_err(failed(&self.path))
     }

@@ -63,6 +63,14 @@ fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Ends a ledger, and waits until its thread has left the file.
+fn close(ledger: Ledger, settings: &Settings) {
+    assert!(ledger.flush(PATIENCE));
+    drop(ledger);
+    let log = settings.path.with_extension("sqlite-wal");
+    until(|| (!log.exists()).then_some(()));
+}
+
 fn requests(path: &Path) -> u64 {
     sums(path, &[], None).map_or(0, |sums| sums[0].requests)
 }
@@ -145,8 +153,7 @@ fn old_requests_go_and_the_sums_of_their_days_stay() {
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     ledger.record(entry(now() - 91 * DAY));
     ledger.record(entry(now()));
-    assert!(ledger.flush(PATIENCE));
-    drop(ledger);
+    close(ledger, &settings);
     let _again = Ledger::start(Some(settings.clone())).unwrap();
     let rows = || -> u64 {
         let file = Connection::open(&settings.path).unwrap();
@@ -171,13 +178,10 @@ fn a_ledger_that_grows_too_large_loses_its_oldest_requests() {
             assert!(ledger.flush(PATIENCE));
         }
     }
-    assert!(ledger.flush(PATIENCE));
-    drop(ledger);
-    let _again = Ledger::start(Some(settings.clone())).unwrap();
-    until(|| {
-        let size = std::fs::metadata(&settings.path).unwrap().len();
-        (size <= 1 << 20).then_some(())
-    });
+    close(ledger, &settings);
+    close(Ledger::start(Some(settings.clone())).unwrap(), &settings);
+    let size = std::fs::metadata(&settings.path).unwrap().len();
+    assert!(size <= 1 << 20, "{size} bytes");
     assert_eq!(requests(&settings.path), 20_000);
 }
 
@@ -212,13 +216,9 @@ fn pages_that_break_later_are_put_aside_too() {
     for _ in 0..2000 {
         ledger.record(entry(NOON));
     }
-    assert!(ledger.flush(PATIENCE));
-    drop(ledger);
-    let broken = until(|| {
-        let whole = std::fs::read(&settings.path).unwrap();
-        (whole.len() > 100_000).then_some(whole)
-    });
-    let mut broken = broken;
+    close(ledger, &settings);
+    let mut broken = std::fs::read(&settings.path).unwrap();
+    assert!(broken.len() > 100_000);
     broken[8192..90_000].fill(0xaa);
     std::fs::write(&settings.path, broken).unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
@@ -236,9 +236,10 @@ fn pages_that_break_later_are_put_aside_too() {
 fn a_ledger_of_a_later_version_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    drop(Ledger::start(Some(settings.clone())).unwrap());
-    let file = until(|| Connection::open(&settings.path).ok());
-    until(|| file.pragma_update(None, "user_version", 99).ok());
+    close(Ledger::start(Some(settings.clone())).unwrap(), &settings);
+    let file = Connection::open(&settings.path).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    drop(file);
     let before = std::fs::read(&settings.path).unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     let problem = until(|| ledger.problem());
