@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use guests::admit::Judges;
 
+use crate::cache;
 use crate::dispatch::Calling;
 use crate::failure::Failure;
 use crate::service::Service;
@@ -56,6 +57,17 @@ pub(crate) struct Peer {
 /// Marks the response of a failure whose request was already counted and logged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recorded;
+
+/// The header that says what the cache did.
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// Says in a response what the cache did, if there is one.
+fn tell_cache(response: &mut Response, cached: Option<cache::Outcome>) {
+    if let Some(outcome) = cached {
+        let name = HeaderValue::from_static(outcome.name());
+        response.headers_mut().insert(X_CACHE, name);
+    }
+}
 
 /// The id of one request.
 #[derive(Clone, Debug)]

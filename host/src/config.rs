@@ -59,6 +59,8 @@ pub struct Config {
     pub dialects: DialectsConfig,
     /// What is kept of requests, if anything.
     pub ledger: Option<ledger::Settings>,
+    /// Which answers are given again, if any.
+    pub cache: Option<CacheConfig>,
     /// The files whose text is part of a guest's configuration.
     pub files: Vec<PathBuf>,
     /// What is accepted, and probably not meant: a line each.
@@ -125,6 +127,17 @@ pub struct KeyLimits {
 
 /// The SHA-256 digest of a key. Only digests are compared, so the time that this takes reveals nothing of a key.
 pub type KeyDigest = [u8; 32];
+
+/// Answers that are given again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// For how long.
+    pub ttl: Duration,
+    /// What they may take in memory, in bytes.
+    pub size: u64,
+    /// Whether callers with different keys may get each other's answers.
+    pub across_keys: bool,
+}
 
 /// How answers look on the wire.
 #[derive(Clone, Debug, PartialEq)]

@@ -152,6 +152,16 @@ fn sections(config: &Config) -> Vec<Section> {
             ],
         },
     });
+    if let Some(cache) = &config.cache {
+        sections.push(Section {
+            path: vec!["cache".to_owned()],
+            settings: vec![
+                ("ttl", duration(cache.ttl)),
+                ("size", size(cache.size)),
+                ("across_keys", cache.across_keys.into()),
+            ],
+        });
+    }
     sections
 }
 

@@ -6,26 +6,27 @@ pub(crate) mod answer;
 pub(crate) mod choices;
 pub(crate) mod output_schema;
 pub(crate) mod request_log;
+pub(crate) mod start;
 
 use std::sync::Arc;
 
+use basics::blocking;
 use guests::completion::Context;
 use tokio::time::Instant;
 
-use crate::admission::{Caller, Permit, Shed};
+use crate::admission::Caller;
 use crate::backends::Backend;
-use crate::chain::{self, Chain, Choice, End};
+use crate::cache::{self, Cache};
+use crate::chain::Chain;
 use crate::config::{Config, KeyDigest, KeyLimits};
-use crate::exchange::{Exchange, ExchangeRequest, no_process};
 use crate::failure::{Failure, Kind, unix_now};
 use crate::models::Route;
-use crate::pool::Pool;
 use crate::runtime::Snapshot;
 use crate::service::Service;
-use crate::telemetry::names;
 use choices::{Choices, Source};
 use output_schema::OutputSchema;
 use request_log::RequestLog;
+use start::Start;
 
 /// A chat completion request that was parsed, and whose fields were checked.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub(crate) struct Calling {
     pub(crate) caller: Caller,
     /// The queue that the request waits in. Each caller has its own.
     pub(crate) queue: KeyDigest,
+    /// Whether the answer must be neither taken from the cache nor kept in it.
+    pub(crate) wants_fresh: bool,
 }
 
 /// The answers to a request that are on their way: one for each choice, usually from an exchange
@@ -63,6 +66,8 @@ pub(crate) struct Answers {
     pub(crate) head: Head,
     pub(crate) choices: Choices,
     pub(crate) output: OutputSchema,
+    /// What the cache did, if there is one.
+    pub(crate) cached: Option<cache::Outcome>,
 }
 
 /// What every answer begins with, streamed or not.
@@ -135,10 +140,10 @@ pub(crate) async fn settled(
 ///
 /// Says at which step it failed, and what to do about it.
 pub(crate) async fn dispatch(
-    service: &Service,
+    service: &Arc<Service>,
     snapshot: &Snapshot,
     calling: Calling,
-    mut request: Request,
+    request: Request,
     log: &mut RequestLog,
 ) -> Result<Answers, Failure> {
     refuse_ignored(&request, &snapshot.config)?;
@@ -152,36 +157,79 @@ pub(crate) async fn dispatch(
         log.charges(service.quotas.admit(key, &calling.limits)?);
     }
     let count = count(&request, &snapshot.config, &route.backend)?;
-    let permits = admit(&route.backend, calling.queue, count).await?;
-    let limit = route.backend.config.timeouts.request;
-    request.output.prepare(&service.processes, limit).await?;
     let chain = snapshot.chain(&route)?.clone();
     let head = Head::new(&request.model, &chain);
     log.pinned(chain.generation(), &head.id);
-    let (is_own, lane) = (chain.is_own(), &service.lane);
+    let cache = service.caches.with(snapshot.config.cache.as_ref());
+    let key = match &cache {
+        Some(cache) if count == 1 && !calling.wants_fresh => {
+            Some(key(cache, &calling, &route, &chain, &request))
+        }
+        _ => None,
+    };
+    let mut output = request.output;
     let start = Start {
-        pool: service.pool.clone(),
+        service: service.clone(),
         context: context(&head, &route),
-        request: exchange_request(route, &chain, calling.caller, request.size),
-        chain,
+        queue: calling.queue,
+        caller: calling.caller,
+        size: request.size,
+        output: output.clone(),
         body: Arc::new(request.body),
-        permits,
         count,
+        chain,
+        route,
     };
-    let choices = match is_own {
-        true => start.run().await?,
-        false => lane.run(start.run()).await?,
+    let (sources, cached) = match cache.as_ref().zip(key) {
+        None => {
+            let begun = start.begin().await?;
+            log.started(begun.origin);
+            (begun.sources, cache.map(|_| cache::Outcome::Bypass))
+        }
+        Some((cache, key)) => {
+            output.limit(start.route.backend.config.timeouts.request);
+            let processes = service.processes.clone();
+            let answer = cache.answer(key, || async {
+                let begun = start.begin().await;
+                begun.map(|begun| begun.recordable(processes))
+            });
+            let (reader, origin, outcome) = answer.await?;
+            match outcome {
+                cache::Outcome::Hit => log.repeats(origin),
+                _ => log.started(origin),
+            }
+            (vec![Source::Recorded(reader)], Some(outcome))
+        }
     };
-    log.started(choices.first().map_or("", Choice::origin));
-    let place = |choice| match is_own {
-        true => Some(Source::Here(Box::new(choice))),
-        false => lane.take(choice).map(Source::Apart),
-    };
+    if let Some(outcome) = cached {
+        cache::count(outcome);
+    }
     Ok(Answers {
         head,
-        choices: Choices::new(choices.into_iter().filter_map(place).collect()),
-        output: request.output,
+        choices: Choices::new(sources),
+        output,
+        cached,
     })
+}
+
+/// What the cache knows a request by.
+fn key(
+    cache: &Cache,
+    calling: &Calling,
+    route: &Route,
+    chain: &Chain,
+    request: &Request,
+) -> cache::Key {
+    let offer = route.backend.status.offer(&route.model);
+    let resolved = offer.and_then(|offer| offer.resolved).unwrap_or_default();
+    let question = cache::Question {
+        caller: (!cache.is_across_keys()).then_some(calling.caller),
+        backend: &route.backend.config.name,
+        model: [&route.model, &resolved],
+        chain: &chain.digest,
+        body: &request.body,
+    };
+    blocking::run_on(request.size, || question.key())
 }
 
 /// Refuses a field that would only be ignored, if `refuse_ignored_params` is set.
@@ -213,18 +261,6 @@ fn count(request: &Request, config: &Config, backend: &Backend) -> Result<usize,
     }
 }
 
-/// Waits until `count` exchanges may begin on a backend.
-async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Permit, Failure> {
-    let came = Instant::now();
-    let entered = backend.admission.enter(queue, count).await;
-    metrics::histogram!(names::QUEUE_WAIT, "backend" => backend.config.name.clone())
-        .record(came.elapsed());
-    entered.map_err(|shed: Shed| {
-        let failure = Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"));
-        failure.with_retry_after(shed.retry_after())
-    })
-}
-
 impl Head {
     fn new(model: &str, chain: &Chain) -> Self {
         Head {
@@ -233,70 +269,6 @@ impl Head {
             model: model.to_owned(),
             fingerprint: format!("fp_{}", chain.digest.chars().take(10).collect::<String>()),
         }
-    }
-}
-
-/// All that it takes to start answering a request.
-struct Start {
-    pool: Arc<Pool>,
-    chain: Chain,
-    context: Context,
-    body: Arc<guests::request::Request>,
-    request: ExchangeRequest,
-    permits: Permit,
-    count: usize,
-}
-
-impl Start {
-    /// Opens the chain for each choice, and gets a process for each that needs one.
-    async fn run(mut self) -> Result<Vec<Choice>, Failure> {
-        let size = self.request.size;
-        let mut opened = Vec::with_capacity(self.count);
-        for choice in 0..self.count {
-            self.context.choice = choice as u32;
-            opened.push(self.chain.open(&self.context, &self.body, size)?);
-        }
-        let request = self.request;
-        // Each session has copied the request into its guest, and the guest will copy it again. So this copy is
-        // freed as soon as no exchange may need it for another session.
-        drop(self.body);
-        let busy = |error| no_process(&request.backend, error);
-        let _turn = match opened.len() {
-            1 => None,
-            _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
-        };
-        let mut choices = Vec::with_capacity(opened.len());
-        for ((end, back), permit) in opened
-            .into_iter()
-            .zip(std::iter::from_fn(|| self.permits.split()))
-        {
-            let source = match end {
-                End::Reply(deltas, outcome) => chain::Source::Reply(deltas, outcome),
-                End::Adapter(opened) => {
-                    let request = ExchangeRequest {
-                        size: back.size,
-                        ..request.clone()
-                    };
-                    let exchange = Exchange::begin(request, *opened, &self.pool, permit).await?;
-                    chain::Source::Process(Box::new(exchange))
-                }
-            };
-            choices.push(Choice::new(source, back));
-        }
-        Ok(choices)
-    }
-}
-
-/// What an exchange needs to know of a request of `size` bytes.
-fn exchange_request(route: Route, chain: &Chain, caller: Caller, size: usize) -> ExchangeRequest {
-    let patience = route.backend.config.admission.queue_timeout;
-    ExchangeRequest {
-        backend: route.backend,
-        model: route.model,
-        size,
-        caller,
-        deadline: Instant::now() + patience,
-        chain: chain.digest.clone(),
     }
 }
 

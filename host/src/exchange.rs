@@ -123,7 +123,7 @@ enum Rewinding {
 }
 
 /// What came of a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// The next piece of the answer.
     Delta(Delta),

@@ -9,6 +9,7 @@ mod api;
 mod ascii_json;
 mod backends;
 mod bodies;
+mod cache;
 mod chain;
 pub mod config;
 pub mod config_command;

@@ -11,6 +11,7 @@ use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bodies::BodyMemory;
+use crate::cache::Caches;
 use crate::config::Config;
 use crate::failure::unix_now;
 use crate::lane::Lane;
@@ -32,6 +33,8 @@ pub(crate) struct Service {
     pub(crate) lane: Arc<Lane>,
     /// What keys with limits have used.
     pub(crate) quotas: Arc<Quotas>,
+    /// Answers that are given again.
+    pub(crate) caches: Caches,
     /// What every request took, kept across restarts.
     pub(crate) ledger: Arc<Ledger>,
     /// Seconds since the Unix epoch.
@@ -92,6 +95,7 @@ impl Service {
                 ledger.clone(),
             ))),
             ledger,
+            caches: Caches::default(),
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
             runtime,
             reloader,

@@ -8,6 +8,7 @@
 
 mod access;
 mod bodies;
+mod cache;
 mod cli;
 mod completions;
 mod crowds;

@@ -76,13 +76,29 @@ pub(super) fn admit(
     let queue = caller.unwrap_or_else(|| somebody(peer, headers));
     let limits = key.map(|key| key.limits.clone()).unwrap_or_default();
     let key = key.and_then(|key| key.name.clone());
+    let wants_fresh = wants_fresh(headers);
     request.extensions_mut().insert(Calling {
         key,
         limits,
         caller,
         queue,
+        wants_fresh,
     });
     Ok(())
+}
+
+/// Whether a client wants an answer of its own, which is not kept.
+fn wants_fresh(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|wish| {
+            ["no-store", "no-cache"]
+                .iter()
+                .any(|word| wish.eq_ignore_ascii_case(word))
+        })
 }
 
 /// The key that a caller sent, if it is one of the service's, or why the caller may not call.

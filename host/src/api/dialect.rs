@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use super::body::{self, Read};
-use super::{Recorded, RequestId, openai, routes};
+use super::{Recorded, RequestId, openai, routes, tell_cache};
 use crate::dialects::{Dialect, Found, context, is_own};
 use crate::dispatch::request_log::RequestLog;
 use crate::dispatch::{self, Calling};
@@ -169,7 +169,12 @@ impl Call {
             Err(failure) => Err(failure),
         };
         match answers {
-            Ok(answers) => answer::response(self, call, answers, log).await,
+            Ok(answers) => {
+                let cached = answers.cached;
+                let mut response = answer::response(self, call, answers, log).await?;
+                tell_cache(&mut response, cached);
+                Ok(response)
+            }
             Err(failure) => Err(Box::new(Refused { failure, log })),
         }
     }

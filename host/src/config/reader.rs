@@ -221,11 +221,11 @@ impl<'p> Section<'p> {
         })
     }
 
-    /// The table of a key. Without it, an empty one.
-    pub(super) fn section(&mut self, key: &'static str) -> Section<'p> {
+    /// The table of a key.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'p>> {
         let path = self.name(key);
         let table = self.read(key, "a table", |v| v.as_table().cloned());
-        self.beside(path, table.unwrap_or_default())
+        Some(self.beside(path, table?))
     }
 
     /// The tables of a table, such as `[backends.NAME]`.

@@ -47,6 +47,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     let mut uses = uses(&backends, &models);
     uses.extend(built_in);
     let guests = guest_settings(root, &folder, sections, uses, instances(&backends, &models));
+    let cache = stores::cache(root);
     let ledger = stores::ledger(root, &folder, guests.state_dir.as_deref());
     Config {
         listen,
@@ -65,6 +66,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         guests,
         dialects,
         ledger,
+        cache,
         files,
         warnings: Vec::new(),
         overrides: overrides.clone(),

@@ -1,8 +1,9 @@
-//! The section `[ledger]`: what is kept of requests, and where.
+//! The sections `[ledger]` and `[cache]`: what is kept of requests and answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::CacheConfig;
 use super::reader::Section;
 
 /// The file of the ledger in `state_dir`.
@@ -23,7 +24,8 @@ pub(super) fn ledger(
     folder: &Path,
     state_dir: Option<&Path>,
 ) -> Option<ledger::Settings> {
-    let mut section = root.section("ledger");
+    let section = root.section("ledger");
+    let mut section = section.unwrap_or_else(|| root.beside("ledger", toml::Table::new()));
     let is_on = section.flag("enabled").unwrap_or(true);
     let path = section.text("path").map(|path| folder.join(at_home(&path)));
     let keep = section.timeout("keep").unwrap_or(LEDGER_KEEP);
@@ -37,6 +39,29 @@ pub(super) fn ledger(
         path: path.filter(|_| is_on)?,
         keep,
         max_size: max_size as u64,
+    })
+}
+
+/// The least size of a cache, in bytes. A smaller one would hold next to nothing.
+const CACHE_LEAST: usize = 1 << 20;
+
+/// The largest size of a cache, in bytes. A larger one is taken for a typing error.
+const CACHE_MOST: usize = 1 << 40;
+
+/// The cache, if there is a section for it.
+pub(super) fn cache(root: &mut Section) -> Option<CacheConfig> {
+    let mut section = root.section("cache")?;
+    let ttl = section.timeout("ttl").unwrap_or(Duration::from_secs(3600));
+    let size = section.size("size", CACHE_MOST).unwrap_or(256 << 20);
+    if size < CACHE_LEAST {
+        section.problem("size", "it must be at least \"1MiB\"");
+    }
+    let across_keys = section.flag("across_keys").unwrap_or(false);
+    section.finish();
+    Some(CacheConfig {
+        ttl,
+        size: size as u64,
+        across_keys,
     })
 }
 

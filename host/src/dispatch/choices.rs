@@ -4,6 +4,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use guests::completion::Usage;
 
+use crate::cache::Reader;
 use crate::chain::Choice;
 use crate::exchange::Event;
 use crate::lane::Apart;
@@ -15,6 +16,8 @@ pub(crate) enum Source {
     /// In the lane (the low-priority threads for guests from files), because one of its guests is
     /// from a file.
     Apart(Apart),
+    /// In a recording, which others may read, too.
+    Recorded(Reader),
 }
 
 impl Source {
@@ -22,11 +25,12 @@ impl Source {
         match self {
             Source::Here(choice) => choice.next().await,
             Source::Apart(choice) => choice.next().await,
+            Source::Recorded(reader) => reader.next().await,
         }
     }
 
-    /// Parks the process of a finished choice, so that it may serve the next turn. Choices in the lane park
-    /// theirs by themselves.
+    /// Parks the process of a finished choice, so that it may serve the next turn. Those in the lane and those
+    /// that are recorded park theirs by themselves.
     fn park(self) {
         if let Source::Here(choice) = self {
             choice.park();

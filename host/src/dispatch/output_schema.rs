@@ -17,7 +17,7 @@ const CHECK_MOST: Duration = Duration::from_secs(10);
 
 /// What an answer is checked against: schemas as text. A separate process compiles them after the request has
 /// got its place.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct OutputSchema {
     /// The schema of its text.
     pub(crate) content: Option<Schema>,
@@ -30,7 +30,7 @@ pub(crate) struct OutputSchema {
 }
 
 /// A `strict` schema.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Schema {
     /// Its place in the request, for messages.
     pub(crate) at: String,
@@ -41,6 +41,11 @@ impl OutputSchema {
     /// Whether there is nothing to check.
     pub(crate) fn is_empty(&self) -> bool {
         self.content.is_none() && !self.is_object && self.arguments.is_empty()
+    }
+
+    /// Sets how long a check of the answer may take, where somebody else makes sure that the schemas can be compiled.
+    pub(crate) fn limit(&mut self, limit: Duration) {
+        self.limit = limit;
     }
 
     /// Makes sure that all schemas can be compiled. `limit` is how long a check of the answer may take.

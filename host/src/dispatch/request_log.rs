@@ -39,6 +39,7 @@ pub(crate) struct RequestLog {
     completion: String,
     backend: String,
     origin: &'static str,
+    is_repeat: bool,
     ignored: usize,
     stream: bool,
     status: u16,
@@ -68,6 +69,7 @@ impl RequestLog {
             completion: String::new(),
             backend: String::new(),
             origin: "",
+            is_repeat: false,
             ignored: 0,
             stream: false,
             status: CLIENT_LEFT,
@@ -103,6 +105,11 @@ impl RequestLog {
         self.origin = origin;
     }
 
+    /// Notes that it gets the answer to another request, from this origin, so that it takes no tokens itself.
+    pub(crate) fn repeats(&mut self, origin: &'static str) {
+        (self.origin, self.is_repeat) = (origin, true);
+    }
+
     /// Notes the model and the backend that serve it.
     pub(crate) fn routed(&mut self, route: &Route, request: &Request) {
         self.model.clone_from(&route.label);
@@ -129,7 +136,7 @@ impl RequestLog {
     /// The answer is complete.
     pub(crate) fn finished(&mut self, usage: Option<Usage>) {
         self.status = OK;
-        self.usage = usage;
+        self.usage = usage.filter(|_| !self.is_repeat);
     }
 
     /// It was answered with this status without a model.

@@ -43,6 +43,10 @@ pub(crate) const GENERATION: &str = "claude_harness_guest_generation";
 pub(crate) const GUESTS_REJECTED: &str = "claude_harness_guests_rejected";
 /// Calls of guests that broke a bound or a rule, by guest.
 pub(crate) const GUEST_FAILURES: &str = "claude_harness_guest_failures_total";
+/// Requests that the cache was asked for, by what it did.
+pub(crate) const CACHE_REQUESTS: &str = "claude_harness_cache_requests_total";
+/// Bytes that the cache holds.
+pub(crate) const CACHE_SIZE: &str = "claude_harness_cache_bytes";
 /// Requests that are missing in the ledger.
 pub(crate) const LEDGER_LOST: &str = "claude_harness_ledger_lost_total";
 /// The version that runs.
@@ -74,7 +78,7 @@ pub(crate) const PLAN_PACE: &str = "claude_harness_plan_pace_ratio";
 pub(crate) const PLAN_RESET: &str = "claude_harness_plan_reset_timestamp_seconds";
 
 /// All counters.
-pub(super) const COUNTERS: [Metric; 14] = [
+pub(super) const COUNTERS: [Metric; 15] = [
     (
         REQUESTS,
         "Chat completions that were answered or failed, by model and status",
@@ -112,6 +116,10 @@ pub(super) const COUNTERS: [Metric; 14] = [
         "Calls of guests that broke a bound or a rule",
     ),
     (
+        CACHE_REQUESTS,
+        "Requests while there is a cache, by result: hit, miss or bypass",
+    ),
+    (
         LEDGER_LOST,
         "Requests that are missing in the ledger, because it could not be written",
     ),
@@ -136,7 +144,7 @@ pub(super) const HISTOGRAMS: [Metric; 4] = [
 ];
 
 /// All gauges.
-pub(super) const GAUGES: [Metric; 21] = [
+pub(super) const GAUGES: [Metric; 22] = [
     (
         IN_FLIGHT,
         "Chat completions being read, waiting or answered",
@@ -145,6 +153,7 @@ pub(super) const GAUGES: [Metric; 21] = [
         WAITING,
         "Processes that wait for a request, by backend and kind: warm or kept",
     ),
+    (CACHE_SIZE, "Bytes that the cache of answers holds"),
     (GENERATION, "The number of the guest set that serves"),
     (
         GUESTS_REJECTED,

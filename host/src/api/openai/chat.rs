@@ -17,7 +17,7 @@ use super::request::{ChatRequest, model_of};
 use super::stream;
 use super::wire::{choice, completion};
 use crate::api::body::{self, Read};
-use crate::api::{Recorded, RequestId};
+use crate::api::{Recorded, RequestId, tell_cache};
 use crate::ascii_json;
 use crate::config::HttpConfig;
 use crate::dispatch::answer::Answer;
@@ -56,11 +56,13 @@ pub(in crate::api) async fn completions(
     } = wanted;
     let (stream, ignored) = (request.body.stream, request.ignored.clone());
     let answers = dispatch::dispatch(&service, &snapshot, calling, request, &mut log).await;
+    let cached = answers.as_ref().ok().and_then(|answers| answers.cached);
     let mut response = match answers {
         Err(failure) => return refuse(http, failure, log),
         Ok(answers) if stream => streamed(&service, http, answers, include_usage, log).await,
         Ok(answers) => whole(&service, http, answers, log).await,
     };
+    tell_cache(&mut response, cached);
     if response.status().is_success()
         && !ignored.is_empty()
         && let Ok(list) = HeaderValue::from_str(&listed(&ignored))
@@ -128,6 +130,7 @@ async fn whole(
         head,
         mut choices,
         output,
+        ..
     } = answers;
     match fold(&service.processes, &mut choices, &output, &mut log).await {
         Err(failure) => refuse(http, failure, log),

@@ -62,6 +62,7 @@ pub(super) async fn response(
         head,
         choices,
         output,
+        ..
     } = answers;
     let count = choices.len();
     let kept = match output.is_empty() {

@@ -1,0 +1,207 @@
+//! An answer as it was given, for all who read it, now and later.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::Running;
+use crate::exchange::Event;
+use crate::failure::{Failure, Kind};
+
+/// How far an answer is recorded ahead of its fastest reader, in bytes.
+const AHEAD_MAX: usize = 1 << 20;
+
+/// What an event takes beside its text, in bytes: about the size of its type and of an allocation.
+const EVENT_SIZE: usize = 128;
+
+/// An answer, as far as it came.
+#[derive(Default)]
+pub(super) struct Recording {
+    state: Mutex<State>,
+    /// Something was added.
+    written: watch::Sender<()>,
+    /// How many bytes the fastest reader has read.
+    read: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the answer comes from, or why it did not begin.
+    begun: Option<Result<&'static str, Failure>>,
+    events: Vec<Event>,
+    size: usize,
+    /// The last event was the end.
+    is_over: bool,
+}
+
+/// Writes a recording. If it is dropped before the end, the answer has failed.
+pub(super) struct Writer<'r>(&'r Recording);
+
+/// Reads a recording from its beginning.
+pub(crate) struct Reader {
+    recording: Arc<Recording>,
+    written: watch::Receiver<()>,
+    /// Keeps the recording going.
+    _running: Option<Arc<Running>>,
+    next: usize,
+    bytes: usize,
+}
+
+impl Recording {
+    /// How much it takes, in bytes.
+    pub(super) fn weight(&self) -> u32 {
+        let state = self.state.lock();
+        let weight = state.size.saturating_add(state.events.len() * EVENT_SIZE);
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+}
+
+impl<'r> Writer<'r> {
+    pub(super) fn of(recording: &'r Recording) -> Self {
+        Writer(recording)
+    }
+
+    /// Says where the answer comes from, or why it does not begin.
+    pub(super) fn begin(&self, begun: Result<&'static str, Failure>) {
+        self.0.state.lock().begun.get_or_insert(begun);
+        self.0.written.send_replace(());
+    }
+
+    /// Adds what comes next. Behind the end nothing is added.
+    pub(super) fn push(&self, event: Event) {
+        let mut state = self.0.state.lock();
+        if state.is_over {
+            return;
+        }
+        state.size += size(&event);
+        state.is_over = !matches!(event, Event::Delta(_));
+        state.events.push(event);
+        drop(state);
+        self.0.written.send_replace(());
+    }
+
+    /// Waits while the answer is too far ahead of all readers.
+    pub(super) async fn wait_for_readers(&self) {
+        let size = self.0.state.lock().size;
+        let mut read = self.0.read.subscribe();
+        let is_near = |read: &usize| size <= read + AHEAD_MAX;
+        // The sender cannot be gone.
+        let _ = read.wait_for(is_near).await;
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        let broken_off = || Failure::new(Kind::Internal, "the answer was broken off").logged();
+        if self.0.state.lock().begun.is_none() {
+            self.begin(Err(broken_off()));
+        }
+        if !self.0.state.lock().is_over {
+            self.push(Event::Fail(broken_off()));
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(recording: Arc<Recording>, running: Option<Arc<Running>>) -> Self {
+        Reader {
+            written: recording.written.subscribe(),
+            recording,
+            _running: running,
+            next: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Waits for the beginning: where the answer comes from.
+    pub(super) async fn begun(&mut self) -> Result<&'static str, Failure> {
+        loop {
+            if let Some(begun) = &self.recording.state.lock().begun {
+                return begun.clone();
+            }
+            // The sender cannot be gone, because the recording is held here.
+            let _ = self.written.changed().await;
+        }
+    }
+
+    /// What comes next. Cancelling it loses nothing.
+    pub(crate) async fn next(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.read() {
+                return event;
+            }
+            let _ = self.written.changed().await;
+        }
+    }
+
+    /// What comes next, if it is there.
+    fn read(&mut self) -> Option<Event> {
+        let state = self.recording.state.lock();
+        let event = match state.events.get(self.next) {
+            Some(event) => event.clone(),
+            None if state.is_over => {
+                Event::Fail(Failure::new(Kind::Internal, "the exchange is over"))
+            }
+            None => return None,
+        };
+        drop(state);
+        self.next += 1;
+        self.bytes += size(&event);
+        let bytes = self.bytes;
+        self.recording.read.send_if_modified(|read| {
+            let is_first = bytes > *read;
+            *read = bytes.max(*read);
+            is_first
+        });
+        Some(event)
+    }
+}
+
+fn size(event: &Event) -> usize {
+    match event {
+        Event::Delta(delta) => delta.size(),
+        Event::Finish(_) | Event::Fail(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guests::completion::Delta;
+
+    use super::*;
+
+    fn text(length: usize) -> Event {
+        Event::Delta(Delta::Content("x".repeat(length)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_waits_for_its_fastest_reader() {
+        let recording = Arc::new(Recording::default());
+        let writer = Writer::of(&recording);
+        writer.push(text(AHEAD_MAX));
+        writer.wait_for_readers().await;
+        writer.push(text(1));
+        let wait = std::time::Duration::from_secs(1);
+        let waited = tokio::time::timeout(wait, writer.wait_for_readers()).await;
+        assert!(waited.is_err());
+        let mut fast = Reader::new(recording.clone(), None);
+        let _slow = Reader::new(recording.clone(), None);
+        fast.next().await;
+        writer.wait_for_readers().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_writer_is_gone_has_failed() {
+        let recording = Arc::new(Recording::default());
+        let mut reader = Reader::new(recording.clone(), None);
+        let writer = Writer::of(&recording);
+        writer.begin(Ok("new"));
+        writer.push(text(1));
+        drop(writer);
+        assert_eq!(reader.begun().await.ok(), Some("new"));
+        assert!(matches!(reader.next().await, Event::Delta(_)));
+        assert!(matches!(reader.next().await, Event::Fail(_)));
+        drop(Writer::of(&Recording::default()));
+    }
+}

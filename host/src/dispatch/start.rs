@@ -1,0 +1,202 @@
+//! How answers begin: a place, the chain for each choice, and a process for each that needs one.
+
+use std::sync::Arc;
+
+use guests::completion::{Context, FinishReason};
+use processes::Processes;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::choices::{Choices, Source};
+use super::output_schema::OutputSchema;
+use crate::admission::{Caller, Permit, Shed};
+use crate::backends::Backend;
+use crate::cache;
+use crate::chain::{self, Chain, Choice, End};
+use crate::config::KeyDigest;
+use crate::exchange::{Event, Exchange, ExchangeRequest, no_process};
+use crate::failure::{Failure, Kind};
+use crate::models::Route;
+use crate::pool::Pool;
+use crate::service::Service;
+use crate::telemetry::names;
+
+/// Answers that have begun, on their way from the exchanges.
+pub(crate) struct Begun {
+    pub(crate) sources: Vec<Source>,
+    /// Where the process of the first one came from.
+    pub(crate) origin: &'static str,
+    pub(crate) output: OutputSchema,
+}
+
+/// A single answer that has begun, for the cache to record.
+pub(super) struct Recordable {
+    choices: Choices,
+    origin: &'static str,
+    /// What came so far, if it must be checked at its end.
+    answer: Option<Answer>,
+    output: OutputSchema,
+    processes: Arc<Processes>,
+}
+
+impl Begun {
+    pub(super) fn recordable(self, processes: Arc<Processes>) -> Recordable {
+        Recordable {
+            choices: Choices::new(self.sources),
+            origin: self.origin,
+            answer: (!self.output.is_empty()).then(Answer::default),
+            output: self.output,
+            processes,
+        }
+    }
+}
+
+impl cache::Source for Recordable {
+    fn origin(&self) -> &'static str {
+        self.origin
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        let (_, event) = self.choices.next().await?;
+        if let (Some(answer), Event::Delta(delta)) = (&mut self.answer, &event) {
+            answer.push(delta.clone());
+        }
+        Some(event)
+    }
+
+    async fn fits(&mut self, reason: FinishReason) -> bool {
+        match &self.answer {
+            None => true,
+            Some(answer) => self
+                .output
+                .check(&self.processes, answer, reason)
+                .await
+                .is_ok(),
+        }
+    }
+}
+
+/// All that it takes to start answering a request.
+pub(super) struct Start {
+    pub(super) service: Arc<Service>,
+    pub(super) route: Route,
+    pub(super) chain: Chain,
+    pub(super) context: Context,
+    pub(super) body: Arc<guests::request::Request>,
+    pub(super) output: OutputSchema,
+    pub(super) queue: KeyDigest,
+    pub(super) caller: Caller,
+    /// How many bytes the request has.
+    pub(super) size: usize,
+    pub(super) count: usize,
+}
+
+/// All that it takes once there is a place.
+struct Admitted {
+    pool: Arc<Pool>,
+    chain: Chain,
+    context: Context,
+    body: Arc<guests::request::Request>,
+    request: ExchangeRequest,
+    permits: Permit,
+    count: usize,
+}
+
+impl Start {
+    /// Waits for a place, and begins the answers.
+    pub(super) async fn begin(mut self) -> Result<Begun, Failure> {
+        let service = self.service;
+        let permits = admit(&self.route.backend, self.queue, self.count).await?;
+        let limit = self.route.backend.config.timeouts.request;
+        self.output.prepare(&service.processes, limit).await?;
+        let (is_own, lane) = (self.chain.is_own(), &service.lane);
+        let admitted = Admitted {
+            pool: service.pool.clone(),
+            context: self.context,
+            request: exchange_request(self.route, &self.chain, self.caller, self.size),
+            chain: self.chain,
+            body: self.body,
+            permits,
+            count: self.count,
+        };
+        let choices = match is_own {
+            true => admitted.run().await?,
+            false => lane.run(admitted.run()).await?,
+        };
+        let origin = choices.first().map_or("", Choice::origin);
+        let place = |choice| match is_own {
+            true => Some(Source::Here(Box::new(choice))),
+            false => lane.take(choice).map(Source::Apart),
+        };
+        Ok(Begun {
+            sources: choices.into_iter().filter_map(place).collect(),
+            origin,
+            output: self.output,
+        })
+    }
+}
+
+impl Admitted {
+    /// Opens the chain for each choice, and gets a process for each that needs one.
+    async fn run(mut self) -> Result<Vec<Choice>, Failure> {
+        let size = self.request.size;
+        let mut opened = Vec::with_capacity(self.count);
+        for choice in 0..self.count {
+            self.context.choice = choice as u32;
+            opened.push(self.chain.open(&self.context, &self.body, size)?);
+        }
+        let request = self.request;
+        // Each session has copied the request into its guest, and the guest will copy it again. So this copy is
+        // freed as soon as no exchange may need it for another session.
+        drop(self.body);
+        let busy = |error| no_process(&request.backend, error);
+        let _turn = match opened.len() {
+            1 => None,
+            _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
+        };
+        let mut choices = Vec::with_capacity(opened.len());
+        for ((end, back), permit) in opened
+            .into_iter()
+            .zip(std::iter::from_fn(|| self.permits.split()))
+        {
+            let source = match end {
+                End::Reply(deltas, outcome) => chain::Source::Reply(deltas, outcome),
+                End::Adapter(opened) => {
+                    let request = ExchangeRequest {
+                        size: back.size,
+                        ..request.clone()
+                    };
+                    let exchange = Exchange::begin(request, *opened, &self.pool, permit).await?;
+                    chain::Source::Process(Box::new(exchange))
+                }
+            };
+            choices.push(Choice::new(source, back));
+        }
+        Ok(choices)
+    }
+}
+
+/// What an exchange needs to know of a request of `size` bytes.
+fn exchange_request(route: Route, chain: &Chain, caller: Caller, size: usize) -> ExchangeRequest {
+    let patience = route.backend.config.admission.queue_timeout;
+    ExchangeRequest {
+        backend: route.backend,
+        model: route.model,
+        size,
+        caller,
+        deadline: Instant::now() + patience,
+        chain: chain.digest.clone(),
+    }
+}
+
+/// Waits until `count` exchanges may begin on a backend.
+async fn admit(backend: &Backend, queue: KeyDigest, count: usize) -> Result<Permit, Failure> {
+    let came = Instant::now();
+    let entered = backend.admission.enter(queue, count).await;
+    metrics::histogram!(names::QUEUE_WAIT, "backend" => backend.config.name.clone())
+        .record(came.elapsed());
+    entered.map_err(|shed: Shed| {
+        let failure = Failure::new(Kind::QueueFull, format!("the backend is busy: {shed}"));
+        failure.with_retry_after(shed.retry_after())
+    })
+}
