@@ -168,6 +168,7 @@ pub(crate) async fn dispatch(
         _ => None,
     };
     let mut output = request.output;
+    output.limit(route.backend.config.timeouts.request);
     let start = Start {
         service: service.clone(),
         context: context(&head, &route),
@@ -187,7 +188,6 @@ pub(crate) async fn dispatch(
             (begun.sources, cache.map(|_| cache::Outcome::Bypass))
         }
         Some((cache, key)) => {
-            output.limit(start.route.backend.config.timeouts.request);
             let processes = service.processes.clone();
             let answer = cache.answer(key, || async {
                 let begun = start.begin().await;

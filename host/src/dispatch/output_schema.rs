@@ -43,22 +43,17 @@ impl OutputSchema {
         self.content.is_none() && !self.is_object && self.arguments.is_empty()
     }
 
-    /// Sets how long a check of the answer may take, where somebody else makes sure that the schemas can be compiled.
+    /// Sets how long a check of the answer may take.
     pub(crate) fn limit(&mut self, limit: Duration) {
         self.limit = limit;
     }
 
-    /// Makes sure that all schemas can be compiled. `limit` is how long a check of the answer may take.
+    /// Makes sure that all schemas can be compiled.
     ///
     /// # Errors
     ///
     /// Names the schema that cannot be compiled.
-    pub(crate) async fn prepare(
-        &mut self,
-        processes: &Processes,
-        limit: Duration,
-    ) -> Result<(), Failure> {
-        self.limit = limit;
+    pub(crate) async fn prepare(&self, processes: &Processes) -> Result<(), Failure> {
         let schemas: Vec<&Schema> = self.content.iter().chain(self.arguments.values()).collect();
         if schemas.is_empty() {
             return Ok(());

@@ -104,11 +104,10 @@ struct Admitted {
 
 impl Start {
     /// Waits for a place, and begins the answers.
-    pub(super) async fn begin(mut self) -> Result<Begun, Failure> {
+    pub(super) async fn begin(self) -> Result<Begun, Failure> {
         let service = self.service;
         let permits = admit(&self.route.backend, self.queue, self.count).await?;
-        let limit = self.route.backend.config.timeouts.request;
-        self.output.prepare(&service.processes, limit).await?;
+        self.output.prepare(&service.processes).await?;
         let (is_own, lane) = (self.chain.is_own(), &service.lane);
         let admitted = Admitted {
             pool: service.pool.clone(),
