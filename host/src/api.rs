@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod body;
+mod console;
 mod dialect;
 mod openai;
 mod pages;
@@ -77,7 +78,10 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let public = Router::new()
         .route("/", get(routes::home))
-        .route("/health", get(admin::health::health));
+        .route("/health", get(admin::health::health))
+        .route("/console", get(console::enter))
+        .route("/console/", get(console::index))
+        .route("/console/{name}", get(console::file));
     let inference = Router::new()
         .route("/v1/chat/completions", post(openai::chat::completions))
         .route("/v1/models", get(openai::models::models))
@@ -85,6 +89,8 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .fallback(dialect::call);
     let admin = Router::new()
         .route("/metrics", get(admin::metrics::metrics))
+        .route("/admin/events", get(admin::now::events))
+        .route("/admin/requests", get(admin::now::requests))
         .route("/admin/guests", get(admin::guests::list))
         .route(
             "/admin/guests/{name}/rollback",

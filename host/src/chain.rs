@@ -17,12 +17,14 @@ mod stop;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use basics::plain;
 use guests::GuestError;
 use guests::admit::Guest;
 use guests::completion::{Context, Decision, Delta, Outcome};
 use guests::instance::{Configured, NotOpened};
 use guests::request::{OutputFormat, Request, Tool};
 use guests::transform::{self, Filter};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::OnError;
@@ -92,6 +94,44 @@ impl Chain {
             adapter,
             digest: digest.into(),
         }
+    }
+
+    /// The same guests, of which some have another configuration: each guest's, by its name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a guest is not in the chain, or if it does not take its configuration.
+    pub(crate) fn with_configs(&self, configs: &Map<String, Value>) -> Result<Chain, Failure> {
+        let tried = |of: &Configured| match configs.get(&of.guest.name) {
+            None => Ok(of.clone()),
+            Some(config) => Configured::tried(&of.guest, config).map_err(|message| {
+                let field = format!("configs.{}", of.guest.name);
+                Failure::invalid(&field, format!("`{field}`: {message}"))
+            }),
+        };
+        let names: Vec<&str> = self.guests().map(|of| &*of.guest.name).collect();
+        if let Some(name) = configs.keys().find(|name| !names.contains(&&***name)) {
+            let message = format!(
+                "no guest `{}` answers this model, only {}",
+                plain::line(name, 100),
+                names.join(", ")
+            );
+            return Err(Failure::invalid("configs", message));
+        }
+        let links = self.transforms.iter().map(|link| {
+            Ok(Link {
+                of: tried(&link.of)?,
+                on_error: link.on_error,
+            })
+        });
+        let links: Result<Vec<Link>, Failure> = links.collect();
+        Ok(Chain::new(links?, tried(&self.adapter)?))
+    }
+
+    /// Its guests, in the order of a request.
+    pub(crate) fn guests(&self) -> impl Iterator<Item = &Configured> {
+        let transforms = self.transforms.iter().map(|link| &link.of);
+        transforms.chain([&self.adapter])
     }
 
     /// Whether all of its guests are built into this program.

@@ -274,7 +274,8 @@ fn show(config: Config, request: &Path, model: Option<&str>) -> Result<()> {
         command,
         written,
         answer,
-    } = render(&snapshot, &request, unix_now()).map_err(told)?;
+        ..
+    } = render(&snapshot, &request, &serde_json::Map::new(), unix_now()).map_err(told)?;
     if let Some(answer) = answer {
         eprintln!("a transform answers, and no process is started:");
         println!("{answer}");

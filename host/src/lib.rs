@@ -9,6 +9,7 @@ mod api;
 mod ascii_json;
 mod backends;
 mod bodies;
+mod books;
 mod cache;
 mod chain;
 pub mod config;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use guests::adapter::AdapterSession;
 use guests::completion::{Context, Delta, Effect};
+use guests::instance::Configured;
+use serde_json::{Map, Value};
 
 use crate::backends::Backend;
 use crate::chain::End;
@@ -19,11 +21,13 @@ pub(crate) struct Rendered {
     pub(crate) command: String,
     /// What would be written to its standard input before it says anything.
     pub(crate) written: Vec<Vec<u8>>,
+    /// The guests that it passes, each with its configuration.
+    pub(crate) chain: Vec<Configured>,
     /// The answer of a transform that needs no process.
     pub(crate) answer: Option<String>,
 }
 
-/// Leads a request through the chain of its model.
+/// Leads a request through the chain of its model, in which the guests that `configs` names have these configurations.
 ///
 /// # Errors
 ///
@@ -31,11 +35,12 @@ pub(crate) struct Rendered {
 pub(crate) fn render(
     snapshot: &Snapshot,
     request: &Request,
+    configs: &Map<String, Value>,
     now: u64,
 ) -> Result<Rendered, Failure> {
     let route = snapshot.models.route(&request.model);
     let route = route.ok_or_else(|| snapshot.models.unknown(&request.model))?;
-    let chain = snapshot.chain(&route)?;
+    let chain = snapshot.chain(&route)?.with_configs(configs)?;
     let context = Context {
         id: "chatcmpl-rendered".into(),
         created: now,
@@ -52,6 +57,7 @@ pub(crate) fn render(
         backend: route.backend.config.name.clone(),
         command: String::new(),
         written: Vec::new(),
+        chain: chain.guests().cloned().collect(),
         answer: None,
     };
     match end {

@@ -102,7 +102,7 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     connections.shutdown().await;
     service.monitor.stop();
     service.quotas.write();
-    if !service.ledger.flush(LEDGER_PATIENCE) {
+    if !service.books.ledger.flush(LEDGER_PATIENCE) {
         tracing::warn!("the last requests may be missing in the ledger");
     }
     let gone = tokio::time::timeout(ENDINGS_TIMEOUT, service.processes.drained()).await;

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use guests::admit::Judges;
-use ledger::Ledger;
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::Processes;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bodies::BodyMemory;
+use crate::books::Books;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::failure::unix_now;
@@ -35,8 +35,8 @@ pub(crate) struct Service {
     pub(crate) quotas: Arc<Quotas>,
     /// Answers that are given again.
     pub(crate) caches: Caches,
-    /// What every request took, kept across restarts.
-    pub(crate) ledger: Arc<Ledger>,
+    /// What every request took.
+    pub(crate) books: Arc<Books>,
     /// Seconds since the Unix epoch.
     pub(crate) started_at: u64,
     draining: AtomicBool,
@@ -46,12 +46,12 @@ pub(crate) struct Service {
 }
 
 /// Keeps the ledger as it is configured, for ever.
-async fn account(runtime: Arc<RuntimeHandle>, ledger: Arc<Ledger>) {
+async fn account(runtime: Arc<RuntimeHandle>, books: Arc<Books>) {
     let mut changes = runtime.configurations();
     while changes.changed().await.is_ok() {
-        let (settings, ledger) = (runtime.current().config.ledger.clone(), ledger.clone());
+        let (settings, books) = (runtime.current().config.ledger.clone(), books.clone());
         // It waits while the queue is full.
-        let _ = tokio::task::spawn_blocking(move || ledger.change(settings)).await;
+        let _ = tokio::task::spawn_blocking(move || books.ledger.change(settings)).await;
     }
 }
 
@@ -84,17 +84,17 @@ impl Service {
         for (name, problem) in snapshot.chains.problems() {
             tracing::warn!(name, problem, "a model or backend cannot be served");
         }
-        let ledger = Ledger::start(snapshot.config.ledger.clone());
-        let ledger = Arc::new(ledger.context("cannot start the thread of the ledger")?);
+        let books = Books::open(snapshot.config.ledger.clone());
+        let books = Arc::new(books.context("cannot start the thread of the ledger")?);
         let quotas = Quotas::open(snapshot.config.guests.state_dir.as_deref());
         Ok(Arc::new(Service {
             _keeping: AbortOnDropHandle::new(tokio::spawn(quotas.clone().keep())),
             quotas,
             _accounting: AbortOnDropHandle::new(tokio::spawn(account(
                 runtime.clone(),
-                ledger.clone(),
+                books.clone(),
             ))),
-            ledger,
+            books,
             caches: Caches::default(),
             _tending: AbortOnDropHandle::new(tokio::spawn(pool.clone().maintain())),
             runtime,

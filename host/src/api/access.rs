@@ -124,12 +124,12 @@ fn judge<'a>(
     }
     if access.keys.is_empty() {
         check_host(access, listen, headers)?;
-        check_page(area, headers)?;
+        check_page(headers)?;
         return Ok(None);
     }
     if area == Area::Public {
         check_host_of_health(access, listen, headers)?;
-        check_page(area, headers)?;
+        check_page(headers)?;
         return Ok(None);
     }
     Err(wrong_key(area, headers))
@@ -200,13 +200,13 @@ fn check_host(access: &Access, listen: &[Listen], headers: &HeaderMap) -> Result
     Err(Failure::new(Kind::AccessDenied, message))
 }
 
-/// Refuses web pages. Browsers mark their requests with `Origin` and `Sec-Fetch-Site`; other programs send
+/// Refuses web pages but the service's own (`/console/`). Browsers mark their requests with `Origin` and `Sec-Fetch-Site`; other programs send
 /// neither.
-fn check_page(area: Area, headers: &HeaderMap) -> Result<(), Failure> {
+fn check_page(headers: &HeaderMap) -> Result<(), Failure> {
     let is_own_page = || {
         let origin = text(headers, header::ORIGIN).unwrap_or_default();
         let page = origin.split_once("://").map(|(_, page)| page);
-        area == Area::Admin && page.is_some() && page == text(headers, header::HOST)
+        page.is_some() && page == text(headers, header::HOST)
     };
     let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
     let may_call = matches!(site, None | Some(b"none" | b"same-origin"));
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_this_service_may_call_the_admin_area_alone() {
+    fn pages_of_this_service_may_call_it_and_no_others() {
         let post = |origin| {
             let site = ("sec-fetch-site", "same-origin");
             vec![("host", "localhost:8013"), ("origin", origin), site]
@@ -365,7 +365,7 @@ mod tests {
             judged_in(area, &Access::default(), Transport::Tcp, headers)
         };
         assert_eq!(judged(Area::Admin, &own), Ok(None));
-        assert_eq!(judged(Area::Inference, &own), Err(Kind::AccessDenied));
+        assert_eq!(judged(Area::Inference, &own), Ok(None));
         for other in [
             "http://localhost:8014",
             "http://evil.example",

@@ -4,6 +4,7 @@ mod gauges;
 pub(super) mod guests;
 pub(super) mod health;
 pub(super) mod metrics;
+pub(super) mod now;
 pub(super) mod plan;
 pub(super) mod record;
 pub(super) mod reload;

@@ -93,7 +93,7 @@ pub(super) async fn call(
                 .into_response();
         }
     };
-    let mut log = RequestLog::new(service.ledger.clone(), id.clone(), calling.key.clone());
+    let mut log = RequestLog::new(service.books.clone(), id.clone(), calling.key.clone());
     log.through(&dialect.of.guest.name);
     let call = Call {
         service,

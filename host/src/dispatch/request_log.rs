@@ -5,10 +5,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use basics::plain;
 use guests::completion::Usage;
-use ledger::{Entry, Ledger, Tokens};
+use ledger::{Entry, Tokens};
 
 use super::Request;
 use crate::bodies::Share;
+use crate::books::Books;
 use crate::failure::Failure;
 use crate::models::Route;
 use crate::quotas::Ticket;
@@ -25,7 +26,7 @@ const CLIENT_LEFT: u16 = 499;
 
 /// Collects what is known of a request. When this is dropped, it is logged, counted and noted in the ledger.
 pub(crate) struct RequestLog {
-    ledger: Arc<Ledger>,
+    books: Arc<Books>,
     id: Arc<str>,
     /// When it came, by the clock on the wall, in milliseconds since the Unix epoch.
     at: u64,
@@ -53,11 +54,11 @@ pub(crate) struct RequestLog {
 
 impl RequestLog {
     /// `key` is the name of the caller's key.
-    pub(crate) fn new(ledger: Arc<Ledger>, id: Arc<str>, key: Option<Arc<str>>) -> Self {
+    pub(crate) fn new(books: Arc<Books>, id: Arc<str>, key: Option<Arc<str>>) -> Self {
         metrics::gauge!(names::IN_FLIGHT).increment(1);
         let at = SystemTime::now().duration_since(UNIX_EPOCH);
         RequestLog {
-            ledger,
+            books,
             id,
             at: millis(at.unwrap_or_default()),
             started: Instant::now(),
@@ -238,7 +239,7 @@ impl Drop for RequestLog {
         if let (Some(ticket), Some(usage)) = (&self.ticket, &self.usage) {
             ticket.spend(usage);
         }
-        self.ledger.record(self.entry(code));
+        self.books.record(self.entry(code));
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "request",

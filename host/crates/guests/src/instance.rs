@@ -51,6 +51,20 @@ impl Configured {
         })
     }
 
+    /// The guest with a configuration that it may not have seen yet.
+    ///
+    /// # Errors
+    ///
+    /// Tells what the guest says of the configuration, or which bound it broke.
+    pub fn tried(guest: &Arc<Guest>, config: &Value) -> Result<Self, String> {
+        let config: Arc<str> = config.to_string().into();
+        configured(guest, &config, None).map_err(|error| error.to_string())??;
+        Ok(Configured {
+            guest: guest.clone(),
+            config,
+        })
+    }
+
     /// An instance for one request.
     pub(crate) fn ready(&self, context: &Context) -> Result<(Store<State>, Instance), GuestError> {
         configured(&self.guest, &self.config, Some(context))?.map_err(|message| {

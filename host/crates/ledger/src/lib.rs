@@ -168,11 +168,11 @@ impl Ledger {
     }
 
     /// Notes a request. This never waits; if the writer cannot follow, the entry is lost and counted.
-    pub fn record(&self, entry: Entry) {
+    pub fn record(&self, entry: &Arc<Entry>) {
         if !self.state.is_on.load(Ordering::Relaxed) {
             return;
         }
-        let message = Message::Entry(Box::new(entry));
+        let message = Message::Entry(entry.clone());
         if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }

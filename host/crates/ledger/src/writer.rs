@@ -1,6 +1,7 @@
 //! The thread that writes the ledger.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A request has ended.
-    Entry(Box<Entry>),
+    Entry(Arc<Entry>),
     /// The settings are others now.
     Change(Option<Settings>),
     /// Say when everything is written.
@@ -50,7 +51,7 @@ pub(crate) fn run(messages: &Receiver<Message>, state: &State) {
             due.saturating_duration_since(Instant::now())
         });
         match messages.recv_timeout(wait) {
-            Ok(Message::Entry(entry)) => writer.take(*entry),
+            Ok(Message::Entry(entry)) => writer.take(entry),
             Ok(Message::Change(settings)) => writer.change(settings),
             Ok(Message::Flush(done)) => {
                 writer.write();
@@ -69,14 +70,14 @@ struct Writer<'s> {
     settings: Option<Settings>,
     /// None while it is not open.
     store: Option<Store>,
-    waiting: VecDeque<Entry>,
+    waiting: VecDeque<Arc<Entry>>,
     /// When something is to be written, or tried again.
     due: Option<Instant>,
     tidied: Option<Instant>,
 }
 
 impl Writer<'_> {
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: Arc<Entry>) {
         if self.settings.is_none() {
             return;
         }
@@ -134,7 +135,7 @@ impl Writer<'_> {
         };
         while !self.waiting.is_empty() {
             let batch = self.waiting.len().min(BATCH_MAX);
-            store.write(self.waiting.iter().take(batch))?;
+            store.write(self.waiting.iter().take(batch).map(AsRef::as_ref))?;
             self.waiting.drain(..batch);
         }
         if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_INTERVAL) {

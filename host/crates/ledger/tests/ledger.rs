@@ -80,22 +80,28 @@ fn what_was_noted_is_added_up_by_day_model_and_key() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
-    ledger.record(entry(NOON));
-    ledger.record(Entry {
-        cost_micro_usd: None,
-        first_token_ms: Some(500),
-        ..entry(NOON + 1000)
-    });
-    ledger.record(Entry {
-        model: "codex".into(),
-        key: None,
-        status: 503,
-        code: "queue_full".into(),
-        tokens: None,
-        cost_micro_usd: None,
-        first_token_ms: None,
-        ..entry(NOON + DAY)
-    });
+    ledger.record(&entry(NOON).into());
+    ledger.record(
+        &Entry {
+            cost_micro_usd: None,
+            first_token_ms: Some(500),
+            ..entry(NOON + 1000)
+        }
+        .into(),
+    );
+    ledger.record(
+        &Entry {
+            model: "codex".into(),
+            key: None,
+            status: 503,
+            code: "queue_full".into(),
+            tokens: None,
+            cost_micro_usd: None,
+            first_token_ms: None,
+            ..entry(NOON + DAY)
+        }
+        .into(),
+    );
     assert!(ledger.flush(PATIENCE));
     let days = sums(&settings.path, &[By::Day], None).unwrap();
     let first = Sum {
@@ -133,7 +139,7 @@ fn two_services_share_a_ledger_and_a_restart_goes_on_with_it() {
     let settings = settings(folder.path());
     let services = [(); 2].map(|()| Ledger::start(Some(settings.clone())).unwrap());
     for turn in 0..200 {
-        services[turn % 2].record(entry(NOON));
+        services[turn % 2].record(&entry(NOON).into());
     }
     for service in &services {
         assert!(service.flush(PATIENCE));
@@ -141,7 +147,7 @@ fn two_services_share_a_ledger_and_a_restart_goes_on_with_it() {
     }
     drop(services);
     let again = Ledger::start(Some(settings.clone())).unwrap();
-    again.record(entry(NOON));
+    again.record(&entry(NOON).into());
     assert!(again.flush(PATIENCE));
     assert_eq!(requests(&settings.path), 201);
 }
@@ -151,8 +157,8 @@ fn old_requests_go_and_the_sums_of_their_days_stay() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
-    ledger.record(entry(now() - 91 * DAY));
-    ledger.record(entry(now()));
+    ledger.record(&entry(now() - 91 * DAY).into());
+    ledger.record(&entry(now()).into());
     close(ledger, &settings);
     let _again = Ledger::start(Some(settings.clone())).unwrap();
     let rows = || -> u64 {
@@ -173,7 +179,7 @@ fn a_ledger_that_grows_too_large_loses_its_oldest_requests() {
     };
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     for turn in 0..20_000 {
-        ledger.record(entry(now() + turn));
+        ledger.record(&entry(now() + turn).into());
         if turn % 4000 == 0 {
             assert!(ledger.flush(PATIENCE));
         }
@@ -196,7 +202,7 @@ fn a_broken_file_is_put_aside_and_a_new_one_begins() {
     )
     .unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     until(|| (requests(&settings.path) == 1).then_some(()));
     assert_eq!(ledger.problem(), None);
     let files = std::fs::read_dir(settings.path.parent().unwrap()).unwrap();
@@ -214,7 +220,7 @@ fn pages_that_break_later_are_put_aside_too() {
     let settings = settings(folder.path());
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     for _ in 0..2000 {
-        ledger.record(entry(NOON));
+        ledger.record(&entry(NOON).into());
     }
     close(ledger, &settings);
     let mut broken = std::fs::read(&settings.path).unwrap();
@@ -223,7 +229,7 @@ fn pages_that_break_later_are_put_aside_too() {
     std::fs::write(&settings.path, broken).unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     until(|| {
-        ledger.record(entry(NOON));
+        ledger.record(&entry(NOON).into());
         ledger.flush(PATIENCE);
         let files = std::fs::read_dir(settings.path.parent().unwrap()).unwrap();
         let mut names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -247,7 +253,7 @@ fn a_ledger_of_a_later_version_is_left_alone() {
         problem.contains("a later version of this program"),
         "{problem}"
     );
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert_eq!(std::fs::read(&settings.path).unwrap(), before);
     assert!(matches!(
@@ -277,7 +283,7 @@ fn what_cannot_be_written_now_is_written_when_it_can() {
     let in_the_way: PathBuf = folder.path().join("state");
     std::fs::write(&in_the_way, "").unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert!(ledger.problem().unwrap().contains("cannot make the folder"));
     std::fs::remove_file(&in_the_way).unwrap();
@@ -294,7 +300,7 @@ fn a_file_that_stays_locked_loses_only_the_oldest_entries() {
     assert!(ledger.flush(PATIENCE));
     let other = Connection::open(&settings.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert!(ledger.problem().unwrap().contains("locked"));
     other.execute_batch("COMMIT").unwrap();
@@ -307,11 +313,11 @@ fn without_settings_nothing_is_kept_and_they_may_come_later() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     let ledger = Ledger::start(None).unwrap();
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert!(!settings.path.exists());
     ledger.change(Some(settings.clone()));
-    ledger.record(entry(NOON));
+    ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert_eq!(requests(&settings.path), 1);
 }

@@ -19,7 +19,7 @@ pub(super) fn renew(service: &Service) {
     let rejected = guests.rejected.len() + problems.into_iter().flatten().count();
     metrics::gauge!(names::GUESTS_REJECTED).set(rejected as f64);
     metrics::gauge!(names::DRAINING).set(f64::from(u8::from(service.is_draining())));
-    metrics::counter!(names::LEDGER_LOST).absolute(service.ledger.lost());
+    metrics::counter!(names::LEDGER_LOST).absolute(service.books.ledger.lost());
     if let Some(cache) = service.caches.with(snapshot.config.cache.as_ref()) {
         metrics::gauge!(names::CACHE_SIZE).set(cache.size() as f64);
     }

@@ -19,6 +19,12 @@ use crate::service::Service;
 
 /// The state of everything; 200 while a real backend can serve.
 pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Response {
+    let (code, body) = state(&service).await;
+    (code, Json(body)).into_response()
+}
+
+/// The status of `/health`, and its body.
+pub(super) async fn state(service: &Service) -> (StatusCode, Value) {
     service.monitor.known().await;
     let snapshot = service.snapshot();
     let set = &*snapshot.guests;
@@ -37,7 +43,7 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
         some if some < real.len()
             || is_rejected(&snapshot)
             || warned(&real)
-            || service.ledger.problem().is_some() =>
+            || service.books.ledger.problem().is_some() =>
         {
             (StatusCode::OK, "degraded")
         }
@@ -55,10 +61,10 @@ pub(in crate::api) async fn health(State(service): State<Arc<Service>>) -> Respo
         "guests": guests_state(set),
     });
     add_problems(&mut body, &snapshot);
-    if let Some(problem) = service.ledger.problem() {
+    if let Some(problem) = service.books.ledger.problem() {
         body["ledger"] = json!({"problem": problem});
     }
-    (code, Json(body)).into_response()
+    (code, body)
 }
 
 /// Whether something on disk was not taken up.
@@ -159,6 +165,7 @@ pub(super) fn guests_state(set: &GuestSet) -> Value {
         };
         let state = json!({
             "version": guest.version,
+            "world": guest.world().name(),
             "summary": guest.summary,
             "digest": guest.digest,
             "generation": guest.generation,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::api::body;
 use crate::api::openai::chat_request;
@@ -13,7 +15,18 @@ use crate::failure::{Failure, Kind, unix_now};
 use crate::render::render;
 use crate::service::Service;
 
-/// Takes the body of a chat completion.
+/// A request, and configurations that guests have only for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trial<'b> {
+    #[serde(borrow)]
+    request: &'b RawValue,
+    /// By the names of guests.
+    #[serde(default)]
+    configs: Map<String, Value>,
+}
+
+/// Takes the body of a chat completion, or a [`Trial`].
 pub(in crate::api) async fn show(
     State(service): State<Arc<Service>>,
     body: Body,
@@ -24,8 +37,13 @@ pub(in crate::api) async fn show(
     let rendered = tokio::task::spawn_blocking(move || {
         let text = String::from_utf8(read.bytes.into());
         let text = text.map_err(|_| Failure::new(Kind::InvalidRequest, "the body is not UTF-8"))?;
-        let request = chat_request(text, None, &snapshot)?;
-        let rendered = render(&snapshot, &request, unix_now())?;
+        let (request, configs) = match serde_json::from_str::<Trial>(&text) {
+            Ok(trial) => (trial.request.get().to_owned(), trial.configs),
+            // What is wrong with it is told below, as of a chat completion.
+            Err(_) => (text, Map::new()),
+        };
+        let request = chat_request(request, None, &snapshot)?;
+        let rendered = render(&snapshot, &request, &configs, unix_now())?;
         Ok((rendered, request.ignored))
     });
     let gone = |_| Failure::new(Kind::Internal, "it was broken off").logged();
@@ -34,7 +52,13 @@ pub(in crate::api) async fn show(
     let written: Vec<_> = written
         .map(|piece| String::from_utf8_lossy(piece))
         .collect();
+    let chain = rendered.chain.iter().map(|of| {
+        let config: Value = serde_json::from_str(&of.config).unwrap_or_default();
+        json!({"guest": of.guest.name, "world": of.guest.world().name(), "config": config})
+    });
+    let chain: Vec<Value> = chain.collect();
     Ok(Json(json!({
+        "chain": chain,
         "backend": rendered.backend,
         "command": rendered.command,
         "written": written,

@@ -56,10 +56,10 @@ pub(in crate::api) async fn sums(
             "there is no ledger: `[ledger] enabled` is false, or the service has no `state_dir`";
         return Err(Failure::new(Kind::InvalidRequest, message));
     };
-    let (path, ledger) = (settings.path.clone(), service.ledger.clone());
+    let (path, books) = (settings.path.clone(), service.books.clone());
     let (columns, since) = (by.clone(), wanted.since.clone());
     let sums = tokio::task::spawn_blocking(move || {
-        ledger.flush(FLUSH_PATIENCE);
+        books.ledger.flush(FLUSH_PATIENCE);
         usage::sums(&path, &columns, since.as_deref())
     });
     let gone = |_| Failure::new(Kind::Internal, "reading the ledger was broken off").logged();
@@ -75,8 +75,8 @@ pub(in crate::api) async fn sums(
         "by": by.iter().map(|by| by.name()).collect::<Vec<_>>(),
         "since": wanted.since,
         "data": sums,
-        "problem": service.ledger.problem(),
-        "lost": service.ledger.lost(),
+        "problem": service.books.ledger.problem(),
+        "lost": service.books.ledger.lost(),
     }))
     .into_response())
 }

@@ -42,7 +42,7 @@ pub(in crate::api) async fn completions(
     Extension(calling): Extension<Calling>,
     body: Body,
 ) -> Response {
-    let mut log = RequestLog::new(service.ledger.clone(), id, calling.key.clone());
+    let mut log = RequestLog::new(service.books.clone(), id, calling.key.clone());
     let snapshot = service.snapshot();
     let read = match read(&service, &snapshot, body, &mut log).await {
         Ok(read) => read,
