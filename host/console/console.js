@@ -11,6 +11,7 @@ const PAGES = { now, usage, requests, guests, playground };
 const page = document.getElementById("page");
 const status = document.getElementById("status");
 let leave = null;
+let turn = 0;
 
 /** Shows the page that the address names. Each page is a function that fills an element and may return what ends it. */
 async function show() {
@@ -21,9 +22,16 @@ async function show() {
   }
   leave?.();
   leave = null;
-  page.replaceChildren();
+  turn += 1;
+  const mine = turn;
+  // An element of its own: what a page that was left still loads goes nowhere.
+  const place = document.createElement("div");
+  place.className = "page";
+  page.replaceChildren(place);
   document.title = `${name} · claude-harness`;
-  leave = (await PAGES[name](page)) ?? null;
+  const end = (await PAGES[name](place)) ?? null;
+  if (mine === turn) leave = end;
+  else end?.();
 }
 
 listen("now", (state) => {
@@ -35,5 +43,9 @@ listen("lost", () => {
   status.textContent = "no connection, trying again";
 });
 
-addEventListener("hashchange", () => show().then(() => page.focus()));
+addEventListener("hashchange", () => {
+  // The link to skip the head of the page.
+  if (location.hash === "#page") return page.focus();
+  show().then(() => page.focus());
+});
 show();

@@ -30,7 +30,9 @@ export async function requests(page) {
     if (!pause.checked) draw();
   });
   try {
-    known = (await json("/admin/requests")).data;
+    const before = (await json("/admin/requests")).data;
+    const heard = known;
+    known = [...heard.filter((one) => !before.some((other) => other.id === one.id)), ...before];
     draw();
   } catch (error) {
     body.replaceChildren(failure(error));

@@ -27,9 +27,10 @@ export async function call(path, options = {}) {
     const key = sessionStorage.getItem("key");
     const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
     const response = await fetch(path, { ...options, headers });
-    const isKeyMissing = response.status === 401 || (response.status === 403 && key);
-    if (!isKeyMissing) return response;
-    const { error } = await response.json();
+    // A backend that is logged out answers 401, too, and a key may be kept from a model with 403.
+    if (response.status !== 401 && !(response.status === 403 && path.startsWith("/admin/"))) return response;
+    const { error } = await response.clone().json();
+    if (!path.startsWith("/admin/") && error.code !== "invalid_api_key") return response;
     await askForKey(key ? error.message : "This service has keys.");
   }
 }

@@ -21,8 +21,8 @@ use crate::failure::{Failure, Kind};
 use crate::telemetry::names;
 
 pub(crate) use key::{Key, Question};
-pub(crate) use recording::Reader;
-use recording::{Recording, Writer};
+pub(crate) use recording::{Charge, Reader};
+use recording::{Recording, Writer, size};
 
 /// Where the log says that an answer came from, if it was kept.
 const KEPT: &str = "cache";
@@ -170,6 +170,20 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Nobody joins this recording any more. Another one may have taken its place already.
+    fn ended(&self, key: Key, recording: &Arc<Recording>) {
+        let mut running = self.running.lock();
+        let is_own = |known: &Weak<Running>| {
+            let known = known.upgrade();
+            known.is_none_or(|known| Arc::ptr_eq(&known.recording, recording))
+        };
+        if running.get(&key).is_some_and(is_own) {
+            running.remove(&key);
+        }
+    }
+}
+
 /// Records an answer, and keeps it if it is complete.
 async fn record<S: Source>(
     cache: Arc<Cache>,
@@ -179,7 +193,7 @@ async fn record<S: Source>(
 ) {
     let writer = Writer::of(&recording);
     // Before the end is read, so that nobody joins who comes after it.
-    let is_over = || drop(cache.running.lock().remove(&key));
+    let is_over = || cache.ended(key, &recording);
     let mut source = match begin.await {
         Ok(source) => source,
         Err(failure) => {
@@ -188,10 +202,11 @@ async fn record<S: Source>(
         }
     };
     writer.begin(Ok(source.origin()));
-    let mut size = 0;
+    let mut length = 0;
     while let Some(event) = source.next().await {
+        length += size(&event);
         match &event {
-            Event::Delta(delta) => size += delta.size(),
+            Event::Delta(_) => {}
             Event::Finish(outcome) => {
                 let reason = outcome.finish_reason;
                 if reason == FinishReason::Stop && source.fits(reason).await {
@@ -202,7 +217,7 @@ async fn record<S: Source>(
             Event::Fail(_) => is_over(),
         }
         writer.push(event);
-        if size > ANSWER_MAX {
+        if length > ANSWER_MAX {
             is_over();
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");
             return writer.push(Event::Fail(Failure::new(Kind::Backend, message)));

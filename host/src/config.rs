@@ -217,6 +217,16 @@ pub struct LaunchConfig {
     pub max_line: usize,
 }
 
+impl LaunchConfig {
+    /// A digest of all of it, secrets included.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        // Secrets are not shown, so they are added.
+        let secrets = self.env.iter().map(|(_, Secret(value))| value);
+        let all = format!("{self:?}\0{:?}", secrets.collect::<Vec<_>>());
+        Sha256::digest(all.as_bytes()).into()
+    }
+}
+
 /// How many requests a backend serves and lets wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionConfig {

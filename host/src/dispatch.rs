@@ -194,10 +194,8 @@ pub(crate) async fn dispatch(
                 begun.map(|begun| begun.recordable(processes))
             });
             let (reader, origin, outcome) = answer.await?;
-            match outcome {
-                cache::Outcome::Hit => log.repeats(origin),
-                _ => log.started(origin),
-            }
+            log.started(origin);
+            log.shares(reader.charge());
             (vec![Source::Recorded(reader)], Some(outcome))
         }
     };
@@ -222,10 +220,13 @@ fn key(
 ) -> cache::Key {
     let offer = route.backend.status.offer(&route.model);
     let resolved = offer.and_then(|offer| offer.resolved).unwrap_or_default();
+    let launch = route.backend.config.launch.digest();
     let question = cache::Question {
         caller: (!cache.is_across_keys()).then_some(calling.caller),
         backend: &route.backend.config.name,
-        model: [&route.model, &resolved],
+        launch: &launch,
+        fetch_urls: route.backend.config.fetch_urls,
+        model: [&request.model, &route.model, &resolved],
         chain: &chain.digest,
         body: &request.body,
     };

@@ -200,6 +200,18 @@ async fn requests_that_are_equal_at_once_are_answered_by_one_process() {
             _ => assert_eq!(content(answer), json!("Hello there")),
         }
     }
+    let usage = fake.host.client().get(fake.host.url("/admin/usage"));
+    let usage = usage.bearer_auth("the key of the first one").send();
+    let usage: Value = usage.await.unwrap().json().await.unwrap();
+    let counted = (
+        &usage["data"][0]["requests"],
+        &usage["data"][0]["completion_tokens"],
+    );
+    assert_eq!(
+        counted,
+        (&json!(4), &json!(4)),
+        "tokens count once: {usage}"
+    );
     let asked = std::fs::read_to_string(fake.stdin()).unwrap();
     assert_eq!(asked.matches("\"type\":\"user\"").count(), 1, "{asked}");
 }

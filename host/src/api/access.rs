@@ -36,7 +36,8 @@ fn somebody(peer: Option<Peer>, headers: &HeaderMap) -> KeyDigest {
 pub(super) enum Area {
     /// For everybody: health checks of routers and containers send no key.
     Public,
-    /// The models: one of the keys, if there are any. No web page may call it.
+    /// The models: one of the keys, if there are any. This service's own pages may call it, and no others but those
+    /// that are listed.
     Inference,
     /// The metrics and `/admin`: a key with `admin = true`, if there are keys. This service's own pages may
     /// call it.

@@ -16,7 +16,7 @@ use crate::service::Service;
 const MAX_AGE: u32 = 600;
 
 /// The headers of answers that a page may read, beside the usual ones.
-const EXPOSED: &str = "x-request-id, x-ignored-params, retry-after, retry-after-ms";
+const EXPOSED: &str = "x-request-id, x-ignored-params, x-cache, retry-after, retry-after-ms";
 
 const PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");

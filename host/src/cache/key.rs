@@ -13,8 +13,11 @@ pub(crate) struct Question<'r> {
     /// None if it does not matter who calls.
     pub(crate) caller: Option<Caller>,
     pub(crate) backend: &'r str,
-    /// What the backend calls the model, and the full id behind it where that is known.
-    pub(crate) model: [&'r str; 2],
+    /// A digest of how its processes are started.
+    pub(crate) launch: &'r [u8; 32],
+    pub(crate) fetch_urls: bool,
+    /// The model's name for the client, which guests see; its name for the backend; the full id behind it where that is known.
+    pub(crate) model: [&'r str; 3],
     /// The digest of the guests and their configurations.
     pub(crate) chain: &'r str,
     pub(crate) body: &'r Request,
@@ -33,10 +36,21 @@ impl Question<'_> {
             Some(None) => vec![1],
             Some(Some(digest)) => [&[2], &digest[..]].concat(),
         };
-        let [model, resolved] = self.model.map(str::as_bytes);
+        let [name, model, resolved] = self.model.map(str::as_bytes);
+        let urls = [u8::from(self.fetch_urls)];
         let (backend, chain) = (self.backend.as_bytes(), self.chain.as_bytes());
         let mut digest = Sha256::new();
-        for part in [&caller, backend, model, resolved, chain, body.as_bytes()] {
+        let parts = [
+            &caller,
+            backend,
+            self.launch,
+            &urls,
+            name,
+            model,
+            resolved,
+            chain,
+        ];
+        for part in parts.into_iter().chain([body.as_bytes()]) {
             digest.update((part.len() as u64).to_le_bytes());
             digest.update(part);
         }
@@ -70,7 +84,9 @@ mod tests {
         Question {
             caller: Some(Some([7; 32])),
             backend: "claude",
-            model: ["sonnet", "claude-sonnet-5"],
+            launch: &[1; 32],
+            fetch_urls: false,
+            model: ["gpt-4o", "sonnet", "claude-sonnet-5"],
             chain: "c0ffee",
             body,
         }
@@ -100,11 +116,23 @@ mod tests {
                 ..question(&hi)
             },
             Question {
-                model: ["sonnet", "claude-sonnet-6"],
+                launch: &[2; 32],
                 ..question(&hi)
             },
             Question {
-                model: ["sonnetclaude", "-sonnet-5"],
+                fetch_urls: true,
+                ..question(&hi)
+            },
+            Question {
+                model: ["gpt-4", "sonnet", "claude-sonnet-5"],
+                ..question(&hi)
+            },
+            Question {
+                model: ["gpt-4o", "sonnet", "claude-sonnet-6"],
+                ..question(&hi)
+            },
+            Question {
+                model: ["gpt-4o", "sonnetclaude", "-sonnet-5"],
                 ..question(&hi)
             },
             Question {

@@ -1,6 +1,7 @@
 //! An answer as it was given, for all who read it, now and later.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -12,8 +13,9 @@ use crate::failure::{Failure, Kind};
 /// How far an answer is recorded ahead of its fastest reader, in bytes.
 const AHEAD_MAX: usize = 1 << 20;
 
-/// What an event takes beside its text, in bytes: about the size of its type and of an allocation.
-const EVENT_SIZE: usize = 128;
+/// What an event takes beside its text, in bytes: about the size of its type, of an allocation, and of the room that a
+/// vector keeps free.
+const EVENT_SIZE: usize = 256;
 
 /// An answer, as far as it came.
 #[derive(Default)]
@@ -23,6 +25,18 @@ pub(super) struct Recording {
     written: watch::Sender<()>,
     /// How many bytes the fastest reader has read.
     read: watch::Sender<usize>,
+    charge: Charge,
+}
+
+/// Who pays for an answer that several get: the first of them who has all of it.
+#[derive(Clone, Default)]
+pub(crate) struct Charge(Arc<AtomicBool>);
+
+impl Charge {
+    /// Whether nobody has paid yet. Who asks, pays.
+    pub(crate) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]
@@ -52,8 +66,7 @@ impl Recording {
     /// How much it takes, in bytes.
     pub(super) fn weight(&self) -> u32 {
         let state = self.state.lock();
-        let weight = state.size.saturating_add(state.events.len() * EVENT_SIZE);
-        u32::try_from(weight).unwrap_or(u32::MAX)
+        u32::try_from(state.size).unwrap_or(u32::MAX)
     }
 }
 
@@ -114,6 +127,11 @@ impl Reader {
         }
     }
 
+    /// Who pays for the answer.
+    pub(crate) fn charge(&self) -> Charge {
+        self.recording.charge.clone()
+    }
+
     /// Waits for the beginning: where the answer comes from.
     pub(super) async fn begun(&mut self) -> Result<&'static str, Failure> {
         loop {
@@ -158,11 +176,13 @@ impl Reader {
     }
 }
 
-fn size(event: &Event) -> usize {
-    match event {
-        Event::Delta(delta) => delta.size(),
-        Event::Finish(_) | Event::Fail(_) => 0,
-    }
+/// What an event takes in memory, in bytes.
+pub(super) fn size(event: &Event) -> usize {
+    EVENT_SIZE
+        + match event {
+            Event::Delta(delta) => delta.size(),
+            Event::Finish(_) | Event::Fail(_) => 0,
+        }
 }
 
 #[cfg(test)]
@@ -179,7 +199,7 @@ mod tests {
     async fn a_writer_waits_for_its_fastest_reader() {
         let recording = Arc::new(Recording::default());
         let writer = Writer::of(&recording);
-        writer.push(text(AHEAD_MAX));
+        writer.push(text(AHEAD_MAX - EVENT_SIZE));
         writer.wait_for_readers().await;
         writer.push(text(1));
         let wait = std::time::Duration::from_secs(1);
@@ -189,6 +209,13 @@ mod tests {
         let _slow = Reader::new(recording.clone(), None);
         fast.next().await;
         writer.wait_for_readers().await;
+    }
+
+    #[test]
+    fn one_of_those_who_share_an_answer_pays() {
+        let (one, other) = (Charge::default(), Recording::default().charge);
+        let same = one.clone();
+        assert!(same.take() && !one.take() && other.take());
     }
 
     #[tokio::test]

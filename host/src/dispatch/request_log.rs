@@ -10,6 +10,7 @@ use ledger::{Entry, Tokens};
 use super::Request;
 use crate::bodies::Share;
 use crate::books::Books;
+use crate::cache::Charge;
 use crate::failure::Failure;
 use crate::models::Route;
 use crate::quotas::Ticket;
@@ -40,7 +41,8 @@ pub(crate) struct RequestLog {
     completion: String,
     backend: String,
     origin: &'static str,
-    is_repeat: bool,
+    /// Who pays for the answer, if others may get it, too.
+    charge: Option<Charge>,
     ignored: usize,
     stream: bool,
     status: u16,
@@ -70,7 +72,7 @@ impl RequestLog {
             completion: String::new(),
             backend: String::new(),
             origin: "",
-            is_repeat: false,
+            charge: None,
             ignored: 0,
             stream: false,
             status: CLIENT_LEFT,
@@ -106,9 +108,9 @@ impl RequestLog {
         self.origin = origin;
     }
 
-    /// Notes that it gets the answer to another request, from this origin, so that it takes no tokens itself.
-    pub(crate) fn repeats(&mut self, origin: &'static str) {
-        (self.origin, self.is_repeat) = (origin, true);
+    /// Notes that others may get the same answer, and that one of them pays for it.
+    pub(crate) fn shares(&mut self, charge: Charge) {
+        self.charge = Some(charge);
     }
 
     /// Notes the model and the backend that serve it.
@@ -137,7 +139,7 @@ impl RequestLog {
     /// The answer is complete.
     pub(crate) fn finished(&mut self, usage: Option<Usage>) {
         self.status = OK;
-        self.usage = usage.filter(|_| !self.is_repeat);
+        self.usage = usage.filter(|_| self.charge.as_ref().is_none_or(Charge::take));
     }
 
     /// It was answered with this status without a model.

@@ -11,7 +11,7 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc::{self, SyncSender};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -173,16 +173,16 @@ impl Ledger {
             return;
         }
         let message = Message::Entry(entry.clone());
-        if let Err(TrySendError::Full(_)) = self.messages.try_send(message) {
+        if self.messages.try_send(message).is_err() {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until everything that was noted is written, or cannot be. False if that took longer than `patience`.
+    /// Has everything written that was noted. False if it cannot be written now, or if that took longer than `patience`.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, written) = mpsc::sync_channel(1);
         let asked = self.messages.try_send(Message::Flush(done));
-        asked.is_ok() && written.recv_timeout(patience).is_ok()
+        asked.is_ok() && written.recv_timeout(patience) == Ok(true)
     }
 
     /// Why nothing is written at the moment.

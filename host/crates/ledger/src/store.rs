@@ -1,5 +1,6 @@
 //! The file: its tables, what goes into it, and what is taken out of it again.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +73,10 @@ const ADD_UP: &str = "INSERT INTO days VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6, ?7, ?8
         first_token_ms = first_token_ms + excluded.first_token_ms,
         total_ms = total_ms + excluded.total_ms";
 
+/// The largest number of tokens, of millionths of a dollar and of milliseconds that one request may count: sums of absurd
+/// numbers would overflow.
+const COUNT_MAX: u64 = 1 << 40;
+
 /// A day of UTC, in milliseconds.
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
@@ -88,6 +93,8 @@ const TAKE_OUT: u64 = 5000;
 pub(crate) struct Store {
     connection: Connection,
     path: PathBuf,
+    /// Which file it is.
+    inode: Option<u64>,
 }
 
 impl Store {
@@ -106,6 +113,7 @@ impl Store {
         let mut store = Store {
             connection,
             path: path.to_owned(),
+            inode: inode(path),
         };
         let found = version(&store.connection, path)?;
         store.prepare(found).map_err(failed(path))?;
@@ -136,6 +144,11 @@ impl Store {
             change.commit()?;
         }
         Ok(())
+    }
+
+    /// Whether its file was moved or deleted, so that what is written would be lost.
+    pub(crate) fn is_gone(&self) -> bool {
+        inode(&self.path) != self.inode
     }
 
     /// Writes entries: all of them, or none.
@@ -191,16 +204,17 @@ fn insert(change: &Transaction, entry: &Entry) -> rusqlite::Result<()> {
     let tokens = entry.tokens;
     // SQLite has signed numbers only.
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let count = |of: fn(&crate::Tokens) -> u64| tokens.as_ref().map(|tokens| whole(of(tokens)));
+    let sane = |number: u64| whole(number.min(COUNT_MAX));
+    let count = |of: fn(&crate::Tokens) -> u64| tokens.as_ref().map(|tokens| sane(of(tokens)));
     let counts = [
         count(|tokens| tokens.prompt),
         count(|tokens| tokens.completion),
         count(|tokens| tokens.cached),
         count(|tokens| tokens.reasoning),
     ];
-    let cost = entry.cost_micro_usd.map(whole);
-    let first = entry.first_token_ms.map(whole);
-    let total = whole(entry.total_ms);
+    let cost = entry.cost_micro_usd.map(sane);
+    let first = entry.first_token_ms.map(sane);
+    let total = sane(entry.total_ms);
     change.prepare_cached(INSERT)?.execute(params![
         whole(entry.at),
         &*entry.request,
@@ -280,6 +294,11 @@ pub(crate) fn is_broken(error: &LedgerError) -> bool {
         .is_some_and(|code| broken.contains(&code))
 }
 
+/// Which file lies at a path.
+pub(crate) fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
+}
+
 /// Puts a broken file aside, with its log of changes. Returns its new name.
 pub(crate) fn put_aside(path: &Path, now: u64) -> std::io::Result<PathBuf> {
     let beside = |end: &str| {
@@ -287,7 +306,12 @@ pub(crate) fn put_aside(path: &Path, now: u64) -> std::io::Result<PathBuf> {
         name.push(end);
         PathBuf::from(name)
     };
-    let aside = format!(".broken-{}", now / 1000);
+    let names = (0..).map(|more| match more {
+        0 => format!(".broken-{}", now / 1000),
+        more => format!(".broken-{}-{more}", now / 1000),
+    });
+    let mut free = names.skip_while(|name| beside(name).exists());
+    let aside = free.next().unwrap_or_default();
     std::fs::rename(path, beside(&aside))?;
     for log in ["-wal", "-shm"] {
         match std::fs::rename(beside(log), beside(&format!("{aside}{log}"))) {

@@ -31,8 +31,8 @@ pub(crate) enum Message {
     Entry(Arc<Entry>),
     /// The settings are others now.
     Change(Option<Settings>),
-    /// Say when everything is written.
-    Flush(SyncSender<()>),
+    /// Say whether everything is written.
+    Flush(SyncSender<bool>),
 }
 
 /// Writes until there is nobody any more who could send something.
@@ -42,6 +42,7 @@ pub(crate) fn run(messages: &Receiver<Message>, state: &State) {
         clock: Clock::start(),
         settings: None,
         store: None,
+        inode: None,
         waiting: VecDeque::new(),
         due: None,
         tidied: None,
@@ -56,7 +57,7 @@ pub(crate) fn run(messages: &Receiver<Message>, state: &State) {
             Ok(Message::Flush(done)) => {
                 writer.write();
                 // Whoever asked may have lost patience.
-                let _ = done.try_send(());
+                let _ = done.try_send(writer.waiting.is_empty());
             }
             Err(RecvTimeoutError::Timeout) => writer.write(),
             Err(RecvTimeoutError::Disconnected) => return writer.write(),
@@ -71,6 +72,8 @@ struct Writer<'s> {
     /// None while it is not open.
     store: Option<Store>,
     waiting: VecDeque<Arc<Entry>>,
+    /// The file that was written last, or tried.
+    inode: Option<u64>,
     /// When something is to be written, or tried again.
     due: Option<Instant>,
     tidied: Option<Instant>,
@@ -129,6 +132,11 @@ impl Writer<'_> {
     }
 
     fn try_to_write(&mut self, settings: &Settings) -> Result<(), LedgerError> {
+        if self.store.as_ref().is_some_and(Store::is_gone) {
+            tracing::warn!("the ledger's file was moved or deleted: a new one begins");
+            self.store = None;
+        }
+        self.inode = store::inode(&settings.path);
         let store = match &mut self.store {
             Some(store) => store,
             none => none.insert(Store::open(&settings.path)?),
@@ -147,6 +155,11 @@ impl Writer<'_> {
 
     /// Begins a new file in the place of a broken one, which is kept.
     fn replace(&mut self, settings: &Settings, error: &LedgerError) {
+        if store::inode(&settings.path) != self.inode {
+            // Another service has done it.
+            self.due = Some(Instant::now());
+            return;
+        }
         match store::put_aside(&settings.path, self.clock.now()) {
             Ok(aside) => {
                 let aside = aside.display();

@@ -254,7 +254,7 @@ fn a_ledger_of_a_later_version_is_left_alone() {
         "{problem}"
     );
     ledger.record(&entry(NOON).into());
-    assert!(ledger.flush(PATIENCE));
+    assert!(!ledger.flush(PATIENCE));
     assert_eq!(std::fs::read(&settings.path).unwrap(), before);
     assert!(matches!(
         sums(&settings.path, &[], None),
@@ -284,7 +284,7 @@ fn what_cannot_be_written_now_is_written_when_it_can() {
     std::fs::write(&in_the_way, "").unwrap();
     let ledger = Ledger::start(Some(settings.clone())).unwrap();
     ledger.record(&entry(NOON).into());
-    assert!(ledger.flush(PATIENCE));
+    assert!(!ledger.flush(PATIENCE));
     assert!(ledger.problem().unwrap().contains("cannot make the folder"));
     std::fs::remove_file(&in_the_way).unwrap();
     assert!(ledger.flush(PATIENCE));
@@ -301,7 +301,7 @@ fn a_file_that_stays_locked_loses_only_the_oldest_entries() {
     let other = Connection::open(&settings.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     ledger.record(&entry(NOON).into());
-    assert!(ledger.flush(PATIENCE));
+    assert!(!ledger.flush(PATIENCE));
     assert!(ledger.problem().unwrap().contains("locked"));
     other.execute_batch("COMMIT").unwrap();
     assert!(ledger.flush(PATIENCE));
@@ -320,4 +320,39 @@ fn without_settings_nothing_is_kept_and_they_may_come_later() {
     ledger.record(&entry(NOON).into());
     assert!(ledger.flush(PATIENCE));
     assert_eq!(requests(&settings.path), 1);
+}
+
+#[test]
+fn a_file_that_is_taken_away_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let ledger = Ledger::start(Some(settings.clone())).unwrap();
+    ledger.record(&entry(NOON).into());
+    assert!(ledger.flush(PATIENCE));
+    std::fs::remove_dir_all(settings.path.parent().unwrap()).unwrap();
+    ledger.record(&entry(NOON).into());
+    assert!(ledger.flush(PATIENCE));
+    assert_eq!(requests(&settings.path), 1);
+}
+
+#[test]
+fn absurd_numbers_break_no_sums() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path());
+    let ledger = Ledger::start(Some(settings.clone())).unwrap();
+    let absurd = Entry {
+        tokens: Some(Tokens {
+            prompt: u64::MAX,
+            ..Tokens::default()
+        }),
+        cost_micro_usd: Some(u64::MAX),
+        total_ms: u64::MAX,
+        ..entry(NOON)
+    };
+    let absurd = absurd.into();
+    for _ in 0..3 {
+        ledger.record(&absurd);
+    }
+    assert!(ledger.flush(PATIENCE));
+    assert_eq!(requests(&settings.path), 3);
 }

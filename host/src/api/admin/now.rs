@@ -17,6 +17,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::health;
+use crate::config::Access;
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
 
@@ -31,6 +32,8 @@ struct Watcher {
     service: Arc<Service>,
     requests: Receiver<Arc<Entry>>,
     ticks: Interval,
+    /// Who could call when it began. When that is changed, the watcher must call again.
+    access: Access,
 }
 
 /// Server-sent events: `now` with the state of the service, once a second, and `request` for each request that ends.
@@ -38,6 +41,7 @@ pub(in crate::api) async fn events(State(service): State<Arc<Service>>) -> Respo
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let watcher = Watcher {
+        access: service.snapshot().config.access.clone(),
         requests: service.books.watch(),
         service,
         ticks,
@@ -58,12 +62,13 @@ pub(in crate::api) async fn events(State(service): State<Arc<Service>>) -> Respo
 }
 
 impl Watcher {
-    /// The next event. None when the service stops.
+    /// The next event. None when the service stops, or when others may call than before.
     async fn next(&mut self) -> Option<String> {
         loop {
             tokio::select! {
                 _ = self.ticks.tick() => {
-                    if self.service.is_draining() {
+                    let is_changed = self.service.snapshot().config.access != self.access;
+                    if is_changed || self.service.is_draining() {
                         return None;
                     }
                     return Some(event("now", &now(&self.service).await));
