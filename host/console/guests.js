@@ -1,7 +1,7 @@
 // The guests that serve, and the earlier components that are kept of each.
 
 import { json, listen, post } from "./service.js";
-import { card, element, failure, pill } from "./shapes.js";
+import { card, count, element, failure, pill } from "./shapes.js";
 
 export async function guests(page) {
   const say = element("p", { class: "note", role: "status" });
@@ -43,6 +43,9 @@ function guestCard(name, guest, act) {
     element("p", { class: "note" }, guest.summary ?? ""),
     element("p", { class: "note" }, `${guest.world ?? "guest"} ${guest.version ?? ""} · generation ${guest.generation ?? "–"} · `,
       element("code", {}, (guest.digest ?? "").slice(0, 12))),
+    guest.calls?.count ? element("p", { class: "note" },
+      `${count(guest.calls.count)} calls, ${guest.calls.mean_us.toFixed(guest.calls.mean_us < 100 ? 1 : 0)} µs in the mean, ${count(guest.calls.traps)} traps`) : null,
+    guest.calls?.last_error ? element("p", { class: "note warn" }, `Last: ${guest.calls.last_error}`) : null,
     guest.rejected ? element("p", { class: "note bad" }, guest.rejected) : null,
     ...kept.slice(0, 4).map((one) => element("p", { class: "note bar" },
       element("code", {}, one.digest.slice(0, 12)),

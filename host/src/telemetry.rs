@@ -11,6 +11,12 @@ const SECONDS: [f64; 14] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0,
 ];
 
+/// Bounds of the buckets for tokens: those of OpenTelemetry's conventions for generative AI, powers of four.
+const TOKENS: [f64; 14] = [
+    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0,
+    16777216.0, 67108864.0,
+];
+
 /// Writes the log to standard error. What is written is set by `CLAUDE_HARNESS_LOG`, such as
 /// `debug` or `info,request=warn`; without it, everything from `info` on.
 pub fn start_log() {
@@ -49,6 +55,10 @@ pub(crate) fn show_guests() {
 pub fn start_metrics() -> Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| {
+            let usage = Matcher::Full(names::TOKEN_USAGE.into());
+            builder.set_buckets_for_metric(usage, &TOKENS)
+        })
         .and_then(PrometheusBuilder::install_recorder)
         .context("cannot start the metrics")?;
     for (name, what) in names::COUNTERS {

@@ -195,7 +195,7 @@ async fn twenty_at_once_and_half_of_them_abandoned_leave_nothing_over() {
         "{text}"
     );
     assert!(
-        text.contains("claude_harness_time_to_first_token_seconds_bucket"),
+        text.contains("gen_ai_server_time_to_first_token_seconds_bucket"),
         "{text}"
     );
 }

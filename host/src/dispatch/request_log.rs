@@ -22,6 +22,9 @@ const STDERR_MAX: usize = 4000;
 /// The status of an answer.
 const OK: u16 = 200;
 
+/// What OpenTelemetry's conventions for generative AI call such an operation.
+const CHAT: &str = "chat";
+
 /// The status in the log for a client that left before it was answered. nginx uses the same number.
 const CLIENT_LEFT: u16 = 499;
 
@@ -132,7 +135,9 @@ impl RequestLog {
         if self.first_token.is_none() {
             let elapsed = self.started.elapsed();
             self.first_token = Some(elapsed);
-            metrics::histogram!(names::FIRST_TOKEN, "model" => self.model.clone()).record(elapsed);
+            let model = self.model.clone();
+            metrics::histogram!(names::FIRST_TOKEN, "gen_ai_operation_name" => CHAT, "gen_ai_request_model" => model)
+                .record(elapsed);
         }
     }
 
@@ -175,16 +180,32 @@ impl RequestLog {
             ] {
                 metrics::counter!(name, "model" => model()).increment(tokens);
             }
+            for (kind, tokens) in [
+                ("input", usage.prompt_tokens),
+                ("output", usage.completion_tokens),
+            ] {
+                let labels = [
+                    ("gen_ai_operation_name", CHAT.to_owned()),
+                    ("gen_ai_request_model", model()),
+                    ("gen_ai_token_type", kind.to_owned()),
+                ];
+                metrics::histogram!(names::TOKEN_USAGE, &labels).record(tokens as f64);
+            }
         }
         let elapsed = self.started.elapsed();
-        metrics::histogram!(names::DURATION, "model" => model(), "outcome" => self.outcome())
-            .record(elapsed);
+        let labels = [
+            ("gen_ai_operation_name", CHAT.to_owned()),
+            ("gen_ai_request_model", model()),
+            ("outcome", self.outcome().to_owned()),
+        ];
+        metrics::histogram!(names::DURATION, &labels).record(elapsed);
         let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
         if let Some(first) = self.first_token
             && tokens > 1
         {
             let each = elapsed.saturating_sub(first).as_secs_f64() / (tokens - 1) as f64;
-            metrics::histogram!(names::PER_TOKEN, "model" => model()).record(each);
+            metrics::histogram!(names::PER_TOKEN, "gen_ai_operation_name" => CHAT, "gen_ai_request_model" => model())
+                .record(each);
         }
     }
 

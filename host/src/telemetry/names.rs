@@ -14,11 +14,13 @@ pub(crate) const CONNECTIONS_REFUSED: &str = "claude_harness_connections_refused
 /// Requests being answered.
 pub(crate) const IN_FLIGHT: &str = "claude_harness_requests_in_flight";
 /// Seconds to the first piece of the answer, by model.
-pub(crate) const FIRST_TOKEN: &str = "claude_harness_time_to_first_token_seconds";
+pub(crate) const FIRST_TOKEN: &str = "gen_ai_server_time_to_first_token_seconds";
 /// Seconds to the end of the answer, by model and outcome.
-pub(crate) const DURATION: &str = "claude_harness_request_duration_seconds";
+pub(crate) const DURATION: &str = "gen_ai_server_request_duration_seconds";
 /// Seconds for each token of an answer after the first piece, by model.
-pub(crate) const PER_TOKEN: &str = "claude_harness_time_per_output_token_seconds";
+pub(crate) const PER_TOKEN: &str = "gen_ai_server_time_per_output_token_seconds";
+/// Tokens of an answer, by model and by whether they were read or written.
+pub(crate) const TOKEN_USAGE: &str = "gen_ai_client_token_usage";
 /// Seconds that a request waited for a place, by backend.
 pub(crate) const QUEUE_WAIT: &str = "claude_harness_queue_wait_seconds";
 /// Tokens that were read, by model.
@@ -49,6 +51,12 @@ pub(crate) const CACHE_REQUESTS: &str = "claude_harness_cache_requests_total";
 pub(crate) const CACHE_SIZE: &str = "claude_harness_cache_bytes";
 /// Requests that are missing in the ledger.
 pub(crate) const LEDGER_LOST: &str = "claude_harness_ledger_lost_total";
+/// Calls of guests, by guest.
+pub(crate) const GUEST_CALLS: &str = "claude_harness_guest_calls_total";
+/// Microseconds that calls of guests took, by guest.
+pub(crate) const GUEST_TIME: &str = "claude_harness_guest_call_microseconds_total";
+/// Calls of guests that trapped or broke a bound, by guest.
+pub(crate) const GUEST_TRAPS: &str = "claude_harness_guest_traps_total";
 /// The version that runs.
 pub(crate) const BUILD: &str = "claude_harness_build_info";
 /// Whether the service is being shut down.
@@ -78,7 +86,7 @@ pub(crate) const PLAN_PACE: &str = "claude_harness_plan_pace_ratio";
 pub(crate) const PLAN_RESET: &str = "claude_harness_plan_reset_timestamp_seconds";
 
 /// All counters.
-pub(super) const COUNTERS: [Metric; 15] = [
+pub(super) const COUNTERS: [Metric; 18] = [
     (
         REQUESTS,
         "Chat completions that were answered or failed, by model and status",
@@ -115,6 +123,12 @@ pub(super) const COUNTERS: [Metric; 15] = [
         GUEST_FAILURES,
         "Calls of guests that broke a bound or a rule",
     ),
+    (GUEST_CALLS, "Calls of guests"),
+    (
+        GUEST_TIME,
+        "Microseconds that calls of guests took, by the clock",
+    ),
+    (GUEST_TRAPS, "Calls of guests that trapped or broke a bound"),
     (
         CACHE_REQUESTS,
         "Requests while there is a cache, by result: hit, miss or bypass",
@@ -130,7 +144,7 @@ pub(super) const COUNTERS: [Metric; 15] = [
 ];
 
 /// All histograms.
-pub(super) const HISTOGRAMS: [Metric; 4] = [
+pub(super) const HISTOGRAMS: [Metric; 5] = [
     (FIRST_TOKEN, "Seconds to the first piece of the answer"),
     (
         DURATION,
@@ -139,6 +153,10 @@ pub(super) const HISTOGRAMS: [Metric; 4] = [
     (
         PER_TOKEN,
         "Seconds for each output token after the first piece",
+    ),
+    (
+        TOKEN_USAGE,
+        "Tokens of a request, by gen_ai_token_type: input or output",
     ),
     (QUEUE_WAIT, "Seconds that requests waited for a place"),
 ];

@@ -103,6 +103,11 @@ impl Guest {
         self.origin == GuestSource::Embedded
     }
 
+    /// What the calls of the guests of its name have taken since the start.
+    pub fn taken(&self) -> crate::Taken {
+        self.engine.taken(&self.name)
+    }
+
     /// The configurations that it took, as JSON.
     pub fn configs(&self) -> &[Arc<str>] {
         &self.configs

@@ -2,10 +2,11 @@
 
 mod clock;
 mod state;
+mod toll;
 mod wasi;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use basics::blocking::{self, LARGE};
 use basics::plain;
@@ -21,6 +22,8 @@ use crate::completion::Context;
 use crate::settings::{GuestConfig, GuestLimits};
 use clock::{Clock, Time, ticks};
 pub(crate) use state::State;
+pub use toll::Taken;
+use toll::{Toll, Tolls};
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
 const WHOLE_REQUEST_FACTOR: u32 = 10;
@@ -32,6 +35,7 @@ pub(crate) struct Engine {
     linker: Linker<State>,
     limits: GuestLimits,
     clock: Arc<Clock>,
+    tolls: Arc<Tolls>,
 }
 
 /// How much a call may take.
@@ -60,6 +64,7 @@ impl Engine {
             linker,
             limits,
             clock,
+            tolls: Arc::default(),
         })
     }
 
@@ -86,11 +91,22 @@ impl Engine {
         imports_wasi: bool,
         context: Option<&Context>,
     ) -> Store<State> {
-        let state = State::new(guest, imports_wasi, self.limits.memory, context);
+        let state = State::new(
+            guest,
+            imports_wasi,
+            self.limits.memory,
+            Toll::of(&self.tolls, &guest.name),
+            context,
+        );
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|mut store| store.data_mut().time.is_up());
         store
+    }
+
+    /// What the calls of a guest have taken so far.
+    pub(crate) fn taken(&self, guest: &str) -> Taken {
+        Toll::of(&self.tolls, guest).taken()
     }
 
     /// Runs one call of a function under the bounds for its effort. After an error the store must not be used
@@ -107,16 +123,22 @@ impl Engine {
         store.set_hostcall_fuel(output);
         store.data_mut().begin(Time::new(time));
         let _running = self.clock.run();
+        let began = Instant::now();
         let result = match large {
             true => blocking::run(|| call(store)),
             false => call(store),
         };
+        store.data().toll.add(began.elapsed());
         store.data_mut().end();
         result.map_err(|error| {
             let error = self.name_error(store.data(), &error, time, output);
             match error {
                 GuestError::Saturated => error,
-                error => GuestError::In(function, Box::new(error)),
+                error => {
+                    let error = GuestError::In(function, Box::new(error));
+                    store.data().toll.broke(error.to_string());
+                    error
+                }
             }
         })
     }

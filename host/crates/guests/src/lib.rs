@@ -29,6 +29,7 @@ pub mod store;
 pub mod transform;
 
 pub use contract::v1_0::Effects;
+pub use engine::Taken;
 
 /// A guest that broke a bound or a rule. Each fails one request, or one admission.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -14,6 +14,13 @@ pub(super) fn renew(service: &Service) {
     metrics::gauge!(names::BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1);
     let snapshot = service.snapshot();
     let guests = &snapshot.guests;
+    for guest in guests.serving.values() {
+        let (name, taken) = (|| guest.name.clone(), guest.taken());
+        metrics::counter!(names::GUEST_CALLS, "guest" => name()).absolute(taken.calls);
+        let micros = u64::try_from(taken.time.as_micros()).unwrap_or(u64::MAX);
+        metrics::counter!(names::GUEST_TIME, "guest" => name()).absolute(micros);
+        metrics::counter!(names::GUEST_TRAPS, "guest" => name()).absolute(taken.broken);
+    }
     metrics::gauge!(names::GENERATION).set(guests.generation as f64);
     let problems = [&guests.folder_problem, &snapshot.config_problem];
     let rejected = guests.rejected.len() + problems.into_iter().flatten().count();

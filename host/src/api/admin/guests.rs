@@ -27,6 +27,15 @@ pub(in crate::api) async fn list(State(service): State<Arc<Service>>) -> Json<Va
     for (kept, name) in kept.await.unwrap_or_default() {
         guests[name]["kept"] = json!(kept);
     }
+    for guest in snapshot.guests.serving.values() {
+        let taken = guest.taken();
+        guests[&guest.name]["calls"] = json!({
+            "count": taken.calls,
+            "mean_us": taken.time.as_secs_f64() * 1e6 / taken.calls.max(1) as f64,
+            "traps": taken.broken,
+            "last_error": taken.last_error,
+        });
+    }
     Json(json!({ "generation": snapshot.guests.generation, "guests": guests }))
 }
 

@@ -1,9 +1,12 @@
 //! What the host keeps for one instance of a guest.
 
+use std::sync::Arc;
+
 use basics::plain;
 use wasmtime::ResourceLimiter;
 
 use super::clock::Time;
+use super::toll::Toll;
 use super::wasi::Wasi;
 use crate::completion::Context;
 use crate::contract::v1_0::log;
@@ -20,6 +23,7 @@ pub(crate) struct State {
     pub(super) log: Log,
     pub(super) memory: Memory,
     pub(super) time: Time,
+    pub(super) toll: Arc<Toll>,
     /// Set for guests that import WASI.
     pub(super) wasi: Option<Wasi>,
 }
@@ -79,6 +83,7 @@ impl State {
         guest: &GuestConfig,
         imports_wasi: bool,
         memory: usize,
+        toll: Arc<Toll>,
         context: Option<&Context>,
     ) -> Self {
         State {
@@ -100,6 +105,7 @@ impl State {
                 refused: false,
             },
             time: Time::default(),
+            toll,
             wasi: imports_wasi.then(|| Wasi::new(context)),
         }
     }
