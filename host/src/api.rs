@@ -6,6 +6,7 @@ mod body;
 mod console;
 mod dialect;
 mod openai;
+mod openapi;
 mod pages;
 mod routes;
 mod turned_away;
@@ -79,6 +80,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
     let public = Router::new()
         .route("/", get(routes::home))
         .route("/health", get(admin::health::health))
+        .route("/openapi.json", get(openapi::describe))
         .route("/console", get(console::enter))
         .route("/console/", get(console::index))
         .route("/console/{name}", get(console::file));

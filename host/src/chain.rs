@@ -9,7 +9,7 @@
 
 mod calls;
 mod choice;
-mod estimate;
+pub(crate) mod estimate;
 mod object;
 mod set;
 mod stop;

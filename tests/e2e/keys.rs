@@ -230,3 +230,37 @@ async fn a_key_has_so_many_requests_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn tokens_of_an_answer_that_the_client_did_not_wait_for_count() {
+    let (fake, key) = with_limits("tokens_per_day = 1000\nadmin = true\n");
+    fake.play(&format!(
+        "#init\n#read\n#text {}\n#hang\n",
+        "word ".repeat(2000)
+    ));
+    let mut body = hi();
+    body["stream"] = true.into();
+    let request = fake
+        .host
+        .client()
+        .post(fake.host.url("/v1/chat/completions"));
+    let mut stream = request.bearer_auth(&key).json(&body).send().await.unwrap();
+    let mut seen = 0;
+    while seen < 10_000 {
+        seen += stream.chunk().await.unwrap().unwrap().len();
+    }
+    drop(stream);
+    poll::until("the tokens", Duration::from_secs(20), async || {
+        let request = fake.host.client().get(fake.host.url("/admin/usage"));
+        let told = request.bearer_auth(&key).send().await.unwrap();
+        let told: Value = told.json().await.unwrap();
+        (told["data"][0]["completion_tokens"].as_u64() >= Some(2500)).then_some(())
+    })
+    .await;
+    fake.play(ANSWER);
+    let (status, _, error) = ask(&fake, &key, "/v1/chat/completions", &hi()).await;
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (429, &json!("insufficient_quota"))
+    );
+}

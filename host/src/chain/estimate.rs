@@ -20,7 +20,7 @@ pub(super) fn of_cut(counted: Usage, written: usize) -> Usage {
 }
 
 /// The tokens of an answer whose backend does not count.
-pub(super) fn of_uncounted(asked: usize, written: usize) -> Usage {
+pub(crate) fn of_uncounted(asked: usize, written: usize) -> Usage {
     Usage {
         prompt_tokens: tokens(asked),
         completion_tokens: tokens(written),

@@ -11,6 +11,7 @@ use super::Request;
 use crate::bodies::Share;
 use crate::books::Books;
 use crate::cache::Charge;
+use crate::chain::estimate;
 use crate::failure::Failure;
 use crate::models::Route;
 use crate::quotas::Ticket;
@@ -44,6 +45,9 @@ pub(crate) struct RequestLog {
     completion: String,
     backend: String,
     origin: &'static str,
+    /// Bytes of the request, and of the answer so far.
+    asked: usize,
+    written: usize,
     /// Who pays for the answer, if others may get it, too.
     charge: Option<Charge>,
     ignored: usize,
@@ -75,6 +79,8 @@ impl RequestLog {
             completion: String::new(),
             backend: String::new(),
             origin: "",
+            asked: 0,
+            written: 0,
             charge: None,
             ignored: 0,
             stream: false,
@@ -121,6 +127,7 @@ impl RequestLog {
         self.model.clone_from(&route.label);
         self.backend.clone_from(&route.backend.config.name);
         self.stream = request.body.stream;
+        self.asked = request.size;
         self.ignored = request.ignored.len();
     }
 
@@ -130,8 +137,9 @@ impl RequestLog {
         completion.clone_into(&mut self.completion);
     }
 
-    /// A piece of the answer is there.
-    pub(crate) fn delta(&mut self) {
+    /// A piece of the answer is there, of `size` bytes.
+    pub(crate) fn delta(&mut self, size: usize) {
+        self.written += size;
         if self.first_token.is_none() {
             let elapsed = self.started.elapsed();
             self.first_token = Some(elapsed);
@@ -209,6 +217,15 @@ impl RequestLog {
         }
     }
 
+    /// Estimates the tokens of an answer that broke off or that the client did not wait for: they were spent. If others
+    /// may get the same answer, who gets all of it pays.
+    fn estimate(&mut self) {
+        let is_cut = self.error.is_some() || self.status == CLIENT_LEFT;
+        if is_cut && self.written > 0 && self.charge.is_none() {
+            self.usage = Some(estimate::of_uncounted(self.asked, self.written));
+        }
+    }
+
     fn entry(&self, code: &str) -> Entry {
         let is_routed = !self.backend.is_empty();
         Entry {
@@ -253,6 +270,7 @@ impl RequestLog {
 impl Drop for RequestLog {
     fn drop(&mut self) {
         metrics::gauge!(names::IN_FLIGHT).decrement(1);
+        self.estimate();
         let code = match &self.error {
             Some(failure) => failure.log_code(),
             None if self.status == CLIENT_LEFT => "client_left",

@@ -216,3 +216,49 @@ pub(super) const GAUGES: [Metric; 22] = [
     ("process_open_fds", "Open descriptors of the service"),
     ("process_max_fds", "Descriptors that the service may have"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a text that begin like the names of metrics.
+    fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| {
+            word.starts_with("claude_harness_")
+                || word.starts_with("process_")
+                || word.starts_with("gen_ai_client_")
+                || word.starts_with("gen_ai_server_")
+        })
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_ask_for_metrics_that_there_are() {
+        let known = COUNTERS.iter().chain(&GAUGES).chain(&HISTOGRAMS);
+        let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+        for text in [
+            include_str!("../../../deploy/grafana.json"),
+            include_str!("../../../deploy/alerts.yaml"),
+        ] {
+            assert!(metrics_in(text).count() > 5);
+            for word in metrics_in(text) {
+                let of_histogram = ["_bucket", "_sum", "_count"].iter();
+                let is_known = known.contains(&word)
+                    || of_histogram
+                        .filter_map(|end| word.strip_suffix(end))
+                        .any(|name| HISTOGRAMS.iter().any(|(known, _)| *known == name));
+                assert!(is_known, "there is no metric {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_has_every_metric() {
+        let reference = include_str!("../../../docs/reference/metrics.md");
+        let all = COUNTERS.iter().chain(&GAUGES).chain(&HISTOGRAMS);
+        for (name, _) in all.filter(|(name, _)| !name.starts_with("process_")) {
+            let short = name.strip_prefix("claude_harness_").unwrap_or(name);
+            assert!(reference.contains(&format!("`{short}`")), "{name}");
+        }
+    }
+}

@@ -175,7 +175,7 @@ impl Writer {
     }
 
     async fn delta(&mut self, index: usize, delta: Delta) -> Result<String, Failure> {
-        self.log.delta();
+        self.log.delta(delta.size());
         self.size = self.size.saturating_add(delta.size());
         if self.size > ANSWER_MAX {
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");

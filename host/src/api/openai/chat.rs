@@ -190,7 +190,7 @@ async fn fold(
     while let Some((index, event)) = choices.next().await {
         match event {
             Event::Delta(delta) => {
-                log.delta();
+                log.delta(delta.size());
                 answers[index].push(delta);
                 if answers[index].size() > ANSWER_MAX {
                     let message = format!("the answer is longer than {ANSWER_MAX} bytes");

@@ -135,7 +135,7 @@ impl Events {
     async fn take(&mut self, index: usize, event: Event) {
         match event {
             Event::Delta(delta) => {
-                self.log.delta();
+                self.log.delta(delta.size());
                 if let Some(kept) = self.kept.get_mut(index) {
                     kept.push(delta.clone());
                 }

@@ -93,7 +93,8 @@ async fn firsts(program: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn first(service: &Service, api: Api) -> Result<Duration> {
+/// From the first delta on the CLI's standard output to the client.
+pub(crate) async fn first(service: &Service, api: Api) -> Result<Duration> {
     let mut answer = Answer::at(&service.authority, api.path, &(api.body)()).await?;
     let mut found = None;
     while found.is_none() && answer.more().await? {

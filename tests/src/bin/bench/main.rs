@@ -8,6 +8,7 @@ mod dialects;
 mod fake;
 mod hostile;
 mod mixed;
+mod operated;
 mod others;
 mod real;
 mod reuse;
@@ -35,7 +36,7 @@ struct Arguments {
     /// The folder in which `tests/others` installed other services, to be measured too.
     #[arg(long)]
     others: Option<PathBuf>,
-    /// Only these parts: start, added, long, throughput, paced, dialects, bodies, hostile, real, reuse, mixed.
+    /// Only these parts: start, added, long, throughput, paced, dialects, operated, bodies, hostile, real, reuse, mixed.
     parts: Vec<String>,
 }
 
@@ -63,6 +64,9 @@ async fn main() -> Result<()> {
     }
     if wanted("dialects") {
         dialects::compare(program).await?;
+    }
+    if wanted("operated") {
+        operated::compare(program).await?;
     }
     if wanted("bodies") {
         bodies::large_bodies(program).await?;
