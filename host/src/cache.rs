@@ -222,7 +222,7 @@ async fn record<S: Source>(
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");
             return writer.push(Event::Fail(Failure::new(Kind::Backend, message)));
         }
-        writer.wait_for_readers().await;
+        writer.wait_for_readers(length).await;
     }
 }
 

@@ -1,10 +1,11 @@
 //! An answer as it was given, for all who read it, now and later.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::Running;
 use crate::exchange::Event;
@@ -22,9 +23,13 @@ const EVENT_SIZE: usize = 256;
 pub(super) struct Recording {
     state: Mutex<State>,
     /// Something was added.
-    written: watch::Sender<()>,
+    written: Notify,
     /// How many bytes the fastest reader has read.
-    read: watch::Sender<usize>,
+    read: AtomicUsize,
+    /// The writer waits for readers.
+    is_waiting: AtomicBool,
+    /// The fastest reader has read more, while the writer waits.
+    read_more: Notify,
     charge: Charge,
 }
 
@@ -55,7 +60,8 @@ pub(super) struct Writer<'r>(&'r Recording);
 /// Reads a recording from its beginning.
 pub(crate) struct Reader {
     recording: Arc<Recording>,
-    written: watch::Receiver<()>,
+    /// Events that were taken out of the recording together, because each look at it costs a lock.
+    ready: VecDeque<Event>,
     /// Keeps the recording going.
     _running: Option<Arc<Running>>,
     next: usize,
@@ -78,7 +84,7 @@ impl<'r> Writer<'r> {
     /// Says where the answer comes from, or why it does not begin.
     pub(super) fn begin(&self, begun: Result<&'static str, Failure>) {
         self.0.state.lock().begun.get_or_insert(begun);
-        self.0.written.send_replace(());
+        self.0.written.notify_waiters();
     }
 
     /// Adds what comes next. Behind the end nothing is added.
@@ -91,16 +97,21 @@ impl<'r> Writer<'r> {
         state.is_over = !matches!(event, Event::Delta(_));
         state.events.push(event);
         drop(state);
-        self.0.written.send_replace(());
+        self.0.written.notify_waiters();
     }
 
-    /// Waits while the answer is too far ahead of all readers.
-    pub(super) async fn wait_for_readers(&self) {
-        let size = self.0.state.lock().size;
-        let mut read = self.0.read.subscribe();
-        let is_near = |read: &usize| size <= read + AHEAD_MAX;
-        // The sender cannot be gone.
-        let _ = read.wait_for(is_near).await;
+    /// Waits while the answer, of so many bytes, is too far ahead of all readers.
+    pub(super) async fn wait_for_readers(&self, size: usize) {
+        let is_near = || size <= self.0.read.load(Ordering::SeqCst) + AHEAD_MAX;
+        while !is_near() {
+            let more = self.0.read_more.notified();
+            self.0.is_waiting.store(true, Ordering::SeqCst);
+            // Between the look and the mark, somebody may have read.
+            if !is_near() {
+                more.await;
+            }
+        }
+        self.0.is_waiting.store(false, Ordering::Relaxed);
     }
 }
 
@@ -119,8 +130,8 @@ impl Drop for Writer<'_> {
 impl Reader {
     pub(super) fn new(recording: Arc<Recording>, running: Option<Arc<Running>>) -> Self {
         Reader {
-            written: recording.written.subscribe(),
             recording,
+            ready: VecDeque::new(),
             _running: running,
             next: 0,
             bytes: 0,
@@ -135,44 +146,53 @@ impl Reader {
     /// Waits for the beginning: where the answer comes from.
     pub(super) async fn begun(&mut self) -> Result<&'static str, Failure> {
         loop {
+            let written = self.recording.written.notified();
             if let Some(begun) = &self.recording.state.lock().begun {
                 return begun.clone();
             }
-            // The sender cannot be gone, because the recording is held here.
-            let _ = self.written.changed().await;
+            written.await;
         }
     }
 
     /// What comes next. Cancelling it loses nothing.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
-            if let Some(event) = self.read() {
+            if let Some(event) = self.ready.pop_front() {
+                self.note(&event);
                 return event;
             }
-            let _ = self.written.changed().await;
+            if self.fill() {
+                continue;
+            }
+            let recording = self.recording.clone();
+            let written = recording.written.notified();
+            // Something may have been added since the look.
+            if !self.fill() {
+                written.await;
+            }
         }
     }
 
-    /// What comes next, if it is there.
-    fn read(&mut self) -> Option<Event> {
+    /// Takes what there is. False if nothing new is there.
+    fn fill(&mut self) -> bool {
         let state = self.recording.state.lock();
-        let event = match state.events.get(self.next) {
-            Some(event) => event.clone(),
-            None if state.is_over => {
-                Event::Fail(Failure::new(Kind::Internal, "the exchange is over"))
-            }
-            None => return None,
-        };
-        drop(state);
-        self.next += 1;
-        self.bytes += size(&event);
-        let bytes = self.bytes;
-        self.recording.read.send_if_modified(|read| {
-            let is_first = bytes > *read;
-            *read = bytes.max(*read);
-            is_first
-        });
-        Some(event)
+        let new = state.events.get(self.next..).unwrap_or_default();
+        self.ready.extend(new.iter().cloned());
+        self.next += new.len();
+        if self.ready.is_empty() && state.is_over {
+            let failure = Failure::new(Kind::Internal, "the exchange is over");
+            self.ready.push_back(Event::Fail(failure));
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Tells the writer how far this reader has come, if it is the fastest.
+    fn note(&mut self, event: &Event) {
+        self.bytes += size(event);
+        let before = self.recording.read.fetch_max(self.bytes, Ordering::SeqCst);
+        if self.bytes > before && self.recording.is_waiting.load(Ordering::SeqCst) {
+            self.recording.read_more.notify_one();
+        }
     }
 }
 
@@ -199,16 +219,18 @@ mod tests {
     async fn a_writer_waits_for_its_fastest_reader() {
         let recording = Arc::new(Recording::default());
         let writer = Writer::of(&recording);
+        let mut size = AHEAD_MAX;
         writer.push(text(AHEAD_MAX - EVENT_SIZE));
-        writer.wait_for_readers().await;
+        writer.wait_for_readers(size).await;
+        size += EVENT_SIZE + 1;
         writer.push(text(1));
         let wait = std::time::Duration::from_secs(1);
-        let waited = tokio::time::timeout(wait, writer.wait_for_readers()).await;
+        let waited = tokio::time::timeout(wait, writer.wait_for_readers(size)).await;
         assert!(waited.is_err());
         let mut fast = Reader::new(recording.clone(), None);
         let _slow = Reader::new(recording.clone(), None);
         fast.next().await;
-        writer.wait_for_readers().await;
+        writer.wait_for_readers(size).await;
     }
 
     #[test]

@@ -19,7 +19,7 @@ const FIRSTS: usize = 300;
 
 /// How many deltas of a stream are counted, and how many such streams.
 const DELTAS: usize = 20_000;
-const STREAMS: usize = 8;
+const STREAMS: usize = 24;
 
 /// Questions that differ, so that none is answered from the cache.
 const QUESTIONS: Api = Api {
@@ -32,15 +32,25 @@ const QUESTIONS: Api = Api {
     ..CHAT
 };
 
-/// Measures both.
+/// Measures all of them.
 pub(crate) async fn compare(program: &Path) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let off = format!("{COLD}\n[ledger]\nenabled = false\n");
-    let path = folder.path().join("usage.sqlite");
-    let on = format!("{COLD}\n[ledger]\npath = \"{}\"\n[cache]\n", path.display());
-    firsts(program, &off, &on).await?;
-    deltas(program, &off, &on).await?;
-    repeats(program, &on).await
+    let ledger = |file: &str| {
+        let path = folder.path().join(file);
+        format!("{COLD}\n[ledger]\npath = \"{}\"\n", path.display())
+    };
+    let with_cache = ledger("cached.sqlite") + "[cache]\n";
+    let kinds = [
+        (
+            "not operated",
+            format!("{COLD}\n[ledger]\nenabled = false\n"),
+        ),
+        ("with ledger, events and metrics", ledger("usage.sqlite")),
+        ("and with a cache", with_cache.clone()),
+    ];
+    firsts(program, &kinds).await?;
+    deltas(program, &kinds).await?;
+    repeats(program, &with_cache).await
 }
 
 /// Follows the events of a service, and reads its metrics every second.
@@ -63,42 +73,54 @@ fn look_on(service: &Service) -> AbortOnDropHandle<()> {
     }))
 }
 
+/// Starts a service of each kind. All but the first have somebody who looks on.
+fn start(
+    program: &Path,
+    script: &str,
+    kinds: &[(&str, String)],
+) -> Result<(Vec<Fake>, Vec<AbortOnDropHandle<()>>)> {
+    let started = kinds
+        .iter()
+        .map(|(_, settings)| Fake::start(program, script, settings));
+    let started = started.collect::<Result<Vec<_>>>()?;
+    let watchers = started
+        .iter()
+        .skip(1)
+        .map(|fake| look_on(&fake.service))
+        .collect();
+    Ok((started, watchers))
+}
+
 /// From the CLI's first delta on its standard output to the client.
-async fn firsts(program: &Path, off: &str, on: &str) -> Result<()> {
+async fn firsts(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = "#init\n#read\n#sleep 3\n#stamp\n#done\n";
-    let services = [
-        Fake::start(program, script, off)?,
-        Fake::start(program, script, on)?,
-    ];
-    let _watcher = look_on(&services[1].service);
-    let mut times = [Times::default(), Times::default()];
+    let (services, _watchers) = start(program, script, kinds)?;
+    let mut all = vec![Times::default(); kinds.len()];
     for _ in 0..FIRSTS {
-        for (fake, times) in services.iter().zip(&mut times) {
+        for (fake, times) in services.iter().zip(&mut all) {
             times.push(first(&fake.service, QUESTIONS).await?);
         }
     }
-    let more = times[1].median().saturating_sub(times[0].median());
-    row(
-        "added to the first delta, not operated",
-        &times[0].tail(),
-        "",
-    );
-    let what = format!("added to the first delta, operated ({} more)", micros(more));
-    row(&what, &times[1].tail(), "100 µs more");
+    let bare = all.first().map(Times::median).unwrap_or_default();
+    for (index, ((kind, _), times)) in kinds.iter().zip(&all).enumerate() {
+        let more = micros(times.median().saturating_sub(bare));
+        let (more, wanted) = match index {
+            0 => (String::new(), ""),
+            _ => (format!(" ({more} more)"), "100 µs more"),
+        };
+        let what = format!("added to the first delta, {kind}{more}");
+        row(&what, &times.tail(), wanted);
+    }
     Ok(())
 }
 
 /// The processor time of each delta of a stream as fast as it goes.
-async fn deltas(program: &Path, off: &str, on: &str) -> Result<()> {
+async fn deltas(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = format!("#init\n#read\n#burst {DELTAS}\n#done\n");
-    let services = [
-        Fake::start(program, &script, off)?,
-        Fake::start(program, &script, on)?,
-    ];
-    let _watcher = look_on(&services[1].service);
-    let mut taken = [Duration::ZERO; 2];
+    let (services, _watchers) = start(program, &script, kinds)?;
+    let mut all = vec![Duration::ZERO; kinds.len()];
     for _ in 0..STREAMS {
-        for (fake, taken) in services.iter().zip(&mut taken) {
+        for (fake, taken) in services.iter().zip(&mut all) {
             let before = fake.service.taken()?.cpu;
             let body = (QUESTIONS.body)();
             let mut answer = Answer::at(&fake.service.authority, QUESTIONS.path, &body).await?;
@@ -108,17 +130,19 @@ async fn deltas(program: &Path, off: &str, on: &str) -> Result<()> {
             *taken += fake.service.taken()?.cpu - before;
         }
     }
-    let [off, on] = taken.map(|taken| taken.as_secs_f64() * 1e6 / (DELTAS * STREAMS) as f64);
-    row(
-        "processor time of a delta, not operated",
-        &format!("{off:.2} µs"),
-        "",
-    );
-    let what = format!(
-        "processor time of a delta, operated ({:+.0} %)",
-        (on / off - 1.0) * 100.0
-    );
-    row(&what, &format!("{on:.2} µs"), "3 % more");
+    let each = |taken: &Duration| taken.as_secs_f64() * 1e6 / (DELTAS * STREAMS) as f64;
+    let bare = all.first().map(each).unwrap_or_default();
+    for (index, ((kind, _), taken)) in kinds.iter().zip(&all).enumerate() {
+        let (more, wanted) = match index {
+            0 => (String::new(), ""),
+            _ => (
+                format!(" ({:+.0} %)", (each(taken) / bare - 1.0) * 100.0),
+                "3 % more",
+            ),
+        };
+        let what = format!("processor time of a delta, {kind}{more}");
+        row(&what, &format!("{:.2} µs", each(taken)), wanted);
+    }
     Ok(())
 }
 
