@@ -123,6 +123,8 @@ pub struct KeyLimits {
     pub tokens_per_day: Option<u64>,
     /// Requests at once.
     pub max_concurrent: Option<usize>,
+    /// How far any window of the plan may be used, in percent, for the key to be served.
+    pub plan_percent: Option<u32>,
 }
 
 /// The SHA-256 digest of a key. Only digests are compared, so the time that this takes reveals nothing of a key.

@@ -176,6 +176,10 @@ fn limits(limits: &KeyLimits) -> Vec<(&'static str, Value)> {
         ),
         ("tokens_per_day", limits.tokens_per_day.map(whole)),
         ("max_concurrent", limits.max_concurrent.map(count)),
+        (
+            "plan_percent",
+            limits.plan_percent.map(|most| i64::from(most).into()),
+        ),
     ];
     let set = settings.into_iter();
     set.filter_map(|(key, value)| Some((key, value?))).collect()

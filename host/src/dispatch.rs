@@ -9,6 +9,7 @@ pub(crate) mod request_log;
 pub(crate) mod start;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use basics::blocking;
 use guests::completion::Context;
@@ -89,6 +90,30 @@ impl Calling {
         models.is_none_or(|models| models.iter().any(|allowed| allowed == model))
     }
 
+    /// Refuses the caller while a window of the backend's plan is used further than its key may use it. What is not known
+    /// refuses nobody.
+    fn check_plan(&self, backend: &Backend) -> Result<(), Failure> {
+        let (Some(most), Some(plan)) = (self.limits.plan_percent, backend.status.plan()) else {
+            return Ok(());
+        };
+        let now = unix_now();
+        let Some(window) = plan.fuller_than(most, now) else {
+            return Ok(());
+        };
+        let key = self.key.as_deref().unwrap_or_default();
+        let message = format!(
+            "the key `{key}` may use the plan until {most} % of a window are used (`plan_percent`), and `{}` is used by {:.0} %",
+            window.name,
+            window.utilization.unwrap_or(1.0) * 100.0
+        );
+        let mut failure = Failure::new(Kind::RateLimit, message);
+        failure.code = Some("insufficient_quota");
+        Err(match window.resets_at {
+            Some(at) => failure.with_retry_after(Duration::from_secs(at.saturating_sub(now))),
+            None => failure,
+        })
+    }
+
     /// Why the caller may not use a model.
     pub(crate) fn no_such_model(&self, model: &str) -> Failure {
         let key = self.key.as_deref().unwrap_or_default();
@@ -153,6 +178,7 @@ pub(crate) async fn dispatch(
     if !calling.may_use(&request.model) {
         return Err(calling.no_such_model(&request.model));
     }
+    calling.check_plan(&route.backend)?;
     if let Some(key) = &calling.key {
         log.charges(service.quotas.admit(key, &calling.limits)?);
     }

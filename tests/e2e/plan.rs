@@ -147,3 +147,46 @@ async fn an_idle_process_is_asked_and_then_serves_on() {
     let (_, again) = fake.host.get("/admin/plan").await;
     assert_eq!(again["backends"]["fake"]["asked_at"], plan["asked_at"]);
 }
+
+#[tokio::test]
+async fn a_key_with_a_part_of_the_plan_is_refused_when_that_is_used() {
+    let script = format!(
+        "#slow-login 500\n#init\n#read\n#sleep 1500\n#whole One\n#usage {{\"five_hour\": {{\"utilization\": 85, \"resets_at\": \"{}\"}}}}\n#read\n#whole Two\n",
+        ahead(HOUR)
+    );
+    let keys = "[keys.n8n]\nkey = \"the key of a workflow\"\nplan_percent = 80\n[keys.mine]\nkey = \"the key of the owner\"\nplan_percent = 90\nadmin = true\n";
+    let fake = Fake::start_with(&script, "continue_for = \"60s\"\nmax_concurrent = 1", keys);
+    let ask = async |key: &str| {
+        let request = fake
+            .host
+            .client()
+            .post(fake.host.url("/v1/chat/completions"));
+        let body = json!({"model": "fake", "messages": [{"role": "user", "content": "Hi"}]});
+        request.bearer_auth(key).json(&body).send().await.unwrap()
+    };
+    // As long as nobody knows the plan, nobody is refused.
+    assert_eq!(ask("the key of a workflow").await.status(), 200);
+    poll::until("the plan's windows", SOON, async || {
+        let request = fake.host.client().get(fake.host.url("/admin/plan"));
+        let told = request
+            .bearer_auth("the key of the owner")
+            .send()
+            .await
+            .unwrap();
+        let told: Value = told.json().await.unwrap();
+        (told["backends"]["fake"]["windows"][0]["utilization"] == 0.85).then_some(())
+    })
+    .await;
+    let refused = ask("the key of a workflow").await;
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = refused.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3000..=3600).contains(&wait), "{wait}");
+    let error: Value = refused.json().await.unwrap();
+    let told = error["error"]["message"].as_str().unwrap();
+    assert!(told.contains("`five_hour` is used by 85 %"), "{told}");
+    assert_eq!(ask("the key of the owner").await.status(), 200);
+}

@@ -107,6 +107,15 @@ impl Plan {
         self.windows.iter().map(state).collect()
     }
 
+    /// The window that is used by at least so many percent, the fullest if there are several.
+    pub(crate) fn fuller_than(&self, percent: u32, now: u64) -> Option<WindowState> {
+        let used = |window: &WindowState| window.utilization.unwrap_or(0.0);
+        let windows = self.windows(now).into_iter();
+        windows
+            .filter(|window| used(window) * 100.0 >= f64::from(percent))
+            .max_by(|one, other| used(one).total_cmp(&used(other)))
+    }
+
     /// The windows of which little is left.
     pub(super) fn warnings(&self, now: u64) -> Vec<Warning> {
         let windows = self.windows(now).into_iter();

@@ -155,6 +155,7 @@ fn limits(section: &mut Section) -> KeyLimits {
         max_concurrent: section
             .count("max_concurrent", 1, 4096)
             .map(|most| most as usize),
+        plan_percent: section.count("plan_percent", 1, 100),
     }
 }
 
