@@ -350,9 +350,22 @@ pub struct Overrides {
     pub api_key: Option<KeyDigest>,
 }
 
+/// The exit status of a program whose configuration cannot be used.
+pub const BAD_CONFIGURATION: u8 = 2;
+
 impl Overrides {
+    /// Those of a command that takes `--config FILE`: the file, and the key of the variable `CLAUDE_HARNESS_API_KEY`.
+    pub fn of_command(file: Option<PathBuf>) -> Self {
+        let overrides = Overrides {
+            file,
+            ..Overrides::default()
+        };
+        let key = std::env::var("CLAUDE_HARNESS_API_KEY").ok();
+        overrides.with_api_key(key.as_deref())
+    }
+
     /// Adds a key that callers may send, beside those of the file. An empty one adds nothing.
-    pub fn with_api_key(self, key: Option<&str>) -> Self {
+    fn with_api_key(self, key: Option<&str>) -> Self {
         let key = key.map(str::trim).filter(|key| !key.is_empty());
         Overrides {
             api_key: key.map(|key| Sha256::digest(key.as_bytes()).into()),

@@ -10,15 +10,12 @@ use clap::{Args, Subcommand};
 use toml::{Table, Value};
 
 use crate::config::{
-    BackendConfig, Config, Framing, GuestUse, HttpConfig, KeepAliveForm, KeyLimits, ModelConfig,
-    OnError, Overrides, TransformUse, Warm,
+    BAD_CONFIGURATION, BackendConfig, Config, Framing, GuestUse, HttpConfig, KeepAliveForm,
+    KeyLimits, ModelConfig, OnError, Overrides, TransformUse, Warm,
 };
 
 /// What stands in place of a value that may be secret.
 const HIDDEN: &str = "…";
-
-/// The exit status for a configuration that cannot be used, as of `serve`.
-const BAD_CONFIGURATION: u8 = 2;
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -44,12 +41,7 @@ pub struct Which {
 /// Fails if it cannot write what it has to say.
 pub fn run(command: &ConfigCommand) -> Result<ExitCode> {
     let (ConfigCommand::Check(which) | ConfigCommand::Show(which)) = command;
-    let key = std::env::var("CLAUDE_HARNESS_API_KEY").ok();
-    let overrides = Overrides {
-        file: which.config.clone(),
-        ..Overrides::default()
-    };
-    let config = match Config::load(&overrides.with_api_key(key.as_deref())) {
+    let config = match Config::load(&Overrides::of_command(which.config.clone())) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("claude-harness: {error}");

@@ -101,12 +101,7 @@ struct Told<'a> {
 ///
 /// Fails if it cannot even begin to look, or cannot write.
 pub fn run(doctor: &Doctor) -> Result<ExitCode> {
-    let overrides = Overrides {
-        file: doctor.config.clone(),
-        ..Overrides::default()
-    };
-    let key = std::env::var("CLAUDE_HARNESS_API_KEY").ok();
-    let findings = match Config::load(&overrides.with_api_key(key.as_deref())) {
+    let findings = match Config::load(&Overrides::of_command(doctor.config.clone())) {
         Ok(config) => look(config, doctor.live)?,
         // Nothing else can be looked at without it.
         Err(error) => vec![Finding::wrong("configuration", error.to_string())],

@@ -126,10 +126,7 @@ pub struct Configured {
 
 impl Configured {
     fn load(&self) -> Result<Config> {
-        Ok(Config::load(&Overrides {
-            file: self.config.clone(),
-            ..Overrides::default()
-        })?)
+        Ok(Config::load(&Overrides::of_command(self.config.clone()))?)
     }
 }
 

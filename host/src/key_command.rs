@@ -53,10 +53,7 @@ fn make(new: &New) -> Result<()> {
     let before = match &new.config {
         // A file that is named is made if it is not there; another one is not looked for.
         Some(file) if !file.exists() => Config::parse("", None, &Overrides::default())?,
-        named => Config::load(&Overrides {
-            file: named.clone(),
-            ..Overrides::default()
-        })?,
+        named => Config::load(&Overrides::of_command(named.clone()))?,
     };
     let is_known = |key: &crate::config::Key| key.name.as_deref() == Some(name);
     ensure!(

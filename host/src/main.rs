@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use claude_harness::config::{Config, Overrides};
+use claude_harness::config::{BAD_CONFIGURATION, Config, Overrides};
 use claude_harness::config_command::{self, ConfigCommand};
 use claude_harness::doctor::{self, Doctor};
 use claude_harness::guest_command::{self, GuestCommand};
@@ -77,9 +77,6 @@ struct Serve {
 /// The fewest threads that serve: a guest may hold one up for as long as a call may take.
 const WORKERS_MIN: usize = 4;
 
-/// The exit status for a configuration that cannot be used.
-const BAD_CONFIGURATION: u8 = 2;
-
 fn main() -> ExitCode {
     memory::bound();
     limits::raise_descriptors();
@@ -108,13 +105,10 @@ fn main() -> ExitCode {
         Err(error) => return status(Err(error).context("a socket that was given (`LISTEN_FDS`)")),
     };
     let overrides = Overrides {
-        file: serve_arguments.config,
         listen: serve_arguments.listen,
         inherited: inherited.addresses(),
-        api_key: None,
+        ..Overrides::of_command(serve_arguments.config)
     };
-    let key = std::env::var("CLAUDE_HARNESS_API_KEY").ok();
-    let overrides = overrides.with_api_key(key.as_deref());
     let config = match Config::load(&overrides) {
         Ok(config) => config,
         Err(error) => {

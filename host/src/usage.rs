@@ -8,10 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use ledger::{By, LedgerError, Sum};
 
-use crate::config::{Config, Overrides};
-
-/// The exit status for a configuration that cannot be used.
-const BAD_CONFIGURATION: u8 = 2;
+use crate::config::{BAD_CONFIGURATION, Config, Overrides};
 
 /// What is asked for.
 #[derive(Args, Debug)]
@@ -46,11 +43,7 @@ enum Format {
 ///
 /// Fails if the ledger is off or cannot be read.
 pub fn run(command: &UsageCommand) -> Result<ExitCode> {
-    let overrides = Overrides {
-        file: command.config.clone(),
-        ..Overrides::default()
-    };
-    let config = match Config::load(&overrides) {
+    let config = match Config::load(&Overrides::of_command(command.config.clone())) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("claude-harness: {error}");

@@ -204,12 +204,34 @@ impl Clock {
 
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> u64 {
-        let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        wall_clock().min(self.began_at.saturating_add(passed))
+        self.at(wall_clock(), self.began.elapsed())
+    }
+
+    /// The time when the clock on the wall says `wall`, and so much time has really passed.
+    fn at(&self, wall: u64, passed: Duration) -> u64 {
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        wall.min(self.began_at.saturating_add(passed))
     }
 }
 
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_ahead_makes_nothing_old() {
+        let clock = Clock {
+            began: Instant::now(),
+            began_at: 1_000_000,
+        };
+        let minute = Duration::from_secs(60);
+        assert_eq!(clock.at(1_060_000, minute), 1_060_000);
+        assert_eq!(clock.at(u64::MAX, minute), 1_060_000);
+        assert_eq!(clock.at(5, minute), 5);
+    }
 }
