@@ -241,4 +241,14 @@ async fn the_last_reader_to_leave_ends_the_process_and_no_one_before() {
     assert!(poll::is_alive(pid));
     drop(second);
     fake.all_gone(LIMIT).await;
+    // What was written until then was spent, and counts once.
+    poll::until("both in the ledger", LIMIT, async || {
+        let usage = fake.host.client().get(fake.host.url("/admin/usage"));
+        let usage = usage.bearer_auth("the key of the first one").send();
+        let usage: Value = usage.await.unwrap().json().await.unwrap();
+        let sum = usage["data"][0].clone();
+        let told = (&sum["requests"], &sum["completion_tokens"]);
+        (told == (&json!(2), &json!(2))).then_some(())
+    })
+    .await;
 }

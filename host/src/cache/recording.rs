@@ -33,14 +33,32 @@ pub(super) struct Recording {
     charge: Charge,
 }
 
-/// Who pays for an answer that several get: the first of them who has all of it.
-#[derive(Clone, Default)]
-pub(crate) struct Charge(Arc<AtomicBool>);
+/// Who pays for an answer that several get: the first of them who has all of it, or else the last who leaves.
+#[derive(Default)]
+pub(crate) struct Charge(Arc<Bill>);
+
+#[derive(Default)]
+struct Bill {
+    is_paid: AtomicBool,
+    /// How many get the answer.
+    payers: AtomicUsize,
+}
 
 impl Charge {
+    /// The charge of one more who gets the answer.
+    fn share(&self) -> Charge {
+        self.0.payers.fetch_add(1, Ordering::SeqCst);
+        Charge(self.0.clone())
+    }
+
+    /// Takes note that this one leaves. Whether nobody is left who may pay.
+    pub(crate) fn leave(&self) -> bool {
+        self.0.payers.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
     /// Whether nobody has paid yet. Who asks, pays.
     pub(crate) fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+        !self.0.is_paid.swap(true, Ordering::SeqCst)
     }
 }
 
@@ -140,7 +158,7 @@ impl Reader {
 
     /// Who pays for the answer.
     pub(crate) fn charge(&self) -> Charge {
-        self.recording.charge.clone()
+        self.recording.charge.share()
     }
 
     /// Waits for the beginning: where the answer comes from.
@@ -235,9 +253,10 @@ mod tests {
 
     #[test]
     fn one_of_those_who_share_an_answer_pays() {
-        let (one, other) = (Charge::default(), Recording::default().charge);
-        let same = one.clone();
-        assert!(same.take() && !one.take() && other.take());
+        let charge = Charge::default();
+        let (one, other) = (charge.share(), charge.share());
+        assert!(!one.leave() && other.leave());
+        assert!(other.take() && !charge.share().take());
     }
 
     #[tokio::test]

@@ -218,10 +218,12 @@ impl RequestLog {
     }
 
     /// Estimates the tokens of an answer that broke off or that the client did not wait for: they were spent. If others
-    /// may get the same answer, who gets all of it pays.
+    /// get the same answer, who gets all of it pays, or else the last one who leaves.
     fn estimate(&mut self) {
         let is_cut = self.error.is_some() || self.status == CLIENT_LEFT;
-        if is_cut && self.written > 0 && self.charge.is_none() {
+        let is_last = self.charge.as_ref().is_none_or(Charge::leave);
+        let pays = || self.charge.as_ref().is_none_or(Charge::take);
+        if is_cut && self.written > 0 && is_last && pays() {
             self.usage = Some(estimate::of_uncounted(self.asked, self.written));
         }
     }
