@@ -22,7 +22,7 @@ use crate::telemetry::names;
 
 pub(crate) use key::{Key, Question};
 pub(crate) use recording::{Charge, Reader};
-use recording::{Recording, Writer, size};
+use recording::{Recording, Writer};
 
 /// Where the log says that an answer came from, if it was kept.
 const KEPT: &str = "cache";
@@ -168,9 +168,7 @@ impl Cache {
         running.insert(key, Arc::downgrade(&new));
         (new, true)
     }
-}
 
-impl Cache {
     /// Nobody joins this recording any more. Another one may have taken its place already.
     fn ended(&self, key: Key, recording: &Arc<Recording>) {
         let mut running = self.running.lock();
@@ -202,27 +200,24 @@ async fn record<S: Source>(
         }
     };
     writer.begin(Ok(source.origin()));
-    let mut length = 0;
     while let Some(event) = source.next().await {
-        length += size(&event);
-        match &event {
-            Event::Delta(_) => {}
-            Event::Finish(outcome) => {
-                let reason = outcome.finish_reason;
-                if reason == FinishReason::Stop && source.fits(reason).await {
-                    cache.kept.insert(key, recording.clone());
-                }
-                is_over();
+        if let Event::Finish(outcome) = &event {
+            let reason = outcome.finish_reason;
+            if reason == FinishReason::Stop && source.fits(reason).await {
+                cache.kept.insert(key, recording.clone());
             }
-            Event::Fail(_) => is_over(),
         }
-        writer.push(event);
-        if length > ANSWER_MAX {
+        if !matches!(event, Event::Delta(_)) {
+            is_over();
+        }
+        let size = writer.push(event);
+        if size > ANSWER_MAX {
             is_over();
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");
-            return writer.push(Event::Fail(Failure::new(Kind::Backend, message)));
+            writer.push(Event::Fail(Failure::new(Kind::Backend, message)));
+            return;
         }
-        writer.wait_for_readers(length).await;
+        writer.wait_for_readers(size).await;
     }
 }
 

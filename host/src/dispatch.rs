@@ -168,7 +168,7 @@ pub(crate) async fn dispatch(
     service: &Arc<Service>,
     snapshot: &Snapshot,
     calling: Calling,
-    request: Request,
+    mut request: Request,
     log: &mut RequestLog,
 ) -> Result<Answers, Failure> {
     refuse_ignored(&request, &snapshot.config)?;
@@ -193,28 +193,28 @@ pub(crate) async fn dispatch(
         }
         _ => None,
     };
-    let mut output = request.output;
-    output.limit(route.backend.config.timeouts.request);
+    request.output.limit(route.backend.config.timeouts.request);
     let start = Start {
         service: service.clone(),
         context: context(&head, &route),
         queue: calling.queue,
         caller: calling.caller,
         size: request.size,
-        output: output.clone(),
+        output: request.output,
         body: Arc::new(request.body),
         count,
         chain,
         route,
     };
-    let (sources, cached) = match cache.as_ref().zip(key) {
+    let (sources, output, cached) = match cache.as_ref().zip(key) {
         None => {
             let begun = start.begin().await?;
             log.started(begun.origin);
-            (begun.sources, cache.map(|_| cache::Outcome::Bypass))
+            let cached = cache.map(|_| cache::Outcome::Bypass);
+            (begun.sources, begun.output, cached)
         }
         Some((cache, key)) => {
-            let processes = service.processes.clone();
+            let (processes, output) = (service.processes.clone(), start.output.clone());
             let answer = cache.answer(key, || async {
                 let begun = start.begin().await;
                 begun.map(|begun| begun.recordable(processes))
@@ -222,7 +222,7 @@ pub(crate) async fn dispatch(
             let (reader, origin, outcome) = answer.await?;
             log.started(origin);
             log.shares(reader.charge());
-            (vec![Source::Recorded(reader)], Some(outcome))
+            (vec![Source::Recorded(reader)], output, Some(outcome))
         }
     };
     if let Some(outcome) = cached {

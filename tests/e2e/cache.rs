@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::fake::{ANSWER, Fake};
 
+/// The first key, which opens the admin area.
+const ADMIN: &str = "the key of the first one";
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A service with a cache and two keys, whose command line plays a script.
@@ -80,37 +83,22 @@ async fn a_repeated_request_is_answered_from_memory_streamed_or_not() {
     assert!(stream.ends_with("data: [DONE]\n\n"));
     // The same question through another API.
     let responses = json!({"model": "fake", "input": "Hi", "store": false});
-    let (did, answer) = ask(
-        &fake,
-        "/v1/responses",
-        "first",
-        &responses,
-        HeaderMap::new(),
-    )
-    .await;
-    assert_eq!(did, "hit");
-    let (did, same) = ask(
-        &fake,
-        "/v1/responses",
-        "first",
-        &responses,
-        HeaderMap::new(),
-    )
-    .await;
-    assert_eq!(did, "hit");
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let path = "/v1/responses";
+        let (did, answer) = ask(&fake, path, "first", &responses, HeaderMap::new()).await;
+        assert_eq!(did, "hit");
+        answers.push(answer);
+    }
     let text = |answer: &str| {
         serde_json::from_str::<Value>(answer).unwrap()["output"][0]["content"].clone()
     };
-    assert_eq!(text(&answer), text(&same));
+    assert_eq!(text(&answers[0]), text(&answers[1]));
     let (did, other) = chat(&fake, &question("Ho")).await;
     assert_eq!((&*did, content(&other)), ("miss", json!("Another")));
     fake.host.logged("origin=\"cache\"").await;
     let metrics = fake.host.client().get(fake.host.url("/metrics"));
-    let metrics = metrics
-        .bearer_auth("the key of the first one")
-        .send()
-        .await
-        .unwrap();
+    let metrics = metrics.bearer_auth(ADMIN).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
     assert!(
         metrics.contains("claude_harness_cache_requests_total{result=\"hit\"} 4"),
@@ -160,10 +148,7 @@ async fn an_answer_that_did_not_end_by_itself_is_not_kept() {
                 .host
                 .client()
                 .post(fake.host.url("/v1/chat/completions"));
-            request
-                .bearer_auth("the key of the first one")
-                .json(&question("Hi"))
-                .send()
+            request.bearer_auth(ADMIN).json(&question("Hi")).send()
         };
         request().await.unwrap().bytes().await.unwrap();
         fake.play(ANSWER);
@@ -200,9 +185,7 @@ async fn requests_that_are_equal_at_once_are_answered_by_one_process() {
             _ => assert_eq!(content(answer), json!("Hello there")),
         }
     }
-    let usage = fake.host.client().get(fake.host.url("/admin/usage"));
-    let usage = usage.bearer_auth("the key of the first one").send();
-    let usage: Value = usage.await.unwrap().json().await.unwrap();
+    let (_, usage) = fake.host.get_with(ADMIN, "/admin/usage").await;
     let counted = (
         &usage["data"][0]["requests"],
         &usage["data"][0]["completion_tokens"],
@@ -226,9 +209,7 @@ async fn the_last_reader_to_leave_ends_the_process_and_no_one_before() {
             .host
             .client()
             .post(fake.host.url("/v1/chat/completions"));
-        let request = request
-            .bearer_auth("the key of the first one")
-            .json(&streamed);
+        let request = request.bearer_auth(ADMIN).json(&streamed);
         let mut response = request.send().await.unwrap();
         response.chunk().await.unwrap().unwrap();
         response
@@ -243,9 +224,7 @@ async fn the_last_reader_to_leave_ends_the_process_and_no_one_before() {
     fake.all_gone(LIMIT).await;
     // What was written until then was spent, and counts once.
     poll::until("both in the ledger", LIMIT, async || {
-        let usage = fake.host.client().get(fake.host.url("/admin/usage"));
-        let usage = usage.bearer_auth("the key of the first one").send();
-        let usage: Value = usage.await.unwrap().json().await.unwrap();
+        let (_, usage) = fake.host.get_with(ADMIN, "/admin/usage").await;
         let sum = usage["data"][0].clone();
         let told = (&sum["requests"], &sum["completion_tokens"]);
         (told == (&json!(2), &json!(2))).then_some(())

@@ -251,9 +251,7 @@ async fn tokens_of_an_answer_that_the_client_did_not_wait_for_count() {
     }
     drop(stream);
     poll::until("the tokens", Duration::from_secs(20), async || {
-        let request = fake.host.client().get(fake.host.url("/admin/usage"));
-        let told = request.bearer_auth(&key).send().await.unwrap();
-        let told: Value = told.json().await.unwrap();
+        let (_, told) = fake.host.get_with(&key, "/admin/usage").await;
         (told["data"][0]["completion_tokens"].as_u64() >= Some(2500)).then_some(())
     })
     .await;

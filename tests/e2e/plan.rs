@@ -167,13 +167,10 @@ async fn a_key_with_a_part_of_the_plan_is_refused_when_that_is_used() {
     // As long as nobody knows the plan, nobody is refused.
     assert_eq!(ask("the key of a workflow").await.status(), 200);
     poll::until("the plan's windows", SOON, async || {
-        let request = fake.host.client().get(fake.host.url("/admin/plan"));
-        let told = request
-            .bearer_auth("the key of the owner")
-            .send()
-            .await
-            .unwrap();
-        let told: Value = told.json().await.unwrap();
+        let (_, told) = fake
+            .host
+            .get_with("the key of the owner", "/admin/plan")
+            .await;
         (told["backends"]["fake"]["windows"][0]["utilization"] == 0.85).then_some(())
     })
     .await;

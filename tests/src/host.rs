@@ -269,6 +269,14 @@ impl Host {
         (status, response.json().await.expect("JSON"))
     }
 
+    /// Reads a path as JSON, with a key.
+    pub async fn get_with(&self, key: &str, path: &str) -> (u16, Value) {
+        let request = self.client.get(self.url(path)).bearer_auth(key);
+        let response = request.send().await.expect("a response");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
     /// Reads a path as text.
     pub async fn text(&self, path: &str) -> (u16, String) {
         let response = self.client.get(self.url(path)).send().await;

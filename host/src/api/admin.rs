@@ -11,9 +11,20 @@ pub(super) mod reload;
 pub(super) mod render;
 pub(super) mod usage;
 
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use serde_json::{Value, json};
 
+use crate::failure::{Failure, Kind};
 use crate::runtime::Snapshot;
+
+/// What a query asks for, or what is wrong with it.
+fn wanted<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
+    query.map(|Query(wanted)| wanted).map_err(|error| {
+        let message = format!("the query is not understood: {}", error.body_text());
+        Failure::new(Kind::InvalidRequest, message)
+    })
+}
 
 /// If the current `harness.toml`, guests' folder or a chain of guests is not in use, adds the reason to a state.
 fn add_problems(state: &mut Value, snapshot: &Snapshot) {

@@ -105,17 +105,19 @@ impl<'r> Writer<'r> {
         self.0.written.notify_waiters();
     }
 
-    /// Adds what comes next. Behind the end nothing is added.
-    pub(super) fn push(&self, event: Event) {
+    /// Adds what comes next, and returns how many bytes there are now. Behind the end nothing is added.
+    pub(super) fn push(&self, event: Event) -> usize {
         let mut state = self.0.state.lock();
         if state.is_over {
-            return;
+            return state.size;
         }
         state.size += size(&event);
         state.is_over = !matches!(event, Event::Delta(_));
         state.events.push(event);
+        let size = state.size;
         drop(state);
         self.0.written.notify_waiters();
+        size
     }
 
     /// Waits while the answer, of so many bytes, is too far ahead of all readers.
@@ -215,7 +217,7 @@ impl Reader {
 }
 
 /// What an event takes in memory, in bytes.
-pub(super) fn size(event: &Event) -> usize {
+fn size(event: &Event) -> usize {
     EVENT_SIZE
         + match event {
             Event::Delta(delta) => delta.size(),
@@ -237,11 +239,10 @@ mod tests {
     async fn a_writer_waits_for_its_fastest_reader() {
         let recording = Arc::new(Recording::default());
         let writer = Writer::of(&recording);
-        let mut size = AHEAD_MAX;
-        writer.push(text(AHEAD_MAX - EVENT_SIZE));
+        let size = writer.push(text(AHEAD_MAX - EVENT_SIZE));
+        assert_eq!(size, AHEAD_MAX);
         writer.wait_for_readers(size).await;
-        size += EVENT_SIZE + 1;
-        writer.push(text(1));
+        let size = writer.push(text(1));
         let wait = std::time::Duration::from_secs(1);
         let waited = tokio::time::timeout(wait, writer.wait_for_readers(size)).await;
         assert!(waited.is_err());

@@ -192,21 +192,13 @@ impl RequestLog {
                 ("input", usage.prompt_tokens),
                 ("output", usage.completion_tokens),
             ] {
-                let labels = [
-                    ("gen_ai_operation_name", CHAT.to_owned()),
-                    ("gen_ai_request_model", model()),
-                    ("gen_ai_token_type", kind.to_owned()),
-                ];
-                metrics::histogram!(names::TOKEN_USAGE, &labels).record(tokens as f64);
+                metrics::histogram!(names::TOKEN_USAGE, "gen_ai_operation_name" => CHAT, "gen_ai_request_model" => model(), "gen_ai_token_type" => kind)
+                    .record(tokens as f64);
             }
         }
         let elapsed = self.started.elapsed();
-        let labels = [
-            ("gen_ai_operation_name", CHAT.to_owned()),
-            ("gen_ai_request_model", model()),
-            ("outcome", self.outcome().to_owned()),
-        ];
-        metrics::histogram!(names::DURATION, &labels).record(elapsed);
+        metrics::histogram!(names::DURATION, "gen_ai_operation_name" => CHAT, "gen_ai_request_model" => model(), "outcome" => self.outcome())
+            .record(elapsed);
         let tokens = self.usage.map_or(0, |usage| usage.completion_tokens);
         if let Some(first) = self.first_token
             && tokens > 1

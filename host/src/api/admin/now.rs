@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -16,9 +17,9 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::health;
+use super::{health, wanted};
 use crate::config::Access;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::service::Service;
 
 /// How often the state is told.
@@ -105,12 +106,9 @@ pub(in crate::api) struct Wanted {
 /// The latest requests, the newest first, without content.
 pub(in crate::api) async fn requests(
     State(service): State<Arc<Service>>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let Query(wanted) = wanted.map_err(|error| {
-        let message = format!("the query is not understood: {}", error.body_text());
-        Failure::new(Kind::InvalidRequest, message)
-    })?;
+    let wanted = wanted(query)?;
     let recent = service.books.recent(wanted.limit.unwrap_or(REQUESTS));
     let told: Vec<Value> = recent.iter().map(|entry| told(entry)).collect();
     Ok(Json(json!({ "data": told })))

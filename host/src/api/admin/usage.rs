@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use ledger::LedgerError;
 
+use super::wanted;
 use crate::failure::{Failure, Kind};
 use crate::service::Service;
 use crate::usage;
@@ -37,12 +39,9 @@ pub(in crate::api) struct Wanted {
 /// The sums since a day, for each day, model, key or API.
 pub(in crate::api) async fn sums(
     State(service): State<Arc<Service>>,
-    wanted: Result<Query<Wanted>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(wanted) = wanted.map_err(|error| {
-        let message = format!("the query is not understood: {}", error.body_text());
-        Failure::new(Kind::InvalidRequest, message)
-    })?;
+    let wanted = wanted(query)?;
     let by = usage::by(wanted.by.as_deref().unwrap_or("day"))
         .map_err(|message| Failure::invalid("by", message))?;
     let is_csv = match wanted.format.as_deref() {
