@@ -102,7 +102,7 @@ async fn the_windows_of_a_subscription_are_told() {
         let line =
             r#"claude_harness_plan_used_ratio{backend="claude",window="five_hour",of=""} 0.42"#;
         assert!(metrics.contains(line), "{metrics}");
-        assert!(host.log().contains("96 % of the plan's window"));
+        host.logged("96 % of the plan's window").await;
     }
 }
 

@@ -130,10 +130,10 @@ impl Pair {
 
     /// How many requests had a process from there.
     async fn served(&self, origin: &str) -> usize {
-        let origin = format!("origin=\"{origin}\"");
-        let log = self.keeping.host.log();
-        let requests = log.lines().filter(|line| line.contains(" request: "));
-        requests.filter(|line| line.contains(&origin)).count()
+        let (_, metrics) = self.keeping.host.text("/metrics").await;
+        let name = format!("claude_harness_processes_total{{origin=\"{origin}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        count.map_or(0, |count| count.parse().expect("a count"))
     }
 }
 
