@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use basics::plain;
 use guests::GuestError;
-use guests::admit::Guest;
+use guests::admit::{Guest, Standing};
 use guests::completion::{Context, Decision, Delta, Outcome};
 use guests::instance::{Configured, NotOpened};
 use guests::request::{OutputFormat, Request, Tool};
@@ -134,9 +134,10 @@ impl Chain {
         transforms.chain([&self.adapter])
     }
 
-    /// Whether all of its guests are built into this program.
-    pub(crate) fn is_own(&self) -> bool {
-        self.adapter.guest.is_own() && self.transforms.iter().all(|link| link.of.guest.is_own())
+    /// The standing of the guest that is trusted least.
+    pub(crate) fn standing(&self) -> Standing {
+        let standings = self.guests().map(|of| of.guest.standing());
+        standings.max().unwrap_or(Standing::BuiltIn)
     }
 
     /// The generation of its newest guest.

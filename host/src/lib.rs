@@ -22,7 +22,7 @@ mod exchange;
 pub mod failure;
 pub mod guest_command;
 pub mod key_command;
-mod lane;
+mod lanes;
 pub mod limits;
 mod models;
 mod monitor;

@@ -26,7 +26,7 @@ use crate::backends::status::{Health, Reporter};
 use crate::exchange::question::{self, Told};
 use crate::exchange::{guest_failure, no_process};
 use crate::failure::{Failure, unix_now};
-use crate::lane::Lane;
+use crate::lanes::Lanes;
 use crate::pool::{NoProcess, Pool};
 use crate::runtime::RuntimeHandle;
 
@@ -54,7 +54,7 @@ pub(crate) struct Monitor {
 impl Monitor {
     pub(crate) fn start(
         runtime: Arc<RuntimeHandle>,
-        lane: Arc<Lane>,
+        lanes: Arc<Lanes>,
         processes: Arc<Processes>,
         pool: Arc<Pool>,
         metrics: PrometheusHandle,
@@ -64,7 +64,7 @@ impl Monitor {
         let asked = runtime.current().attention.clone();
         let rounds = Rounds {
             runtime,
-            lane,
+            lanes,
             processes,
             pool,
         };
@@ -134,7 +134,7 @@ impl Monitor {
 
 struct Rounds {
     runtime: Arc<RuntimeHandle>,
-    lane: Arc<Lane>,
+    lanes: Arc<Lanes>,
     processes: Arc<Processes>,
     pool: Arc<Pool>,
 }
@@ -362,7 +362,8 @@ impl Rounds {
             fetch_urls: false,
             choice: 0,
         };
-        self.where_guests_run(adapter.guest.is_own(), async move {
+        let standing = adapter.guest.standing();
+        let probing = async move {
             let guest = adapter.guest.clone();
             let broken = |error: GuestError| guest_failure(&guest, &error);
             let opened = AdapterSession::probe(adapter, &context, question);
@@ -375,8 +376,8 @@ impl Rounds {
                 Question::Plan => Vec::new(),
             };
             Ok(Some(Asking { session, options }))
-        })
-        .await
+        };
+        self.lanes.run(standing, probing).await
     }
 
     /// Asks, and returns the process with what came of it.
@@ -387,23 +388,12 @@ impl Rounds {
         mut process: P,
     ) -> Result<(P, Result<Told, Failure>), Failure> {
         let (backend, mut session) = (backend.clone(), asking.session);
-        self.where_guests_run(session.guest().is_own(), async move {
+        let standing = session.guest().standing();
+        let asking = async move {
             let told = question::ask(&backend, &mut session, process.as_mut()).await;
             Ok((process, told))
-        })
-        .await
-    }
-
-    /// Guests from files are called on threads of their own.
-    async fn where_guests_run<T: Send + 'static>(
-        &self,
-        is_own: bool,
-        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
-    ) -> Result<T, Failure> {
-        match is_own {
-            true => work.await,
-            false => self.lane.run(work).await,
-        }
+        };
+        self.lanes.run(standing, asking).await
     }
 }
 

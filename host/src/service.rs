@@ -14,7 +14,7 @@ use crate::books::Books;
 use crate::cache::Caches;
 use crate::config::Config;
 use crate::failure::unix_now;
-use crate::lane::Lane;
+use crate::lanes::Lanes;
 use crate::monitor::Monitor;
 use crate::pool::Pool;
 use crate::quotas::Quotas;
@@ -30,7 +30,7 @@ pub(crate) struct Service {
     pub(crate) monitor: Monitor,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) bodies: BodyMemory,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) lanes: Arc<Lanes>,
     /// What keys with limits have used.
     pub(crate) quotas: Arc<Quotas>,
     /// Answers that are given again.
@@ -73,10 +73,10 @@ impl Service {
         let pool = Pool::new(processes.clone(), config.warm_memory);
         let (runtime, reloader) = Reloader::start(config, processes.clone(), pool.clone(), judges)?;
         let snapshot = runtime.current();
-        let lane = Arc::new(Lane::start().context("cannot start the threads of guests")?);
+        let lanes = Arc::new(Lanes::start().context("cannot start the threads of guests")?);
         let monitor = Monitor::start(
             runtime.clone(),
-            lane.clone(),
+            lanes.clone(),
             processes.clone(),
             pool.clone(),
             metrics.clone(),
@@ -103,7 +103,7 @@ impl Service {
             pool,
             monitor,
             metrics,
-            lane,
+            lanes,
             bodies: BodyMemory::new(snapshot.config.http.max_body_memory),
             started_at: unix_now(),
             draining: AtomicBool::new(false),

@@ -484,6 +484,25 @@ async fn guests_that_spin_hold_nobody_else_up() {
         slowest < Duration::from_millis(1500),
         "another route took {slowest:?}"
     );
+    // What such a guest does from now on gives way to everything.
+    assert_eq!(processor_time(&swapped.host, "suspect-guest"), (19, 0));
+    assert_eq!(swapped.host.post(&body).await.0, 502);
+    let (nice, ticks) = processor_time(&swapped.host, "suspect-guest");
+    assert!(nice == 19 && ticks >= 10, "nice {nice}, {ticks} ticks");
+}
+
+/// How nice the service's threads of this name are, and their processor time so far, in hundredths of a second.
+fn processor_time(host: &Host, name: &str) -> (i64, i64) {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", host.pid())).unwrap();
+    let stats = threads.filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+        let (head, fields) = stat.rsplit_once(") ")?;
+        let fields: Vec<i64> = fields.split(' ').filter_map(|it| it.parse().ok()).collect();
+        // Without the state, the first of these is the parent: proc_pid_stat(5), field 4.
+        head.ends_with(name)
+            .then(|| (fields[19 - 4], fields[14 - 4] + fields[15 - 4]))
+    });
+    stats.fold((0, 0), |(_, sum), (nice, ticks)| (nice, sum + ticks))
 }
 
 #[tokio::test]

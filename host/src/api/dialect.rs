@@ -260,19 +260,16 @@ impl Call {
     }
 }
 
-/// Calls a guest: one of the program's own here, one from a file on the threads that give way to others.
+/// Calls a guest where its standing lets it run.
 async fn run<T: Send + 'static>(
     service: &Service,
     guest: &Arc<Guest>,
     call: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
 ) -> Result<T, Failure> {
     let guest = guest.clone();
-    let is_own = guest.is_own();
+    let standing = guest.standing();
     let call = move || call().map_err(|error| guest_failure(&guest, &error));
-    match is_own {
-        true => call(),
-        false => service.lane.run(async move { call() }).await,
-    }
+    service.lanes.run(standing, async move { call() }).await
 }
 
 /// The models that the service offers to a caller.

@@ -7,14 +7,13 @@ use guests::completion::Usage;
 use crate::cache::Reader;
 use crate::chain::Choice;
 use crate::exchange::Event;
-use crate::lane::Apart;
+use crate::lanes::Apart;
 
 /// A choice, wherever it is answered.
 pub(crate) enum Source {
     /// In the request's own task, because its guests are built in.
     Here(Box<Choice>),
-    /// In the lane (the low-priority threads for guests from files), because one of its guests is
-    /// from a file.
+    /// In a lane (low-priority threads for guests from files), because one of its guests is from a file.
     Apart(Apart),
     /// In a recording, which others may read, too.
     Recorded(Reader),
@@ -29,7 +28,7 @@ impl Source {
         }
     }
 
-    /// Parks the process of a finished choice, so that it may serve the next turn. Those in the lane and those
+    /// Parks the process of a finished choice, so that it may serve the next turn. Those in a lane and those
     /// that are recorded park theirs by themselves.
     fn park(self) {
         if let Source::Here(choice) = self {

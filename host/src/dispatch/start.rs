@@ -108,7 +108,7 @@ impl Start {
         let service = self.service;
         let permits = admit(&self.route.backend, self.queue, self.count).await?;
         self.output.prepare(&service.processes).await?;
-        let (is_own, lane) = (self.chain.is_own(), &service.lane);
+        let (standing, lanes) = (self.chain.standing(), &service.lanes);
         let admitted = Admitted {
             pool: service.pool.clone(),
             context: self.context,
@@ -118,17 +118,14 @@ impl Start {
             permits,
             count: self.count,
         };
-        let choices = match is_own {
-            true => admitted.run().await?,
-            false => lane.run(admitted.run()).await?,
-        };
+        let choices = lanes.run(standing, admitted.run()).await?;
         let origin = choices.first().map_or("", Choice::origin);
-        let place = |choice| match is_own {
-            true => Some(Source::Here(Box::new(choice))),
-            false => lane.take(choice).map(Source::Apart),
+        let place = |choice| match lanes.take(standing, choice) {
+            Ok(apart) => Source::Apart(apart),
+            Err(choice) => Source::Here(choice),
         };
         Ok(Begun {
-            sources: choices.into_iter().filter_map(place).collect(),
+            sources: choices.into_iter().map(place).collect(),
             origin,
             output: self.output,
         })

@@ -97,10 +97,30 @@ pub enum GuestSource {
     LastGood,
 }
 
+/// How far a guest's calls are trusted to be short, and so where they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It is built into this program: its calls are known to be short.
+    BuiltIn,
+    /// It is from a file: its calls may be long.
+    FromFile,
+    /// It is from a file, and in the last minute it broke a bound or a rule, or used most of a call's time.
+    Suspect,
+}
+
 impl Guest {
-    /// Whether it is built into this program. Calls of such a guest are known to be short.
-    pub fn is_own(&self) -> bool {
+    /// Whether it is built into this program.
+    pub(crate) fn is_own(&self) -> bool {
         self.origin == GuestSource::Embedded
+    }
+
+    /// How far its calls are trusted to be short.
+    pub fn standing(&self) -> Standing {
+        match self.is_own() {
+            true => Standing::BuiltIn,
+            false if self.engine.is_suspect(&self.name) => Standing::Suspect,
+            false => Standing::FromFile,
+        }
     }
 
     /// What the calls of the guests of its name have taken since the start.

@@ -109,6 +109,11 @@ impl Engine {
         Toll::of(&self.tolls, guest).taken()
     }
 
+    /// Whether a guest lately broke a bound or a rule, or used most of its time.
+    pub(crate) fn is_suspect(&self, guest: &str) -> bool {
+        Toll::of(&self.tolls, guest).is_suspect()
+    }
+
     /// Runs one call of a function under the bounds for its effort. After an error the store must not be used
     /// again.
     pub(crate) fn call<T: Send>(
@@ -128,7 +133,7 @@ impl Engine {
             true => blocking::run(|| call(store)),
             false => call(store),
         };
-        store.data().toll.add(began.elapsed());
+        store.data().toll.add(began.elapsed(), time);
         store.data_mut().end();
         result.map_err(|error| {
             let error = self.name_error(store.data(), &error, time, output);

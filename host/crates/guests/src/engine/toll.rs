@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+/// How long a guest is suspect after the last call for which it is. It is long enough that one which does its worst
+/// at each request stays so, and one that is put right is trusted again soon.
+const SUSPECT_FOR: Duration = Duration::from_mins(1);
 
 /// What the calls of one guest have taken since the start, whatever component had its name.
 #[derive(Debug, Default)]
@@ -14,6 +18,8 @@ pub(crate) struct Toll {
     nanos: AtomicU64,
     broken: AtomicU64,
     last_error: Mutex<Option<String>>,
+    /// When it last broke a bound or a rule, or used most of its time.
+    suspect_since: Mutex<Option<Instant>>,
 }
 
 /// The tolls of all guests, by name.
@@ -41,7 +47,11 @@ impl Toll {
         }
     }
 
-    pub(super) fn add(&self, time: Duration) {
+    /// Takes note of a call that took `time` of at most `limit`.
+    pub(super) fn add(&self, time: Duration, limit: Duration) {
+        if time > limit / 2 {
+            self.suspect();
+        }
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -50,6 +60,17 @@ impl Toll {
     pub(super) fn broke(&self, error: String) {
         self.broken.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock() = Some(error);
+        self.suspect();
+    }
+
+    fn suspect(&self) {
+        *self.suspect_since.lock() = Some(Instant::now());
+    }
+
+    /// Whether it lately broke a bound or a rule, or used most of its time.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let since = *self.suspect_since.lock();
+        since.is_some_and(|since| since.elapsed() < SUSPECT_FOR)
     }
 
     pub(crate) fn taken(&self) -> Taken {
