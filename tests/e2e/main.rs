@@ -33,6 +33,7 @@ mod pool;
 mod real;
 mod real_pool;
 mod real_reuse;
+mod released;
 mod restart;
 mod reuse;
 mod swaps;

@@ -71,7 +71,7 @@ pub enum World {
     Adapter,
     /// It changes requests and answers on their way.
     Transform,
-    /// It speaks another HTTP API. The service does not run dialects yet.
+    /// It speaks another HTTP API.
     Dialect,
 }
 
