@@ -1,11 +1,16 @@
-//! What is known of requests that have ended: the ledger, and the latest ones in memory for whoever looks on.
+//! What is known of requests that have ended: the ledger, traces, and the latest ones in memory for whoever looks on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use anyhow::{Context as _, Result};
+use axum::http::HeaderMap;
 use ledger::{Entry, Ledger};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
+
+use crate::config::{Config, TracesConfig};
+use crate::traces::{Trace, Traces};
 
 /// How many requests are remembered.
 const RECENT_MAX: usize = 1000;
@@ -19,20 +24,71 @@ pub(crate) struct Books {
     /// The latest ones, the newest last.
     recent: Mutex<VecDeque<Arc<Entry>>>,
     news: broadcast::Sender<Arc<Entry>>,
+    traces: Mutex<Option<Arc<Traces>>>,
 }
 
 impl Books {
-    /// With the ledger of these settings.
+    /// With the ledger and the traces of a configuration.
     ///
     /// # Errors
     ///
-    /// Fails if there is no thread for the ledger.
-    pub(crate) fn open(settings: Option<ledger::Settings>) -> std::io::Result<Books> {
-        Ok(Books {
-            ledger: Ledger::start(settings)?,
+    /// Fails if there is no thread for the ledger, or if traces cannot be sent by this program at all.
+    pub(crate) fn open(config: &Config) -> Result<Books> {
+        let ledger = Ledger::start(config.ledger.clone());
+        let books = Books::of(ledger.context("cannot start the thread of the ledger")?);
+        books.trace_to(config.traces.as_ref())?;
+        Ok(books)
+    }
+
+    fn of(ledger: Ledger) -> Books {
+        Books {
+            ledger,
             recent: Mutex::default(),
             news: broadcast::Sender::new(BEHIND_MAX),
-        })
+            traces: Mutex::default(),
+        }
+    }
+
+    /// Takes another configuration. This waits for a moment.
+    pub(crate) fn change(&self, config: &Config) {
+        self.ledger.change(config.ledger.clone());
+        if let Err(error) = self.trace_to(config.traces.as_ref()) {
+            tracing::warn!(error = format!("{error:#}"), "traces are not sent");
+        }
+    }
+
+    fn trace_to(&self, settings: Option<&TracesConfig>) -> Result<()> {
+        let current = self.traces.lock().clone();
+        let is_same = match &current {
+            None => settings.is_none(),
+            Some(traces) => traces.has(settings),
+        };
+        if is_same {
+            return Ok(());
+        }
+        let next = settings.map(Traces::start).transpose();
+        let (next, outcome) = match next {
+            Ok(next) => (next.map(Arc::new), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        *self.traces.lock() = next;
+        if let Some(before) = current {
+            before.stop();
+        }
+        outcome
+    }
+
+    /// The trace of a request with these headers.
+    pub(crate) fn trace(&self, headers: &HeaderMap) -> Trace {
+        let traces = self.traces.lock().clone();
+        traces.map_or_else(Trace::default, |traces| traces.begin(headers))
+    }
+
+    /// Sends the last spans. This waits for a moment.
+    pub(crate) fn stop_traces(&self) {
+        if let Some(traces) = self.traces.lock().take() {
+            traces.stop();
+        }
     }
 
     /// Notes a request that has ended.
@@ -67,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_newest_requests_come_first_and_the_oldest_are_forgotten() {
-        let books = Books::open(None).unwrap();
+        let books = Books::of(Ledger::start(None).unwrap());
         for at in 0..RECENT_MAX as u64 + 2 {
             books.record(Entry {
                 at,

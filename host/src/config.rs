@@ -61,6 +61,8 @@ pub struct Config {
     pub ledger: Option<ledger::Settings>,
     /// Which answers are given again, if any.
     pub cache: Option<CacheConfig>,
+    /// Where traces are sent, if they are.
+    pub traces: Option<TracesConfig>,
     /// The files whose text is part of a guest's configuration.
     pub files: Vec<PathBuf>,
     /// What is accepted, and probably not meant: a line each.
@@ -139,6 +141,15 @@ pub struct CacheConfig {
     pub size: u64,
     /// Whether callers with different keys may get each other's answers.
     pub across_keys: bool,
+}
+
+/// Where traces are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesConfig {
+    /// The address of a collector's OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`.
+    pub endpoint: String,
+    /// How many requests of a hundred are traced, of those whose client has not decided it.
+    pub sample_percent: u32,
 }
 
 /// How answers look on the wire.

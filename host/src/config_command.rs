@@ -154,6 +154,15 @@ fn sections(config: &Config) -> Vec<Section> {
             ],
         });
     }
+    if let Some(traces) = &config.traces {
+        sections.push(Section {
+            path: vec!["traces".to_owned()],
+            settings: vec![
+                ("endpoint", (*traces.endpoint).into()),
+                ("sample_percent", i64::from(traces.sample_percent).into()),
+            ],
+        });
+    }
     sections
 }
 

@@ -196,6 +196,7 @@ pub(crate) async fn dispatch(
     request.output.limit(route.backend.config.timeouts.request);
     let start = Start {
         service: service.clone(),
+        trace: log.trace().clone(),
         context: context(&head, &route),
         queue: calling.queue,
         caller: calling.caller,
@@ -210,6 +211,7 @@ pub(crate) async fn dispatch(
         None => {
             let begun = start.begin().await?;
             log.started(begun.origin);
+            log.waited(begun.waited);
             let cached = cache.map(|_| cache::Outcome::Bypass);
             (begun.sources, begun.output, cached)
         }

@@ -105,6 +105,8 @@ pub async fn run(config: Config, inherited: Inherited, metrics: PrometheusHandle
     if !service.books.ledger.flush(LEDGER_PATIENCE) {
         tracing::warn!("the last requests may be missing in the ledger");
     }
+    let books = service.books.clone();
+    let _ = tokio::task::spawn_blocking(move || books.stop_traces()).await;
     let gone = tokio::time::timeout(ENDINGS_TIMEOUT, service.processes.drained()).await;
     match gone {
         Ok(()) => tracing::info!("drained: nothing runs any more"),

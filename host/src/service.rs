@@ -49,9 +49,8 @@ pub(crate) struct Service {
 async fn account(runtime: Arc<RuntimeHandle>, books: Arc<Books>) {
     let mut changes = runtime.configurations();
     while changes.changed().await.is_ok() {
-        let (settings, books) = (runtime.current().config.ledger.clone(), books.clone());
-        // It waits while the queue is full.
-        let _ = tokio::task::spawn_blocking(move || books.ledger.change(settings)).await;
+        let (snapshot, books) = (runtime.current(), books.clone());
+        let _ = tokio::task::spawn_blocking(move || books.change(&snapshot.config)).await;
     }
 }
 
@@ -84,8 +83,7 @@ impl Service {
         for (name, problem) in snapshot.chains.problems() {
             tracing::warn!(name, problem, "a model or backend cannot be served");
         }
-        let books = Books::open(snapshot.config.ledger.clone());
-        let books = Arc::new(books.context("cannot start the thread of the ledger")?);
+        let books = Arc::new(Books::open(&snapshot.config)?);
         let quotas = Quotas::open(snapshot.config.guests.state_dir.as_deref());
         Ok(Arc::new(Service {
             _keeping: AbortOnDropHandle::new(tokio::spawn(quotas.clone().keep())),

@@ -11,6 +11,11 @@ const SECONDS: [f64; 14] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0,
 ];
 
+/// Bounds of the buckets for what the service itself takes, in seconds.
+const SHORT: [f64; 12] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
 /// Bounds of the buckets for tokens: those of OpenTelemetry's conventions for generative AI, powers of four.
 const TOKENS: [f64; 14] = [
     1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0,
@@ -58,6 +63,10 @@ pub fn start_metrics() -> Result<PrometheusHandle> {
         .and_then(|builder| {
             let usage = Matcher::Full(names::TOKEN_USAGE.into());
             builder.set_buckets_for_metric(usage, &TOKENS)
+        })
+        .and_then(|builder| {
+            let added = Matcher::Full(names::ADDED.into());
+            builder.set_buckets_for_metric(added, &SHORT)
         })
         .and_then(PrometheusBuilder::install_recorder)
         .context("cannot start the metrics")?;

@@ -37,6 +37,7 @@ mod released;
 mod restart;
 mod reuse;
 mod swaps;
+mod traces;
 mod transcripts;
 mod transforms;
 mod upgrade;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests and the benchmark share: the fakes, and a service under test.
 
 pub mod anthropic;
+pub mod collector;
 pub mod dice;
 pub mod fake_api;
 pub mod host;

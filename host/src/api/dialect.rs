@@ -93,7 +93,8 @@ pub(super) async fn call(
                 .into_response();
         }
     };
-    let mut log = RequestLog::new(service.books.clone(), id.clone(), calling.key.clone());
+    let (books, key) = (service.books.clone(), calling.key.clone());
+    let mut log = RequestLog::new(books, id.clone(), key, &parts.headers);
     log.through(&dialect.of.guest.name);
     let call = Call {
         service,
@@ -205,6 +206,7 @@ impl Call {
             body,
         };
         let (of, context) = (self.dialect.of.clone(), context(self.id.to_string()));
+        let _reading = log.trace().step("dialect");
         let opened = self
             .run(move || Ok(dialect::open(of, &context, &request)))
             .await?;

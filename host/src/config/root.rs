@@ -48,6 +48,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
     uses.extend(built_in);
     let guests = guest_settings(root, &folder, sections, uses, instances(&backends, &models));
     let cache = stores::cache(root);
+    let traces = stores::traces(root);
     let ledger = stores::ledger(root, &folder, guests.state_dir.as_deref());
     Config {
         listen,
@@ -67,6 +68,7 @@ pub(super) fn read(root: &mut Section, source: Option<PathBuf>, overrides: &Over
         dialects,
         ledger,
         cache,
+        traces,
         files,
         warnings: Vec::new(),
         overrides: overrides.clone(),

@@ -1,10 +1,10 @@
-//! The sections `[ledger]` and `[cache]`: what is kept of requests and answers.
+//! The sections `[ledger]`, `[cache]` and `[traces]`: what is kept of requests and answers, and what is told of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::CacheConfig;
 use super::reader::Section;
+use super::{CacheConfig, TracesConfig};
 
 /// The file of the ledger in `state_dir`.
 const LEDGER_FILE: &str = "usage.sqlite";
@@ -62,6 +62,30 @@ pub(super) fn cache(root: &mut Section) -> Option<CacheConfig> {
         ttl,
         size: size as u64,
         across_keys,
+    })
+}
+
+/// Where traces are sent, if there is a section for it.
+pub(super) fn traces(root: &mut Section) -> Option<TracesConfig> {
+    let mut section = root.section("traces")?;
+    let endpoint = section.text("endpoint");
+    let sample_percent = section.count("sample_percent", 0, 100).unwrap_or(100);
+    let wanted =
+        "it must be the whole address of a collector, such as \"http://127.0.0.1:4318/v1/traces\"";
+    if !endpoint.as_deref().is_some_and(is_web_address) {
+        section.problem("endpoint", wanted);
+    }
+    section.finish();
+    Some(TracesConfig {
+        endpoint: endpoint?,
+        sample_percent,
+    })
+}
+
+fn is_web_address(text: &str) -> bool {
+    let address = text.parse::<axum::http::Uri>();
+    address.is_ok_and(|address| {
+        matches!(address.scheme_str(), Some("http" | "https")) && address.host().is_some()
     })
 }
 

@@ -1,11 +1,13 @@
-//! The log, the metrics and the ledger of a request: one line when it ends.
+//! The log, the metrics, the trace and the ledger of a request: one line when it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::http::HeaderMap;
 use basics::plain;
 use guests::completion::Usage;
 use ledger::{Entry, Tokens};
+use opentelemetry::KeyValue;
 
 use super::Request;
 use crate::bodies::Share;
@@ -16,6 +18,7 @@ use crate::failure::Failure;
 use crate::models::Route;
 use crate::quotas::Ticket;
 use crate::telemetry::names;
+use crate::traces::{Ended, Trace};
 
 /// How much of the end of a backend's standard error is logged, in characters.
 const STDERR_MAX: usize = 4000;
@@ -33,9 +36,12 @@ const CLIENT_LEFT: u16 = 499;
 pub(crate) struct RequestLog {
     books: Arc<Books>,
     id: Arc<str>,
+    trace: Trace,
     /// When it came, by the clock on the wall, in milliseconds since the Unix epoch.
     at: u64,
     started: Instant,
+    /// When its body was there.
+    read: Instant,
     first_token: Option<Duration>,
     key: Option<Arc<str>>,
     /// The dialect that speaks the API, or `chat`.
@@ -62,15 +68,22 @@ pub(crate) struct RequestLog {
 }
 
 impl RequestLog {
-    /// `key` is the name of the caller's key.
-    pub(crate) fn new(books: Arc<Books>, id: Arc<str>, key: Option<Arc<str>>) -> Self {
+    /// For a request with these headers. `key` is the name of the caller's key.
+    pub(crate) fn new(
+        books: Arc<Books>,
+        id: Arc<str>,
+        key: Option<Arc<str>>,
+        headers: &HeaderMap,
+    ) -> Self {
         metrics::gauge!(names::IN_FLIGHT).increment(1);
         let at = SystemTime::now().duration_since(UNIX_EPOCH);
         RequestLog {
+            trace: books.trace(headers),
             books,
             id,
             at: millis(at.unwrap_or_default()),
             started: Instant::now(),
+            read: Instant::now(),
             first_token: None,
             key,
             api: "chat".into(),
@@ -92,14 +105,20 @@ impl RequestLog {
         }
     }
 
+    /// Where its steps are noted.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     /// Notes that another API than chat completions was called.
     pub(crate) fn through(&mut self, dialect: &str) {
         dialect.clone_into(&mut self.api);
     }
 
-    /// Keeps the body's share of the memory for bodies until the request ends.
+    /// Its body is there. Keeps the body's share of the memory for bodies until the request ends.
     pub(crate) fn hold(&mut self, share: Share) {
         self.share = share;
+        self.read = Instant::now();
     }
 
     /// Counts the request among those of its key, until it ends.
@@ -115,6 +134,12 @@ impl RequestLog {
     /// Notes where the process that answers it came from.
     pub(crate) fn started(&mut self, origin: &'static str) {
         self.origin = origin;
+    }
+
+    /// Its process has the request now, for which it waited so long. All else was the service's own doing.
+    pub(crate) fn waited(&self, waited: Duration) {
+        let added = self.read.elapsed().saturating_sub(waited);
+        metrics::histogram!(names::ADDED).record(added);
     }
 
     /// Notes that others may get the same answer, and that one of them pays for it.
@@ -250,6 +275,53 @@ impl RequestLog {
         }
     }
 
+    /// Ends the trace, if there is one.
+    fn end_trace(&self, code: &str) {
+        if !self.trace.is_on() {
+            return;
+        }
+        if let Some(first) = self.first_token {
+            self.trace.note("stream", self.started + first);
+        }
+        let is_routed = !self.backend.is_empty();
+        let text =
+            |name, text: &str| (!text.is_empty()).then(|| KeyValue::new(name, text.to_owned()));
+        let number =
+            |name, number: u64| KeyValue::new(name, i64::try_from(number).unwrap_or(i64::MAX));
+        let texts = [
+            text("gen_ai.operation.name", CHAT),
+            text("gen_ai.provider.name", &self.backend),
+            text(
+                "gen_ai.request.model",
+                if is_routed { &self.model } else { "" },
+            ),
+            text("gen_ai.response.id", &self.completion),
+            text("claude_harness.request_id", &self.id),
+            text("claude_harness.api", &self.api),
+            text(
+                "claude_harness.key",
+                self.key.as_deref().unwrap_or_default(),
+            ),
+            text("claude_harness.origin", self.origin),
+        ];
+        let mut attributes: Vec<KeyValue> = texts.into_iter().flatten().collect();
+        attributes.push(number("claude_harness.generation", self.generation));
+        attributes.push(KeyValue::new("claude_harness.stream", self.stream));
+        if let Some(usage) = &self.usage {
+            attributes.push(number("gen_ai.usage.input_tokens", usage.prompt_tokens));
+            attributes.push(number(
+                "gen_ai.usage.output_tokens",
+                usage.completion_tokens,
+            ));
+        }
+        self.trace.end(Ended {
+            model: if is_routed { &self.model } else { "" },
+            status: self.status,
+            code,
+            attributes,
+        });
+    }
+
     /// What became of the request, in one of four words.
     fn outcome(&self) -> &'static str {
         match self.status {
@@ -274,6 +346,7 @@ impl Drop for RequestLog {
         if let (Some(ticket), Some(usage)) = (&self.ticket, &self.usage) {
             ticket.spend(usage);
         }
+        self.end_trace(code);
         self.books.record(self.entry(code));
         let usage = self.usage.as_ref();
         tracing::info!(

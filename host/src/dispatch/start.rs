@@ -1,6 +1,7 @@
 //! How answers begin: a place, the chain for each choice, and a process for each that needs one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use guests::completion::{Context, FinishReason};
 use processes::Processes;
@@ -20,12 +21,15 @@ use crate::models::Route;
 use crate::pool::Pool;
 use crate::service::Service;
 use crate::telemetry::names;
+use crate::traces::Trace;
 
 /// Answers that have begun, on their way from the exchanges.
 pub(crate) struct Begun {
     pub(crate) sources: Vec<Source>,
     /// Where the process of the first one came from.
     pub(crate) origin: &'static str,
+    /// How long the request waited for a place and for its processes.
+    pub(crate) waited: Duration,
     pub(crate) output: OutputSchema,
 }
 
@@ -79,6 +83,7 @@ impl cache::Source for Recordable {
 /// All that it takes to start answering a request.
 pub(super) struct Start {
     pub(super) service: Arc<Service>,
+    pub(super) trace: Trace,
     pub(super) route: Route,
     pub(super) chain: Chain,
     pub(super) context: Context,
@@ -93,6 +98,7 @@ pub(super) struct Start {
 
 /// All that it takes once there is a place.
 struct Admitted {
+    trace: Trace,
     pool: Arc<Pool>,
     chain: Chain,
     context: Context,
@@ -106,10 +112,14 @@ impl Start {
     /// Waits for a place, and begins the answers.
     pub(super) async fn begin(self) -> Result<Begun, Failure> {
         let service = self.service;
+        let (waiting, came) = (self.trace.step("queue"), Instant::now());
         let permits = admit(&self.route.backend, self.queue, self.count).await?;
+        let queued = came.elapsed();
+        drop(waiting);
         self.output.prepare(&service.processes).await?;
         let (standing, lanes) = (self.chain.standing(), &service.lanes);
         let admitted = Admitted {
+            trace: self.trace,
             pool: service.pool.clone(),
             context: self.context,
             request: exchange_request(self.route, &self.chain, self.caller, self.size),
@@ -118,7 +128,7 @@ impl Start {
             permits,
             count: self.count,
         };
-        let choices = lanes.run(standing, admitted.run()).await?;
+        let (choices, waited) = lanes.run(standing, admitted.run()).await?;
         let origin = choices.first().map_or("", Choice::origin);
         let place = |choice| match lanes.take(standing, choice) {
             Ok(apart) => Source::Apart(apart),
@@ -127,18 +137,20 @@ impl Start {
         Ok(Begun {
             sources: choices.into_iter().map(place).collect(),
             origin,
+            waited: queued + waited,
             output: self.output,
         })
     }
 }
 
 impl Admitted {
-    /// Opens the chain for each choice, and gets a process for each that needs one.
-    async fn run(mut self) -> Result<Vec<Choice>, Failure> {
+    /// Opens the chain for each choice, and gets a process for each that needs one. Tells how long that took, too.
+    async fn run(mut self) -> Result<(Vec<Choice>, Duration), Failure> {
         let size = self.request.size;
         let mut opened = Vec::with_capacity(self.count);
         for choice in 0..self.count {
             self.context.choice = choice as u32;
+            let _opening = self.trace.step("chain");
             opened.push(self.chain.open(&self.context, &self.body, size)?);
         }
         let request = self.request;
@@ -150,6 +162,7 @@ impl Admitted {
             1 => None,
             _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
         };
+        let mut waited = Duration::ZERO;
         let mut choices = Vec::with_capacity(opened.len());
         for ((end, back), permit) in opened
             .into_iter()
@@ -162,13 +175,15 @@ impl Admitted {
                         size: back.size,
                         ..request.clone()
                     };
+                    let (_getting, asked) = (self.trace.step("process"), Instant::now());
                     let exchange = Exchange::begin(request, *opened, &self.pool, permit).await?;
+                    waited += asked.elapsed();
                     chain::Source::Process(Box::new(exchange))
                 }
             };
             choices.push(Choice::new(source, back));
         }
-        Ok(choices)
+        Ok((choices, waited))
     }
 }
 

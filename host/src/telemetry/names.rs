@@ -49,6 +49,12 @@ pub(crate) const GUEST_FAILURES: &str = "claude_harness_guest_failures_total";
 pub(crate) const CACHE_REQUESTS: &str = "claude_harness_cache_requests_total";
 /// Bytes that the cache holds.
 pub(crate) const CACHE_SIZE: &str = "claude_harness_cache_bytes";
+/// How long the service itself took until a request was with its process.
+pub(crate) const ADDED: &str = "claude_harness_added_seconds";
+
+/// Spans of traces that could not be sent.
+pub(crate) const SPANS_LOST: &str = "claude_harness_spans_lost_total";
+
 /// Requests that are missing in the ledger.
 pub(crate) const LEDGER_LOST: &str = "claude_harness_ledger_lost_total";
 /// Calls of guests, by guest.
@@ -86,7 +92,7 @@ pub(crate) const PLAN_PACE: &str = "claude_harness_plan_pace_ratio";
 pub(crate) const PLAN_RESET: &str = "claude_harness_plan_reset_timestamp_seconds";
 
 /// All counters.
-pub(super) const COUNTERS: [Metric; 18] = [
+pub(super) const COUNTERS: [Metric; 19] = [
     (
         REQUESTS,
         "Chat completions that were answered or failed, by model and status",
@@ -133,6 +139,7 @@ pub(super) const COUNTERS: [Metric; 18] = [
         CACHE_REQUESTS,
         "Requests while there is a cache, by result: hit, miss or bypass",
     ),
+    (SPANS_LOST, "Spans of traces that could not be sent"),
     (
         LEDGER_LOST,
         "Requests that are missing in the ledger, because it could not be written",
@@ -144,7 +151,7 @@ pub(super) const COUNTERS: [Metric; 18] = [
 ];
 
 /// All histograms.
-pub(super) const HISTOGRAMS: [Metric; 5] = [
+pub(super) const HISTOGRAMS: [Metric; 6] = [
     (FIRST_TOKEN, "Seconds to the first piece of the answer"),
     (
         DURATION,
@@ -159,6 +166,10 @@ pub(super) const HISTOGRAMS: [Metric; 5] = [
         "Tokens of a request, by gen_ai_token_type: input or output",
     ),
     (QUEUE_WAIT, "Seconds that requests waited for a place"),
+    (
+        ADDED,
+        "Seconds from a request's last byte until its process has it, without the waits for a place and a process",
+    ),
 ];
 
 /// All gauges.

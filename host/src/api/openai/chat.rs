@@ -40,11 +40,12 @@ pub(in crate::api) async fn completions(
     State(service): State<Arc<Service>>,
     Extension(RequestId(id)): Extension<RequestId>,
     Extension(calling): Extension<Calling>,
-    body: Body,
+    request: axum::extract::Request,
 ) -> Response {
-    let mut log = RequestLog::new(service.books.clone(), id, calling.key.clone());
+    let (books, key) = (service.books.clone(), calling.key.clone());
+    let mut log = RequestLog::new(books, id, key, request.headers());
     let snapshot = service.snapshot();
-    let read = match read(&service, &snapshot, body, &mut log).await {
+    let read = match read(&service, &snapshot, request.into_body(), &mut log).await {
         Ok(read) => read,
         Err(failure) => return refuse(&snapshot.config.http, failure, log),
     };

@@ -3,8 +3,13 @@
 //! `cargo bench --bench guest` prints rows for the benchmark's table. With `lines native 1000`, or
 //! `guest` instead of `native`, or `requests` or `instances` instead of `lines`, it only does that: for
 //! callgrind, which counts instructions, so that two runs of different length tell what one costs.
+//!
+//! With `files A.wasm B.wasm` it measures these components.
+
+mod files;
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +18,7 @@ use guest_claude_code::exchange::Exchange;
 use guest_claude_code::request::{ChatRequest, Permissions};
 use guests::adapter::AdapterSession;
 use guests::admit::Judges;
+use guests::compile;
 use guests::completion::{Context, Delta};
 use guests::instance::{Configured, NotOpened};
 use guests::loader::Loader;
@@ -37,8 +43,18 @@ fn built_in(instances: u32) -> Result<Configured> {
 
 /// A built-in guest with this configuration.
 fn shipped(name: &str, config: &serde_json::Value, instances: u32) -> Result<Configured> {
+    loaded(Path::new("/nowhere"), name, config, instances)
+}
+
+/// A guest from a folder, or else a built-in one, with this configuration.
+fn loaded(
+    dir: &Path,
+    name: &str,
+    config: &serde_json::Value,
+    instances: u32,
+) -> Result<Configured> {
     let settings = Settings {
-        dir: "/nowhere".into(),
+        dir: dir.into(),
         cache_dir: None,
         state_dir: None,
         limits: GuestLimits::default(),
@@ -53,11 +69,17 @@ fn shipped(name: &str, config: &serde_json::Value, instances: u32) -> Result<Con
     let (sender, admitted) = std::sync::mpsc::channel();
     let on_admitted = move |done| drop(sender.send(done));
     let mut loader = Loader::start(settings, JUDGES, Arc::new(on_admitted))?;
+    loader.visit(true);
     while !loader.compiling().is_empty() {
         loader.admitted(admitted.recv()?);
     }
     let guest = loader.set().serving.get(name);
-    let guest = guest.context("there is a built-in guest")?;
+    let guest = guest.with_context(|| {
+        format!(
+            "{name} does not serve: {:?}",
+            loader.set().rejected.get(name)
+        )
+    })?;
     Configured::new(guest, config).context("it takes the configuration")
 }
 
@@ -92,15 +114,19 @@ fn told(why: NotOpened) -> anyhow::Error {
     }
 }
 
-/// What a request takes before its process is there.
-fn open(guest: &Configured) -> Result<AdapterSession> {
+/// What `REQUEST` says.
+fn request() -> Request {
     let messages = [(Role::System, "Be brief."), (Role::User, "Say hi")];
-    let request = Request {
+    Request {
         messages: messages.map(|(role, text)| message(role, text)).into(),
         stream: true,
         ..Request::default()
-    };
-    let opened = AdapterSession::open(guest.clone(), &context(), &request, REQUEST.len());
+    }
+}
+
+/// What a request takes before its process is there.
+fn open(guest: &Configured) -> Result<AdapterSession> {
+    let opened = AdapterSession::open(guest.clone(), &context(), &request(), REQUEST.len());
     let mut session = opened.map_err(told)?;
     black_box(session.launch_options()?);
     black_box(session.start(REQUEST.len())?);
@@ -242,6 +268,17 @@ fn main() -> Result<()> {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    if arguments
+        .first()
+        .is_some_and(|it| it == compile::SUBCOMMAND)
+    {
+        return Ok(compile::run()?);
+    }
+    if let Some((_, components)) = arguments.split_first().filter(|(it, _)| *it == "files") {
+        return components
+            .iter()
+            .try_for_each(|file| files::measure(Path::new(file)));
+    }
     if let [what, how, count] = arguments.as_slice() {
         repeat(
             what,

@@ -1,0 +1,204 @@
+//! Traces by OpenTelemetry's protocol (OTLP over HTTP): a span for each request, with one for each of its steps.
+//!
+//! A request notes when its steps began and ended. The spans are made of that when it is over, so that nothing of
+//! OpenTelemetry is on a request's way.
+
+mod exporter;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result};
+use axum::http::HeaderMap;
+use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use parking_lot::Mutex;
+
+use crate::config::TracesConfig;
+use exporter::Watched;
+
+/// The name of the service in its traces, unless `OTEL_SERVICE_NAME` says otherwise.
+const SERVICE: &str = "claude-harness";
+
+/// How long the end of the service waits for the last spans to be sent.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where traces go. Without settings there are none.
+pub(crate) struct Traces {
+    settings: TracesConfig,
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+/// What one request notes of its steps. Without anybody to send it to, it notes nothing.
+#[derive(Clone, Default)]
+pub(crate) struct Trace(Option<Arc<Notes>>);
+
+struct Notes {
+    traces: Arc<Traces>,
+    /// The span of the client's that the request belongs to, if it sent `traceparent`.
+    parent: Context,
+    began_at: SystemTime,
+    began: Instant,
+    steps: Mutex<Vec<Noted>>,
+}
+
+struct Noted {
+    name: &'static str,
+    began: Instant,
+    ended: Instant,
+}
+
+/// A step that is being taken. Dropping it ends the step.
+pub(crate) struct Step {
+    trace: Trace,
+    name: &'static str,
+    began: Instant,
+}
+
+/// What a request's span tells.
+pub(crate) struct Ended<'a> {
+    /// The model, if it is one that this service knows.
+    pub(crate) model: &'a str,
+    pub(crate) status: u16,
+    /// The code of the error; empty if there was none.
+    pub(crate) code: &'a str,
+    pub(crate) attributes: Vec<KeyValue>,
+}
+
+impl Traces {
+    /// Starts the thread that sends spans.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no client of HTTP for it.
+    pub(crate) fn start(settings: &TracesConfig) -> Result<Self> {
+        let exporter = Watched::new(&settings.endpoint).context("cannot prepare for traces")?;
+        let share = f64::from(settings.sample_percent) / 100.0;
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share)));
+        let resource = Resource::builder()
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        let resource = match std::env::var_os("OTEL_SERVICE_NAME") {
+            Some(_) => resource,
+            None => resource.with_service_name(SERVICE),
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(sampler)
+            .with_resource(resource.build())
+            .build();
+        Ok(Traces {
+            settings: settings.clone(),
+            tracer: provider.tracer(SERVICE),
+            provider,
+        })
+    }
+
+    /// Whether these settings say the same.
+    pub(crate) fn has(&self, settings: Option<&TracesConfig>) -> bool {
+        settings == Some(&self.settings)
+    }
+
+    /// Begins the trace of a request, or goes on with the one that its headers name.
+    pub(crate) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Trace {
+        let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+        Trace(Some(Arc::new(Notes {
+            traces: self.clone(),
+            parent,
+            began_at: SystemTime::now(),
+            began: Instant::now(),
+            steps: Mutex::default(),
+        })))
+    }
+
+    /// Sends what is left, for a while. Nothing is sent afterwards.
+    pub(crate) fn stop(&self) {
+        // What fails was logged by the exporter.
+        let _ = self.provider.shutdown_with_timeout(STOP_PATIENCE);
+    }
+}
+
+impl Trace {
+    /// Begins a step.
+    pub(crate) fn step(&self, name: &'static str) -> Step {
+        Step {
+            trace: self.clone(),
+            name,
+            began: Instant::now(),
+        }
+    }
+
+    /// Notes a step that is over now.
+    pub(crate) fn note(&self, name: &'static str, began: Instant) {
+        if let Some(notes) = &self.0 {
+            let ended = Instant::now();
+            notes.steps.lock().push(Noted { name, began, ended });
+        }
+    }
+
+    /// Whether anybody wants to know.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The request is over: makes the spans.
+    pub(crate) fn end(&self, ended: Ended<'_>) {
+        let Some(notes) = &self.0 else {
+            return;
+        };
+        let tracer = &notes.traces.tracer;
+        let name = match ended.model {
+            "" => "chat".to_owned(),
+            model => format!("chat {model}"),
+        };
+        let mut span = tracer
+            .span_builder(name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(notes.began_at)
+            .with_attributes(ended.attributes)
+            .start_with_context(tracer, &notes.parent);
+        span.set_attribute(KeyValue::new(
+            "http.response.status_code",
+            i64::from(ended.status),
+        ));
+        if !ended.code.is_empty() {
+            span.set_attribute(KeyValue::new("error.type", ended.code.to_owned()));
+        }
+        // By the conventions, what the client did wrong is no error of the server.
+        if ended.status >= 500 {
+            span.set_status(Status::error(ended.code.to_owned()));
+        }
+        let context = Context::new().with_remote_span_context(span.span_context().clone());
+        for step in notes.steps.lock().drain(..) {
+            let child = tracer
+                .span_builder(step.name)
+                .with_start_time(notes.time(step.began))
+                .start_with_context(tracer, &context);
+            finish(child, notes.time(step.ended));
+        }
+        finish(span, SystemTime::now());
+    }
+}
+
+impl Notes {
+    /// When that was by the clock on the wall.
+    fn time(&self, at: Instant) -> SystemTime {
+        self.began_at + at.saturating_duration_since(self.began)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.trace.note(self.name, self.began);
+    }
+}
+
+fn finish(mut span: impl opentelemetry::trace::Span, at: SystemTime) {
+    span.end_with_timestamp(at);
+}

@@ -1,0 +1,123 @@
+//! Traces of requests, at a collector. It needs a thread of its own, because the tests wait for the end of the service.
+
+use harness_tests::collector::{Collector, attribute};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::fake::Fake;
+
+const SCRIPT: &str = "#init\n#read\n#sleep 30\n#text secretmark \n#sleep 30\n#text morning\n#done";
+
+/// A client's own span, of which the trace is recorded, or is not.
+const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const NOT_SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319d-b7ad6b7169203331-00";
+
+fn traced(endpoint: &str, more: &str) -> Fake {
+    let traces = format!("[traces]\nendpoint = \"{endpoint}\"\n{more}");
+    Fake::start_with(SCRIPT, "", &traces)
+}
+
+/// Sends a request with this `traceparent`, and returns its status.
+async fn ask(fake: &Fake, path: &str, parent: &str, body: &serde_json::Value) -> u16 {
+    let request = fake.host.client().post(fake.host.url(path));
+    let request = request.header("traceparent", parent).json(body);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    response.bytes().await.unwrap();
+    status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_a_span_of_its_clients_trace_with_its_steps_in_it() {
+    let collector = Collector::start().await.unwrap();
+    let mut fake = traced(collector.endpoint(), "");
+    let body = json!({"model": "fake", "input": "secretmark", "store": false, "stream": true});
+    assert_eq!(ask(&fake, "/v1/responses", SAMPLED, &body).await, 200);
+    fake.host.logged("api=responses").await;
+    let (_, metrics) = fake.host.text("/metrics").await;
+    assert!(metrics.contains("claude_harness_added_seconds_count 1\n"));
+    // The last spans are sent when the service ends.
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    let spans = collector.spans();
+    let root = spans.iter().find(|span| span.name == "chat fake").unwrap();
+    let parent = u64::from_str_radix("b7ad6b7169203331", 16).unwrap();
+    assert_eq!(root.parent_span_id, parent.to_be_bytes());
+    for span in &spans {
+        let trace: String = span.trace_id.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(trace, "0af7651916cd43dd8448eb211c80319c");
+    }
+    let mut steps: Vec<_> = spans
+        .iter()
+        .filter(|span| span.parent_span_id == root.span_id)
+        .collect();
+    steps.sort_by_key(|span| span.start_time_unix_nano);
+    let names: Vec<&str> = steps.iter().map(|step| &*step.name).collect();
+    assert_eq!(names, ["dialect", "queue", "chain", "process", "stream"]);
+    for pair in steps.windows(2) {
+        assert!(pair[0].end_time_unix_nano <= pair[1].start_time_unix_nano);
+    }
+    assert!(steps[0].start_time_unix_nano >= root.start_time_unix_nano);
+    assert!(steps[4].end_time_unix_nano <= root.end_time_unix_nano);
+    let stream = steps[4].end_time_unix_nano - steps[4].start_time_unix_nano;
+    assert!(stream >= 25_000_000, "{stream} ns");
+    for (name, value) in [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.request.model", "fake"),
+        ("gen_ai.usage.input_tokens", "5"),
+        ("gen_ai.usage.output_tokens", "4"),
+        ("http.response.status_code", "200"),
+        ("claude_harness.api", "responses"),
+        ("claude_harness.origin", "new"),
+    ] {
+        assert_eq!(attribute(root, name).as_deref(), Some(value), "{name}");
+    }
+    for body in collector.bodies() {
+        assert!(!String::from_utf8_lossy(&body).contains("secretmark"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_or_else_the_share_decides_what_is_traced() {
+    let collector = Collector::start().await.unwrap();
+    let mut fake = Fake::start(SCRIPT);
+    let body = json!({"model": "fake", "messages": [{"role": "user", "content": "hi"}]});
+    let chat = "/v1/chat/completions";
+    assert_eq!(ask(&fake, chat, SAMPLED, &body).await, 200);
+    // From here on there is a collector.
+    let home = fake.host.home().to_owned();
+    let traces = format!(
+        "[traces]\nendpoint = \"{}\"\nsample_percent = 0\n",
+        collector.endpoint()
+    );
+    fake.host.reconfigure(&Fake::config(&home, "", &traces));
+    fake.host.reload().await;
+    assert_eq!(ask(&fake, chat, NOT_SAMPLED, &body).await, 200);
+    assert_eq!(ask(&fake, chat, "nonsense", &body).await, 200);
+    let unknown = json!({"model": "other", "messages": body["messages"]});
+    assert_eq!(ask(&fake, chat, SAMPLED, &unknown).await, 404);
+    fake.host.logged("status=404").await;
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    let spans = collector.spans();
+    let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["chat"], "a name that nobody knows is not told");
+    let code = attribute(&spans[0], "error.type");
+    assert_eq!(code.as_deref(), Some("model_not_found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_collector_the_service_serves_on_and_says_so() {
+    // A port that nobody listens on.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/v1/traces", socket.local_addr().unwrap());
+    drop(socket);
+    let mut fake = traced(&endpoint, "");
+    for _ in 0..3 {
+        assert_eq!(fake.host.ask("fake", "hi").await.0, 200);
+    }
+    fake.host.signal(Signal::TERM);
+    assert_eq!(fake.host.wait(), Some(0));
+    let log = fake.host.log();
+    assert_eq!(log.matches("traces cannot be sent").count(), 1, "{log}");
+}
