@@ -97,12 +97,19 @@ impl Lane {
             .thread_name(name)
             .on_thread_start(move || {
                 blocking::allow_here();
-                // If it may not, it is as important as the others.
-                let _ = setpriority_process(None, nice);
+                give_way(nice);
             })
             .enable_all()
             .build()?;
         Ok(Lane(Some(runtime)))
+    }
+}
+
+/// Has this thread give way. If it may not, it is as important as the others. Elsewhere than on Linux, this would be said
+/// of the whole process.
+fn give_way(nice: i32) {
+    if cfg!(target_os = "linux") {
+        let _ = setpriority_process(None, nice);
     }
 }
 

@@ -122,7 +122,7 @@ async fn ask(
     limit: Duration,
 ) -> Result<Option<Outcome>, SpawnError> {
     let line = CommandLine {
-        program: "/proc/self/exe".into(),
+        program: basics::program::own(),
         args: vec![OsString::from(SUBCOMMAND)],
         env: Vec::new(),
     };

@@ -55,7 +55,7 @@ pub(crate) fn check_settings(
 }
 
 fn in_process(check: &str) -> Result<Outcome, String> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(basics::program::own());
     command
         .arg(SUBCOMMAND)
         .env_clear()

@@ -5,5 +5,6 @@ pub mod file_stamp;
 pub mod memory;
 pub mod ownership;
 pub mod plain;
+pub mod program;
 pub mod readiness;
 pub mod text_file;

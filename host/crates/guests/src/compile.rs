@@ -50,7 +50,7 @@ pub enum CompileError {
 
 /// The code of a component, compiled by a process of its own for engines like `engine`.
 pub(super) fn in_process(engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(basics::program::own());
     command
         .arg0("claude-harness")
         .arg(SUBCOMMAND)

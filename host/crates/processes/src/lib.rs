@@ -6,6 +6,7 @@
 //! [`warden`] does the same if this service is killed.
 
 mod command;
+mod ending;
 mod framing;
 mod orphans;
 mod proc;

@@ -2,9 +2,7 @@
 //! out of their process group, and those of a service that was killed together with its warden.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::proc::Stat;
+use super::proc::{self, Stat};
 use super::warden::Warden;
 
 /// The variable that marks every process of a service and its children.
@@ -52,10 +50,10 @@ struct Found {
 }
 
 impl Marks {
-    /// Fails if `/proc` does not tell of this process.
+    /// Fails if the system does not tell of this process.
     pub(super) fn new() -> io::Result<Self> {
         let this = std::process::id().cast_signed();
-        let unknown = || io::Error::other("/proc does not tell of this process");
+        let unknown = || io::Error::other("the system does not tell of this process");
         Ok(Marks(Arc::new(Shared {
             service: name_of(this).ok_or_else(unknown)?,
             next: AtomicU64::new(1),
@@ -122,10 +120,10 @@ impl Adopted {
     /// Asks the kernel to make this process the parent of its descendants whose own parents have ended. So they
     /// are found even without a mark. If this process is the first one of a container (process id
     /// 1), it also becomes the parent of processes that others started. In that case, only
-    /// processes with a mark are ended.
+    /// processes with a mark are ended. Other systems than Linux have no such thing: there, too, only those are.
     pub(super) fn begin() -> Self {
-        let this = rustix::process::getpid();
-        if let Err(error) = rustix::process::set_child_subreaper(Some(this)) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             tracing::warn!(%error, "processes that leave their group and forget their mark cannot be found");
         }
         Adopted {
@@ -161,11 +159,10 @@ impl Adopted {
         // is not in the list; one that was started just before has had time to become known.
         let children: Vec<_> = children().collect();
         let (own, helpers) = (own(), helpers(|helpers| helpers.clone()));
-        let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let this_program = program("self");
+        let this_program = proc::program(std::process::id().cast_signed());
         let is_stray = |child: &(i32, u64)| {
             let pid = &child.0;
-            let other = program(&pid.to_string());
+            let other = proc::program(*pid);
             let is_known =
                 own.contains(pid) || helpers.contains(pid) || self.before.contains(child);
             !is_known && mark_of(*pid).is_none() && (other.is_none() || other != this_program)
@@ -177,7 +174,7 @@ impl Adopted {
 /// This process's children: their ids, and when they began.
 fn children() -> impl Iterator<Item = (i32, u64)> {
     let this = std::process::id().cast_signed();
-    all().filter_map(move |pid| {
+    proc::all().filter_map(move |pid| {
         let stat = Stat::of(pid).filter(|stat| stat.parent == this)?;
         Some((pid, stat.began))
     })
@@ -211,12 +208,6 @@ impl Drop for Helper {
     }
 }
 
-/// The ids of all processes.
-fn all() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 /// Ends every process that bears a mark of this service.
 pub(super) fn end_all(service: &str) {
     end(|found| found.service == service);
@@ -244,21 +235,12 @@ fn end(unwanted: impl Fn(&Found) -> bool) {
     }
 }
 
-/// All processes of this user that bear a mark, in this process's PID namespace. A mark names its service by a
-/// process id. In another namespace, such as a container's, that id means another process, so the processes
-/// there are left alone.
+/// All processes of this user that bear a mark. A mark names its service by a process id, which must mean the same to
+/// both.
 fn marked() -> Vec<Found> {
-    let Ok(all) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let user = geteuid().as_raw();
-    let namespace = fs::read_link("/proc/self/ns/pid").ok();
-    let found = all.flatten().filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        (entry.metadata().ok()?.uid() == user).then_some(())?;
+    let found = proc::all().filter_map(|pid| {
+        proc::is_here(pid).then_some(())?;
         let value = mark_of(pid)?;
-        let there = fs::read_link(entry.path().join("ns/pid")).ok();
-        (there == namespace).then_some(())?;
         let (service, number) = value.rsplit_once(BETWEEN)?;
         Some(Found {
             pid: Pid::from_raw(pid)?,
@@ -271,12 +253,11 @@ fn marked() -> Vec<Found> {
 
 /// The mark in a process's environment, if it has one.
 fn mark_of(pid: i32) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let value = environment.split(|byte| *byte == 0).find_map(|variable| {
+    let value = proc::environment(pid)?.into_iter().find_map(|variable| {
         let value = variable.strip_prefix(VARIABLE.as_bytes())?;
-        value.strip_prefix(b"=")
+        Some(value.strip_prefix(b"=")?.to_vec())
     })?;
-    String::from_utf8(value.to_owned()).ok()
+    String::from_utf8(value).ok()
 }
 
 /// A name for a process that no other one has until the machine starts anew: its id, and when it

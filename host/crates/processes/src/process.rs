@@ -3,19 +3,17 @@
 use std::collections::VecDeque;
 use std::future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use basics::readiness;
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::ending::{Ending, exit_status, has_ended};
 use super::framing::{Frame, FrameReader};
 use super::warden::{Registration, Warden};
 use super::{Reading, TERM_GRACE, proc};
@@ -36,9 +34,7 @@ const STOPPED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A running process. Dropping it ends its whole group.
 pub struct Process {
     pid: Pid,
-    /// Readable when the process has ended. It is not reaped yet, so its status can be read and its id is not
-    /// reused until the group has been killed.
-    ended: AsyncFd<OwnedFd>,
+    ending: Ending,
     stdin: Option<ChildStdin>,
     to_write: VecDeque<Bytes>,
     close_when_written: bool,
@@ -103,10 +99,9 @@ impl Process {
             .and_then(|id| Pid::from_raw(id.cast_signed()))
             .ok_or_else(gone)?;
         let registration = warden.register(pid);
-        let ended = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         Ok(Process {
             pid,
-            ended: readiness::watch(ended)?,
+            ending: Ending::of(pid)?,
             stdin: child.stdin.take(),
             to_write: VecDeque::new(),
             close_when_written: false,
@@ -244,7 +239,7 @@ impl Process {
                 },
                 written = write_some(&mut self.stdin, &mut self.to_write) => self.written(written),
                 () = read_tail(&mut self.stderr, &mut self.stderr_tail) => {}
-                _ = self.ended.readable(), if !self.has_ended => {
+                () = self.ending.came(), if !self.has_ended => {
                     self.has_ended = true;
                     self.linger_until = Some(Instant::now() + LINGER_TIMEOUT);
                 }
@@ -348,19 +343,4 @@ async fn sleep_until(deadline: Option<Instant>) {
 fn signal_group(pid: Pid, signal: Signal) {
     // The group may be gone already, which is what is wanted.
     let _ = rustix::process::kill_process_group(pid, signal);
-}
-
-/// Whether the process has ended; this does not reap it.
-fn has_ended(pid: Pid) -> bool {
-    wait_status(pid).is_none_or(|status| status.is_some())
-}
-
-fn exit_status(pid: Pid) -> Option<i32> {
-    wait_status(pid)??.exit_status()
-}
-
-/// The outer None: there is no such process; the inner: it runs.
-fn wait_status(pid: Pid) -> Option<Option<rustix::process::WaitIdStatus>> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    rustix::process::waitid(WaitId::Pid(pid), options).ok()
 }
