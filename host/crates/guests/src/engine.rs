@@ -123,7 +123,7 @@ impl Engine {
         effort: Effort,
         call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T> + Send,
     ) -> Result<T, GuestError> {
-        let (time, output, large) = self.bounds(effort);
+        let (time, output, large) = self.bounds(effort, store.data().is_quick);
         store.set_epoch_deadline(ticks(time / 2) + 1);
         store.set_hostcall_fuel(output);
         store.data_mut().begin(Time::new(time));
@@ -149,18 +149,17 @@ impl Engine {
     }
 
     /// The time that a call may take, the bytes that it may return, and whether it may hold up its thread for
-    /// long. Only a call for a short line may not.
-    fn bounds(&self, effort: Effort) -> (Duration, usize, bool) {
-        let limits = &self.limits;
-        let output = |input: usize| limits.output.saturating_add(input.saturating_mul(2));
-        match effort {
-            Effort::Line(size) if size <= LARGE => (limits.call, output(size), false),
-            Effort::Line(size) | Effort::Request(size) => (
-                limits.call.saturating_mul(WHOLE_REQUEST_FACTOR),
-                output(size),
-                true,
-            ),
-        }
+    /// long: not for a short line, nor for a short request if the guest `is_quick`.
+    fn bounds(&self, effort: Effort, is_quick: bool) -> (Duration, usize, bool) {
+        let call = self.limits.call;
+        let whole = call.saturating_mul(WHOLE_REQUEST_FACTOR);
+        let (input, time, is_long) = match effort {
+            Effort::Line(size) if size <= LARGE => (size, call, false),
+            Effort::Line(size) => (size, whole, true),
+            Effort::Request(size) => (size, whole, size > LARGE || !is_quick),
+        };
+        let output = self.limits.output.saturating_add(input.saturating_mul(2));
+        (time, output, is_long)
     }
 
     fn name_error(

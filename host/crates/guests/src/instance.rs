@@ -81,6 +81,7 @@ pub(crate) fn bare(
 ) -> Result<(Store<State>, Instance), GuestError> {
     let engine = &guest.engine;
     let mut store = engine.store(&guest.settings, guest.imports_wasi, context);
+    store.data_mut().is_quick = guest.is_own();
     let instantiate = |store: &mut Store<State>| guest.pre.instantiate(store);
     let instance = engine.call(&mut store, "instantiate", Effort::Request(0), instantiate)?;
     Ok((store, instance))

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(super) memory: Memory,
     pub(super) time: Time,
     pub(super) toll: Arc<Toll>,
+    /// Whether its calls are known to take no longer than their input is large: the guest is built in.
+    pub(crate) is_quick: bool,
     /// Set for guests that import WASI.
     pub(super) wasi: Option<Wasi>,
 }
@@ -106,6 +108,7 @@ impl State {
             },
             time: Time::default(),
             toll,
+            is_quick: false,
             wasi: imports_wasi.then(|| Wasi::new(context)),
         }
     }
