@@ -20,6 +20,8 @@ use guests::adapter::AdapterSession;
 use guests::admit::Judges;
 use guests::compile;
 use guests::completion::{Context, Delta};
+use guests::dialect::{self, Opened};
+use guests::http::HttpRequest;
 use guests::instance::{Configured, NotOpened};
 use guests::loader::Loader;
 use guests::request::{Content, Message, Request, Role};
@@ -203,6 +205,56 @@ fn transforms() -> Result<()> {
     Ok(())
 }
 
+/// What each shipped dialect takes to read a call, and to write the beginning of an answer.
+fn dialects() -> Result<()> {
+    const COUNT: u32 = 1_000;
+    let messages = r#"{"model":"sonnet","max_tokens":100,"stream":true,"system":"Be brief.","messages":[{"role":"user","content":"Say hi"}]}"#;
+    let responses = r#"{"model":"sonnet","store":false,"stream":true,"instructions":"Be brief.","input":"Say hi"}"#;
+    let ollama = r#"{"model":"sonnet","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Say hi"}]}"#;
+    for (name, path, body) in [
+        ("messages", "/v1/messages", messages),
+        ("responses", "/v1/responses", responses),
+        ("ollama", "/api/chat", ollama),
+    ] {
+        let guest = shipped(name, &serde_json::json!({}), 1000)?;
+        let http = HttpRequest {
+            method: "POST".into(),
+            path: path.into(),
+            query: None,
+            headers: Vec::new(),
+            body: body.into(),
+        };
+        let open = || -> Result<_> {
+            match dialect::open(guest.clone(), &context(), &http).map_err(told)? {
+                Opened::Completion { call, .. } => Ok(call),
+                _ => bail!("it is no completion"),
+            }
+        };
+        let read = median(9, || {
+            let started = Instant::now();
+            for _ in 0..COUNT {
+                black_box(open()?);
+            }
+            Ok(started.elapsed() / COUNT)
+        })?;
+        let delta = [Delta::Content("word ".into())];
+        let begun = median(9, || {
+            let started = Instant::now();
+            for _ in 0..COUNT {
+                let mut call = open()?;
+                black_box(call.begin()?);
+                black_box(call.take(0, &delta)?);
+            }
+            Ok(started.elapsed() / COUNT)
+        })?;
+        println!(
+            "| guest: a call read by `{name}`; its answer begun | {read:.0} µs; {:.0} µs | |",
+            begun - read
+        );
+    }
+    Ok(())
+}
+
 /// What a prompt of 50 turns takes.
 fn templates() -> Result<()> {
     const COUNT: u32 = 100;
@@ -311,5 +363,6 @@ fn main() -> Result<()> {
         println!("| {name} | {guest:.2} µs, native {native:.2} µs: {ratio:.1} times | 2.5 times |");
     }
     transforms()?;
+    dialects()?;
     templates()
 }
