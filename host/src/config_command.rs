@@ -1,5 +1,7 @@
 //! `claude-harness config …`: what a configuration says, without a running service.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use guests::loader;
+use guests::settings::GuestConfig;
 use toml::{Table, Value};
 
 use crate::config::{
@@ -73,7 +77,17 @@ fn written(config: &Config) -> Table {
 struct Section {
     /// The tables that lead to it, outermost first.
     path: Vec<String>,
-    settings: Vec<(&'static str, Value)>,
+    settings: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Section {
+    fn new<const N: usize>(path: [&str; N], settings: Vec<(&'static str, Value)>) -> Self {
+        let settings = settings.into_iter();
+        Section {
+            path: path.map(str::to_owned).into(),
+            settings: settings.map(|(key, value)| (key.into(), value)).collect(),
+        }
+    }
 }
 
 /// Every setting, as a file of its own that says the same, with a word on where each value comes from.
@@ -81,7 +95,7 @@ fn shown(config: &Config, written: &Table) -> String {
     let source = config.source.as_deref();
     let file = source.map_or("no file".into(), |file| file.display().to_string());
     let mut told = format!("# {file}; values that may be secret are shown as \"{HIDDEN}\"\n");
-    for section in sections(config) {
+    for section in sections(config, written) {
         let path: Vec<String> = section.path.iter().map(|name| word(name)).collect();
         if !path.is_empty() {
             told += &format!("\n[{}]\n", path.join("."));
@@ -90,78 +104,101 @@ fn shown(config: &Config, written: &Table) -> String {
             table.get(name).and_then(Value::as_table)
         });
         for (key, value) in section.settings {
-            let is_written = inner.is_some_and(|table| table.contains_key(key));
+            let is_written = inner.is_some_and(|table| table.contains_key(&*key));
             let from = if is_written { "" } else { "  # default" };
-            told += &format!("{key} = {value}{from}\n");
+            told += &format!("{} = {value}{from}\n", word(&key));
         }
     }
     told
 }
 
-fn sections(config: &Config) -> Vec<Section> {
-    let mut sections = vec![Section {
-        path: Vec::new(),
-        settings: whole(config),
-    }];
-    let section = |kind: &str, name: &str, settings| Section {
-        path: vec![kind.to_owned(), name.to_owned()],
-        settings,
-    };
+fn sections(config: &Config, written: &Table) -> Vec<Section> {
+    let mut sections = vec![Section::new([], whole(config))];
     let backends = config.backends.iter();
-    sections.extend(backends.map(|known| section("backends", &known.name, backend(known))));
+    sections.extend(backends.map(|known| Section::new(["backends", &known.name], backend(known))));
     let models = config.models.iter();
-    sections.extend(models.map(|known| section("models", &known.name, model(known))));
+    sections.extend(models.map(|known| Section::new(["models", &known.name], model(known))));
     for key in &config.access.keys {
         if let Some(name) = &key.name {
             let mut settings = vec![("key", HIDDEN.into()), ("admin", key.admin.into())];
             settings.extend(limits(&key.limits));
-            sections.push(section("keys", name, settings));
+            sections.push(Section::new(["keys", name], settings));
         }
     }
     for guest in &config.guests.named {
-        let digests = guest.allowed_digests.iter().flatten();
-        let mut settings = vec![
-            ("give_way_after", i64::from(guest.give_way_after).into()),
-            ("log", format!("{:?}", guest.log).to_lowercase().into()),
-        ];
-        if guest.allowed_digests.is_some() {
-            let digests: Vec<Value> = digests
-                .map(|digest| format!("sha256:{digest}").into())
-                .collect();
-            settings.push(("allowed_digests", digests.into()));
-        }
-        sections.push(section("guests", &guest.name, settings));
+        sections.push(Section::new(["guests", &guest.name], named(guest, written)));
     }
-    sections.push(Section {
-        path: vec!["ledger".to_owned()],
-        settings: match &config.ledger {
-            None => vec![("enabled", false.into())],
-            Some(ledger) => vec![
-                ("enabled", true.into()),
-                ("path", ledger.path.display().to_string().into()),
-                ("keep", duration(ledger.keep)),
-                ("max_size", size(ledger.max_size)),
-            ],
-        },
-    });
+    sections.push(dialects(config));
+    sections.extend(stores(config));
+    sections
+}
+
+/// A guest's section.
+fn named(guest: &GuestConfig, written: &Table) -> Vec<(&'static str, Value)> {
+    let mut settings = vec![
+        ("give_way_after", i64::from(guest.give_way_after).into()),
+        ("log", format!("{:?}", guest.log).to_lowercase().into()),
+    ];
+    if let Some(digests) = &guest.allowed_digests {
+        let digests = digests.iter();
+        let digests: Vec<Value> = digests
+            .map(|digest| format!("sha256:{digest}").into())
+            .collect();
+        settings.push(("allowed_digests", digests.into()));
+    }
+    let section = written
+        .get("guests")
+        .and_then(|guests| guests.get(&guest.name));
+    let config = section.and_then(|section| section.get("config")?.as_table());
+    if let Some(config) = config {
+        settings.push(("config", hidden(config.keys())));
+    }
+    settings
+}
+
+/// Which dialects serve: the built-in ones, and those that are turned off.
+fn dialects(config: &Config) -> Section {
+    let built_in = loader::DIALECTS.iter().map(|name| (*name).to_owned());
+    let names: BTreeSet<String> = built_in.chain(config.dialects.off().cloned()).collect();
+    let serves = |name: &str| config.dialects.used(name).is_some();
+    Section {
+        path: vec!["dialects".to_owned()],
+        settings: names
+            .into_iter()
+            .map(|name| {
+                let serves = serves(&name).into();
+                (name.into(), serves)
+            })
+            .collect(),
+    }
+}
+
+/// The sections of what is kept of requests, and told of them.
+fn stores(config: &Config) -> Vec<Section> {
+    let ledger = match &config.ledger {
+        None => vec![("enabled", false.into())],
+        Some(ledger) => vec![
+            ("enabled", true.into()),
+            ("path", ledger.path.display().to_string().into()),
+            ("keep", duration(ledger.keep)),
+            ("max_size", size(ledger.max_size)),
+        ],
+    };
+    let mut sections = vec![Section::new(["ledger"], ledger)];
     if let Some(cache) = &config.cache {
-        sections.push(Section {
-            path: vec!["cache".to_owned()],
-            settings: vec![
-                ("ttl", duration(cache.ttl)),
-                ("size", size(cache.size)),
-                ("across_keys", cache.across_keys.into()),
-            ],
-        });
+        let settings = vec![
+            ("ttl", duration(cache.ttl)),
+            ("size", size(cache.size)),
+            ("across_keys", cache.across_keys.into()),
+        ];
+        sections.push(Section::new(["cache"], settings));
     }
     if let Some(traces) = &config.traces {
-        sections.push(Section {
-            path: vec!["traces".to_owned()],
-            settings: vec![
-                ("endpoint", (*traces.endpoint).into()),
-                ("sample_percent", i64::from(traces.sample_percent).into()),
-            ],
-        });
+        let settings = vec![
+            ("endpoint", (*traces.endpoint).into()),
+            ("sample_percent", i64::from(traces.sample_percent).into()),
+        ];
+        sections.push(Section::new(["traces"], settings));
     }
     sections
 }
@@ -314,15 +351,20 @@ fn transforms(transforms: &[TransformUse]) -> Value {
     Value::Array(transforms.collect())
 }
 
-/// A guest by its name, or with its configuration, whose texts may be prompts.
+/// What a guest is configured with: only the keys, because the texts may be prompts.
+fn hidden<'a>(keys: impl Iterator<Item = &'a String>) -> Value {
+    let hidden: Table = keys.map(|key| (key.clone(), HIDDEN.into())).collect();
+    hidden.into()
+}
+
+/// A guest by its name, or with its configuration.
 fn guest(used: &GuestUse) -> Value {
-    let keys = used.config.as_object().into_iter().flatten();
-    let config: Table = keys.map(|(key, _)| (key.clone(), HIDDEN.into())).collect();
-    match config.is_empty() {
-        true => used.guest.clone().into(),
-        false => Table::from_iter([
+    match used.config.as_object() {
+        None => used.guest.clone().into(),
+        Some(config) if config.is_empty() => used.guest.clone().into(),
+        Some(config) => Table::from_iter([
             ("guest".into(), used.guest.clone().into()),
-            ("config".into(), config.into()),
+            ("config".into(), hidden(config.keys())),
         ])
         .into(),
     }
@@ -392,6 +434,10 @@ mod tests {
         backend = "claude"
         model = "sonnet"
         transforms = [{ guest = "system-prompt", config = { prepend = "a prompt" }, on_error = "skip" }]
+        [guests.redact]
+        config = { builtin = ["email"], allow = ["a prompt"] }
+        [dialects]
+        ollama = false
         [keys.laptop]
         key = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         requests_per_minute = 30
@@ -412,6 +458,8 @@ mod tests {
             "max_concurrent = 2\n",
             "env = { ANTHROPIC_API_KEY = \"…\" }\n",
             "[models.\"gpt-4.1\"]\nbackend = \"claude\"\nmodel = \"sonnet\"\n",
+            "[guests.redact]\ngive_way_after = 5  # default\nlog = \"debug\"  # default\nconfig = { allow = \"…\", builtin = \"…\" }\n",
+            "messages = true  # default\nollama = false\n",
             "[ledger]\nenabled = true  # default\npath = ",
             "[keys.laptop]\nkey = \"…\"\nadmin = false  # default\nrequests_per_minute = 30\n",
         ] {
@@ -424,14 +472,15 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_and_says_the_same() {
-        let before =
-            config("[backends.claude]\nmax_concurrent = 3\n[guests.redact]\nlog = \"warn\"\n");
+        let before = config(
+            "[backends.claude]\nmax_concurrent = 3\n[guests.redact]\nlog = \"warn\"\n[dialects]\nollama = false\n",
+        );
         let told = shown(&before, &Table::new());
         let after = config(&told);
         assert_eq!(after.backends, before.backends, "{told}");
         assert_eq!(
-            (after.http, after.guests, after.ledger),
-            (before.http, before.guests, before.ledger),
+            (after.http, after.guests, after.dialects, after.ledger),
+            (before.http, before.guests, before.dialects, before.ledger),
             "{told}"
         );
     }

@@ -88,6 +88,11 @@ pub struct DialectsConfig {
 }
 
 impl DialectsConfig {
+    /// The names of those that are turned off.
+    pub(crate) fn off(&self) -> impl Iterator<Item = &String> {
+        self.off.iter()
+    }
+
     /// How the dialect of this name is used. None if it is turned off.
     pub(crate) fn used(&self, name: &str) -> Option<GuestUse> {
         (!self.off.contains(name)).then(|| plain(&self.configs, name))
