@@ -1,11 +1,11 @@
 //! `claude-harness key new NAME`: makes a key, and puts its digest into the configuration.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use basics::plain::is_word;
+use basics::whole_file;
 use clap::{Args, Subcommand};
 use sha2::{Digest as _, Sha256};
 
@@ -116,19 +116,10 @@ fn usual_file() -> Result<PathBuf> {
 fn replace(file: &Path, text: &str) -> Result<()> {
     // A link stays one: what it leads to is replaced.
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(text.as_bytes())?;
-    if let Ok(metadata) = fs::metadata(&file) {
-        new.as_file().set_permissions(metadata.permissions())?;
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
     }
-    new.as_file().sync_all()?;
-    new.persist(&file)?;
-    Ok(())
+    Ok(whole_file::replace(&file, text.as_bytes())?)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use basics::whole_file;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
@@ -298,12 +299,10 @@ fn read(file: &Path) -> Kept {
 
 /// Whoever reads the file sees all of the old one or all of the new one.
 fn write(file: &Path, kept: &Kept) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer(&mut new, kept)?;
-    new.persist(file)?;
-    Ok(())
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    whole_file::replace(file, &serde_json::to_vec(kept)?)
 }
 
 /// Days since 1 January 1970.

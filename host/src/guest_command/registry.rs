@@ -4,11 +4,11 @@
 //! imports and exports. Other tools, such as `wkg`, read and write the same.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use basics::whole_file;
 use clap::Args;
 use futures_util::StreamExt as _;
 use guests::admit::{COMPONENT_MAX, Interfaces, digest};
@@ -67,7 +67,8 @@ pub(super) fn pull(
     component::check(config.guests, &file)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let target = folder.join(format!("{name}.wasm"));
-    place(&folder, &target, &bytes)
+    // At once, so that a running service never sees half of it.
+    whole_file::replace(&target, &bytes)
         .with_context(|| format!("cannot write {}", target.display()))?;
     println!("it is now {}", target.display());
     println!("allowed_digests = [\"sha256:{}\"]", digest(&bytes));
@@ -207,17 +208,6 @@ fn image_config(component: &[u8]) -> Result<ImageConfig> {
         CONFIG_TYPE.into(),
         None,
     ))
-}
-
-/// Puts a component into its place at once, so that a running service never sees half of it.
-fn place(folder: &Path, target: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".pulled-")
-        .tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(target)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,3 +8,4 @@ pub mod plain;
 pub mod program;
 pub mod readiness;
 pub mod text_file;
+pub mod whole_file;

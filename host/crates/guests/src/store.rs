@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::admit::{Guest, digest};
 use crate::loader;
 use crate::settings::{GuestConfig, GuestUse, Settings};
-use basics::{ownership, plain};
+use basics::{ownership, plain, whole_file};
 use serde::{Deserialize, Serialize};
 
 /// How many components of a name are kept.
@@ -271,7 +271,7 @@ impl Store {
                 version: String::new(),
             };
             append(&folder, &line)?;
-            persist(&file, &component)?;
+            whole_file::replace(&file, &component)?;
         }
         Ok(RolledBack {
             from,
@@ -321,7 +321,7 @@ impl Store {
         let text = fs::read_to_string(&log)?;
         let lines: Vec<&str> = text.lines().collect();
         match lines.len() > LINES_MAX {
-            true => persist(
+            true => whole_file::replace(
                 &log,
                 (lines[lines.len() / 2..].join("\n") + "\n").as_bytes(),
             ),
@@ -403,23 +403,12 @@ fn write(folder: &Path, guest: &Guest, component: &[u8]) -> io::Result<()> {
         uses: guest.settings.uses.clone(),
     };
     let with = serde_json::to_vec(&with).map_err(io::Error::other)?;
-    persist(&folder.join(format!("{}.json", guest.digest)), &with)?;
+    whole_file::replace(&folder.join(format!("{}.json", guest.digest)), &with)?;
     let file = folder.join(format!("{}.wasm", guest.digest));
     match file.exists() {
         true => Ok(()),
-        false => persist(&file, component),
+        false => whole_file::replace(&file, component),
     }
-}
-
-/// Replaces a file at once.
-fn persist(file: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(file);
-    let mut whole = tempfile::Builder::new()
-        .prefix(".new")
-        .tempfile_in(folder)?;
-    whole.write_all(content)?;
-    whole.persist(file)?;
-    Ok(())
 }
 
 fn append(folder: &Path, line: &Line) -> io::Result<()> {
