@@ -32,11 +32,11 @@ impl Books {
     ///
     /// # Errors
     ///
-    /// Fails if there is no thread for the ledger, or if traces cannot be sent by this program at all.
+    /// Fails if there is no thread for the ledger.
     pub(crate) fn open(config: &Config) -> Result<Books> {
         let ledger = Ledger::start(config.ledger.clone());
         let books = Books::of(ledger.context("cannot start the thread of the ledger")?);
-        books.trace_to(config.traces.as_ref())?;
+        books.trace_to(config.traces.as_ref());
         Ok(books)
     }
 
@@ -52,41 +52,47 @@ impl Books {
     /// Takes another configuration. This waits for a moment.
     pub(crate) fn change(&self, config: &Config) {
         self.ledger.change(config.ledger.clone());
-        if let Err(error) = self.trace_to(config.traces.as_ref()) {
-            tracing::warn!(error = format!("{error:#}"), "traces are not sent");
-        }
+        self.trace_to(config.traces.as_ref());
     }
 
-    fn trace_to(&self, settings: Option<&TracesConfig>) -> Result<()> {
-        let current = self.traces.lock().clone();
+    /// Sends traces where these settings say. If that is not possible, there are none.
+    fn trace_to(&self, settings: Option<&TracesConfig>) {
+        let current = self.traces();
         let is_same = match &current {
             None => settings.is_none(),
             Some(traces) => traces.has(settings),
         };
         if is_same {
-            return Ok(());
+            return;
         }
         let next = settings.map(Traces::start).transpose();
-        let (next, outcome) = match next {
-            Ok(next) => (next.map(Arc::new), Ok(())),
-            Err(error) => (None, Err(error)),
-        };
-        *self.traces.lock() = next;
+        let next = next.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "traces are not sent");
+            None
+        });
+        *self.traces.lock() = next.map(Arc::new);
         if let Some(before) = current {
             before.stop();
         }
-        outcome
+    }
+
+    /// Where traces are sent now, if they are.
+    pub(crate) fn traces(&self) -> Option<Arc<Traces>> {
+        self.traces.lock().clone()
     }
 
     /// The trace of a request with these headers.
     pub(crate) fn trace(&self, headers: &HeaderMap) -> Trace {
-        let traces = self.traces.lock().clone();
-        traces.map_or_else(Trace::default, |traces| traces.begin(headers))
+        match self.traces().is_some() {
+            true => Trace::begin(headers),
+            false => Trace::default(),
+        }
     }
 
     /// Sends the last spans. This waits for a moment.
     pub(crate) fn stop_traces(&self) {
-        if let Some(traces) = self.traces.lock().take() {
+        let traces = self.traces.lock().take();
+        if let Some(traces) = traces {
             traces.stop();
         }
     }

@@ -41,7 +41,6 @@ pub(crate) struct Traces {
 pub(crate) struct Trace(Option<Arc<Notes>>);
 
 struct Notes {
-    traces: Arc<Traces>,
     /// The span of the client's that the request belongs to, if it sent `traceparent`.
     parent: Context,
     began_at: SystemTime,
@@ -52,20 +51,20 @@ struct Notes {
 struct Noted {
     name: &'static str,
     began: Instant,
-    ended: Instant,
+    /// None while it is being taken.
+    ended: Option<Instant>,
 }
 
 /// A step that is being taken. Dropping it ends the step.
 pub(crate) struct Step {
     trace: Trace,
-    name: &'static str,
-    began: Instant,
+    /// Its place among the notes.
+    index: usize,
 }
 
 /// What a request's span tells.
 pub(crate) struct Ended<'a> {
-    /// The model, if it is one that this service knows.
-    pub(crate) model: &'a str,
+    pub(crate) name: String,
     pub(crate) status: u16,
     /// The code of the error; empty if there was none.
     pub(crate) code: &'a str,
@@ -105,11 +104,52 @@ impl Traces {
         settings == Some(&self.settings)
     }
 
+    /// Sends what is left, for a while. Nothing is sent afterwards.
+    pub(crate) fn stop(&self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(STOP_PATIENCE) {
+            tracing::warn!(%error, "the last traces may be missing");
+        }
+    }
+
+    /// Makes the spans of a request that is over.
+    pub(crate) fn send(&self, trace: &Trace, ended: Ended<'_>) {
+        let Some(notes) = &trace.0 else {
+            return;
+        };
+        let (tracer, now) = (&self.tracer, Instant::now());
+        let mut span = tracer
+            .span_builder(ended.name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(notes.began_at)
+            .with_attributes(ended.attributes)
+            .start_with_context(tracer, &notes.parent);
+        let status = KeyValue::new("http.response.status_code", i64::from(ended.status));
+        span.set_attribute(status);
+        if !ended.code.is_empty() {
+            span.set_attribute(KeyValue::new("error.type", ended.code.to_owned()));
+        }
+        // By the conventions, what the client did wrong is no error of the server. A stream that failed on its way has
+        // the status 200.
+        if !(ended.code.is_empty() || (400..500).contains(&ended.status)) {
+            span.set_status(Status::error(ended.code.to_owned()));
+        }
+        let context = Context::new().with_remote_span_context(span.span_context().clone());
+        for step in notes.steps.lock().drain(..) {
+            let mut child = tracer
+                .span_builder(step.name)
+                .with_start_time(notes.time(step.began))
+                .start_with_context(tracer, &context);
+            child.end_with_timestamp(notes.time(step.ended.unwrap_or(now)));
+        }
+        span.end_with_timestamp(notes.time(now));
+    }
+}
+
+impl Trace {
     /// Begins the trace of a request, or goes on with the one that its headers name.
-    pub(crate) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Trace {
+    pub(crate) fn begin(headers: &HeaderMap) -> Self {
         let parent = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
         Trace(Some(Arc::new(Notes {
-            traces: self.clone(),
             parent,
             began_at: SystemTime::now(),
             began: Instant::now(),
@@ -117,72 +157,26 @@ impl Traces {
         })))
     }
 
-    /// Sends what is left, for a while. Nothing is sent afterwards.
-    pub(crate) fn stop(&self) {
-        // What fails was logged by the exporter.
-        let _ = self.provider.shutdown_with_timeout(STOP_PATIENCE);
-    }
-}
-
-impl Trace {
     /// Begins a step.
     pub(crate) fn step(&self, name: &'static str) -> Step {
         Step {
+            index: self.note(name, Instant::now(), None),
             trace: self.clone(),
-            name,
-            began: Instant::now(),
         }
     }
 
     /// Notes a step that is over now.
-    pub(crate) fn note(&self, name: &'static str, began: Instant) {
-        if let Some(notes) = &self.0 {
-            let ended = Instant::now();
-            notes.steps.lock().push(Noted { name, began, ended });
-        }
+    pub(crate) fn took(&self, name: &'static str, began: Instant) {
+        self.note(name, began, Some(Instant::now()));
     }
 
-    /// Whether anybody wants to know.
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// The request is over: makes the spans.
-    pub(crate) fn end(&self, ended: Ended<'_>) {
+    fn note(&self, name: &'static str, began: Instant, ended: Option<Instant>) -> usize {
         let Some(notes) = &self.0 else {
-            return;
+            return 0;
         };
-        let tracer = &notes.traces.tracer;
-        let name = match ended.model {
-            "" => "chat".to_owned(),
-            model => format!("chat {model}"),
-        };
-        let mut span = tracer
-            .span_builder(name)
-            .with_kind(SpanKind::Server)
-            .with_start_time(notes.began_at)
-            .with_attributes(ended.attributes)
-            .start_with_context(tracer, &notes.parent);
-        span.set_attribute(KeyValue::new(
-            "http.response.status_code",
-            i64::from(ended.status),
-        ));
-        if !ended.code.is_empty() {
-            span.set_attribute(KeyValue::new("error.type", ended.code.to_owned()));
-        }
-        // By the conventions, what the client did wrong is no error of the server.
-        if ended.status >= 500 {
-            span.set_status(Status::error(ended.code.to_owned()));
-        }
-        let context = Context::new().with_remote_span_context(span.span_context().clone());
-        for step in notes.steps.lock().drain(..) {
-            let child = tracer
-                .span_builder(step.name)
-                .with_start_time(notes.time(step.began))
-                .start_with_context(tracer, &context);
-            finish(child, notes.time(step.ended));
-        }
-        finish(span, SystemTime::now());
+        let mut steps = notes.steps.lock();
+        steps.push(Noted { name, began, ended });
+        steps.len() - 1
     }
 }
 
@@ -195,10 +189,11 @@ impl Notes {
 
 impl Drop for Step {
     fn drop(&mut self) {
-        self.trace.note(self.name, self.began);
+        if let Some(notes) = &self.trace.0 {
+            // If the request is over, its steps were taken away.
+            if let Some(step) = notes.steps.lock().get_mut(self.index) {
+                step.ended = Some(Instant::now());
+            }
+        }
     }
-}
-
-fn finish(mut span: impl opentelemetry::trace::Span, at: SystemTime) {
-    span.end_with_timestamp(at);
 }

@@ -1,6 +1,9 @@
 //! Traces of requests, at a collector. It needs a thread of its own, because the tests wait for the end of the service.
 
-use harness_tests::collector::{Collector, attribute};
+use std::time::Duration;
+
+use harness_tests::collector::{Collector, ERROR, attribute, status_code};
+use harness_tests::poll;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -80,18 +83,9 @@ async fn a_request_is_a_span_of_its_clients_trace_with_its_steps_in_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_or_else_the_share_decides_what_is_traced() {
     let collector = Collector::start().await.unwrap();
-    let mut fake = Fake::start(SCRIPT);
+    let mut fake = traced(collector.endpoint(), "sample_percent = 0");
     let body = json!({"model": "fake", "messages": [{"role": "user", "content": "hi"}]});
     let chat = "/v1/chat/completions";
-    assert_eq!(ask(&fake, chat, SAMPLED, &body).await, 200);
-    // From here on there is a collector.
-    let home = fake.host.home().to_owned();
-    let traces = format!(
-        "[traces]\nendpoint = \"{}\"\nsample_percent = 0\n",
-        collector.endpoint()
-    );
-    fake.host.reconfigure(&Fake::config(&home, "", &traces));
-    fake.host.reload().await;
     assert_eq!(ask(&fake, chat, NOT_SAMPLED, &body).await, 200);
     assert_eq!(ask(&fake, chat, "nonsense", &body).await, 200);
     let unknown = json!({"model": "other", "messages": body["messages"]});
@@ -104,6 +98,44 @@ async fn the_client_or_else_the_share_decides_what_is_traced() {
     assert_eq!(names, ["chat"], "a name that nobody knows is not told");
     let code = attribute(&spans[0], "error.type");
     assert_eq!(code.as_deref(), Some("model_not_found"));
+    assert_eq!(attribute(&spans[0], "gen_ai.operation.name"), None);
+    assert_ne!(status_code(&spans[0]), ERROR, "it was the client's mistake");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_fails_is_an_error_although_its_status_is_200() {
+    let collector = Collector::start().await.unwrap();
+    let mut fake = traced(collector.endpoint(), "");
+    fake.play("#init\n#read\n#text one \n#exit 1");
+    let body =
+        json!({"model": "fake", "stream": true, "messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(fake.host.stream(&body).await.0, 200);
+    fake.host.logged("status=200").await;
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    let spans = collector.spans();
+    let root = spans.iter().find(|span| span.name == "chat fake").unwrap();
+    assert_eq!(status_code(root), ERROR);
+    assert_eq!(
+        attribute(root, "error.type").as_deref(),
+        Some("backend_error")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_is_taken_up_at_a_reload() {
+    let collector = Collector::start().await.unwrap();
+    let fake = Fake::start(SCRIPT);
+    let home = fake.host.home().to_owned();
+    let traces = format!("[traces]\nendpoint = \"{}\"\n", collector.endpoint());
+    fake.host.reconfigure(&Fake::config(&home, "", &traces));
+    fake.host.reload().await;
+    // Spans are sent every few seconds.
+    poll::until("a span", Duration::from_secs(30), async || {
+        fake.host.ask("fake", "hi").await;
+        (!collector.spans().is_empty()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,6 +148,19 @@ async fn without_its_collector_the_service_serves_on_and_says_so() {
     for _ in 0..3 {
         assert_eq!(fake.host.ask("fake", "hi").await.0, 200);
     }
+    poll::until("the warning", Duration::from_secs(30), async || {
+        fake.host
+            .log()
+            .contains("traces cannot be sent")
+            .then_some(())
+    })
+    .await;
+    let (_, metrics) = fake.host.text("/metrics").await;
+    let lost = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("claude_harness_spans_lost_total "));
+    assert!(lost.unwrap().parse::<u64>().unwrap() >= 12, "{metrics}");
+    assert_eq!(fake.host.ask("fake", "hi").await.0, 200);
     fake.host.signal(Signal::TERM);
     assert_eq!(fake.host.wait(), Some(0));
     let log = fake.host.log();

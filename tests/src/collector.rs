@@ -62,6 +62,14 @@ impl Collector {
     }
 }
 
+/// The code of a span's status: 0 if it was not set, [`ERROR`] for an error.
+pub fn status_code(span: &Span) -> i32 {
+    span.status.as_ref().map_or(0, |status| status.code)
+}
+
+/// The code of a status that is an error.
+pub const ERROR: i32 = 2;
+
 /// An attribute of a span, as text.
 pub fn attribute(span: &Span, name: &str) -> Option<String> {
     let found = span.attributes.iter().find(|pair| pair.key == name)?;

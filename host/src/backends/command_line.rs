@@ -76,7 +76,7 @@ pub(crate) fn base(launch: &config::LaunchConfig) -> CommandLine {
     let (program, args) = match launch.profile.program {
         Program::Command { below_home, .. } => (find(&launch.command, below_home), Vec::new()),
         Program::Configured => (find(&launch.command, &[]), Vec::new()),
-        Program::This(subcommand) => (own_program(), vec![subcommand.into()]),
+        Program::This(subcommand) => (basics::program::own(), vec![subcommand.into()]),
     };
     CommandLine {
         program,
@@ -193,10 +193,6 @@ pub(crate) fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     file.metadata()
         .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-fn own_program() -> PathBuf {
-    std::env::current_exe().unwrap_or_else(|_| "claude-harness".into())
 }
 
 #[cfg(test)]

@@ -85,7 +85,10 @@ pub(super) fn traces(root: &mut Section) -> Option<TracesConfig> {
 fn is_web_address(text: &str) -> bool {
     let address = text.parse::<axum::http::Uri>();
     address.is_ok_and(|address| {
-        matches!(address.scheme_str(), Some("http" | "https")) && address.host().is_some()
+        let authority = address.authority().map(|authority| authority.as_str());
+        // What stands before `@` would be a secret, and told in the log.
+        matches!(address.scheme_str(), Some("http" | "https"))
+            && authority.is_some_and(|authority| !authority.contains('@'))
     })
 }
 

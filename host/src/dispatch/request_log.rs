@@ -277,11 +277,11 @@ impl RequestLog {
 
     /// Ends the trace, if there is one.
     fn end_trace(&self, code: &str) {
-        if !self.trace.is_on() {
+        let Some(traces) = self.books.traces() else {
             return;
-        }
+        };
         if let Some(first) = self.first_token {
-            self.trace.note("stream", self.started + first);
+            self.trace.took("stream", self.started + first);
         }
         let is_routed = !self.backend.is_empty();
         let text =
@@ -289,7 +289,7 @@ impl RequestLog {
         let number =
             |name, number: u64| KeyValue::new(name, i64::try_from(number).unwrap_or(i64::MAX));
         let texts = [
-            text("gen_ai.operation.name", CHAT),
+            text("gen_ai.operation.name", if is_routed { CHAT } else { "" }),
             text("gen_ai.provider.name", &self.backend),
             text(
                 "gen_ai.request.model",
@@ -314,12 +314,17 @@ impl RequestLog {
                 usage.completion_tokens,
             ));
         }
-        self.trace.end(Ended {
-            model: if is_routed { &self.model } else { "" },
+        let name = match is_routed {
+            true => format!("{CHAT} {}", self.model),
+            false => self.api.clone(),
+        };
+        let ended = Ended {
+            name,
             status: self.status,
             code,
             attributes,
-        });
+        };
+        traces.send(&self.trace, ended);
     }
 
     /// What became of the request, in one of four words.

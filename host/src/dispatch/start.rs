@@ -158,11 +158,12 @@ impl Admitted {
         // freed as soon as no exchange may need it for another session.
         drop(self.body);
         let busy = |error| no_process(&request.backend, error);
+        let came = Instant::now();
         let _turn = match opened.len() {
             1 => None,
             _ => Some(self.pool.turn(request.deadline).await.map_err(busy)?),
         };
-        let mut waited = Duration::ZERO;
+        let mut waited = came.elapsed();
         let mut choices = Vec::with_capacity(opened.len());
         for ((end, back), permit) in opened
             .into_iter()

@@ -37,6 +37,8 @@ pub(super) async fn look(
 ) -> Result<Vec<Finding>> {
     // Nothing is kept of this, and no process is started but those that are asked.
     config.guests.state_dir = None;
+    config.ledger = None;
+    config.traces = None;
     for backend in &mut config.backends {
         backend.pool.warm = Warm::Fixed(0);
         backend.pool.continue_for = Duration::ZERO;

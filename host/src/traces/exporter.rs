@@ -1,12 +1,15 @@
 //! Sends spans, and tells once when that begins to fail and when it works again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use anyhow::{Result, anyhow};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::SpanData;
+use reqwest::blocking::Client;
 
 use crate::telemetry::names;
 
@@ -22,11 +25,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(endpoint: &str) -> Result<Self, ExporterBuildError> {
+    pub(super) fn new(endpoint: &str) -> Result<Self> {
         // The client of HTTP takes what was installed. It may have been before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let exporter = SpanExporter::builder()
             .with_http()
+            .with_http_client(client()?)
             .with_endpoint(endpoint)
             .with_timeout(TIMEOUT)
             .build()?;
@@ -36,6 +40,15 @@ impl Watched {
             is_failing: AtomicBool::new(false),
         })
     }
+}
+
+/// A client that goes to the endpoint itself: a proxy of the environment is none of the operator's choice here, and would
+/// get the headers. It has a runtime of its own, which must not be made in another one's thread.
+fn client() -> Result<Client> {
+    let build = || Client::builder().timeout(TIMEOUT).no_proxy().build();
+    let built = thread::Builder::new().spawn(build)?.join();
+    let built = built.map_err(|_| anyhow!("the client of HTTP cannot be made"))?;
+    Ok(built?)
 }
 
 impl opentelemetry_sdk::trace::SpanExporter for Watched {

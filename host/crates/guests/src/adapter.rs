@@ -23,6 +23,8 @@ pub struct AdapterSession {
     store: Store<State>,
     instance: Instance,
     session: ResourceAny,
+    /// Bytes of output that it was given.
+    read: usize,
     /// Records the request, if somebody asked for it.
     tape: Option<Tape>,
 }
@@ -52,6 +54,7 @@ impl AdapterSession {
             store,
             instance,
             session,
+            read: 0,
             tape,
         })
     }
@@ -72,6 +75,7 @@ impl AdapterSession {
             store,
             instance,
             session,
+            read: 0,
             tape: None,
         }))
     }
@@ -126,6 +130,7 @@ impl AdapterSession {
     /// off a long turn: `request_size` bytes may be returned beside what the lines may cause.
     pub fn output(&mut self, lines: &[&str], request_size: usize) -> Result<Effects, GuestError> {
         let size = lines.iter().map(|line| line.len()).sum::<usize>();
+        self.read = self.read.saturating_add(size);
         let effort = Effort::Line(size.saturating_add(request_size));
         self.note(|| json!({"call": "output", "lines": lines}));
         self.call("session.output", effort, |adapter, store, session| {
@@ -135,7 +140,8 @@ impl AdapterSession {
 
     /// The process ended.
     pub fn exit(&mut self, status: Option<i32>, stderr: &str) -> Result<Effects, GuestError> {
-        let effort = Effort::Request(stderr.len());
+        // It may have kept all that it read, to make something of it now.
+        let effort = Effort::Request(self.read.saturating_add(stderr.len()));
         self.note(|| json!({"call": "exit", "status": status, "stderr": stderr}));
         self.call("session.exit", effort, |adapter, store, session| {
             adapter.exit(store, session, status, stderr)

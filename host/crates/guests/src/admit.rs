@@ -104,7 +104,7 @@ pub enum Standing {
     BuiltIn,
     /// It is from a file: its calls may be long.
     FromFile,
-    /// It is from a file, and in the last minute it broke a bound or a rule, or used most of a call's time.
+    /// It is from a file, and in the last minute it broke a bound or a rule, or took long for a call.
     Suspect,
 }
 

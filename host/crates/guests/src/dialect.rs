@@ -134,9 +134,11 @@ impl DialectCall {
     /// The last piece of the body of an answer that failed on its way.
     pub fn fail(mut self, failure: &HttpFailure) -> Result<String, GuestError> {
         let (dialect, call) = (calls(&self.instance)?, self.call);
+        // What was written so far may be repeated.
+        let size = self.room();
         let fail = |store: &mut Store<State>| dialect.fail(store, call, failure);
         let engine = &self.of.guest.engine;
-        engine.call(&mut self.store, "call.fail", Effort::Request(0), fail)
+        engine.call(&mut self.store, "call.fail", Effort::Request(size), fail)
     }
 
     /// What is sent while nothing else comes.

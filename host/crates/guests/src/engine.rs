@@ -109,7 +109,7 @@ impl Engine {
         Toll::of(&self.tolls, guest).taken()
     }
 
-    /// Whether a guest lately broke a bound or a rule, or used most of its time.
+    /// Whether a guest lately broke a bound or a rule, or took long.
     pub(crate) fn is_suspect(&self, guest: &str) -> bool {
         Toll::of(&self.tolls, guest).is_suspect()
     }
@@ -133,8 +133,12 @@ impl Engine {
             true => blocking::run(|| call(store)),
             false => call(store),
         };
-        store.data().toll.add(began.elapsed(), time);
+        store.data().toll.add(began.elapsed());
         store.data_mut().end();
+        let is_long = store.data().time.is_long();
+        if !store.data().is_trial() && (is_long || result.is_err()) {
+            store.data().toll.suspect();
+        }
         result.map_err(|error| {
             let error = self.name_error(store.data(), &error, time, output);
             match error {

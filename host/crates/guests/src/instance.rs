@@ -11,6 +11,7 @@ use crate::admit::Guest;
 use crate::completion::{ApiError, Context};
 use crate::contract::v1_0::{Instance, Problem};
 use crate::engine::{Effort, State};
+use crate::loader;
 
 /// The longest message of a guest about its configuration, in characters.
 const MESSAGE_MAX: usize = 500;
@@ -81,7 +82,7 @@ pub(crate) fn bare(
 ) -> Result<(Store<State>, Instance), GuestError> {
     let engine = &guest.engine;
     let mut store = engine.store(&guest.settings, guest.imports_wasi, context);
-    store.data_mut().is_quick = guest.is_own();
+    store.data_mut().is_quick = guest.is_own() && loader::is_quick(&guest.name);
     let instantiate = |store: &mut Store<State>| guest.pre.instantiate(store);
     let instance = engine.call(&mut store, "instantiate", Effort::Request(0), instantiate)?;
     Ok((store, instance))

@@ -60,12 +60,27 @@ const EMBEDDED: [(&str, &[u8]); 8] = [
 /// The built-in guests that speak other HTTP APIs. They serve unless they are turned off.
 pub const DIALECTS: [&str; 4] = ["completions", "messages", "ollama", "responses"];
 
+/// The built-in guests whose calls take no longer than their input is large. What the others do depends on their
+/// configuration, too: a template may hold a loop.
+const QUICK: [&str; 5] = [
+    "claude-code",
+    "completions",
+    "messages",
+    "ollama",
+    "responses",
+];
+
 /// The built-in guest that is there when the service begins to listen. The others are compiled meanwhile.
 const FIRST: &str = "claude-code";
 
 /// The names of the guests built into this program.
 pub fn built_in() -> impl Iterator<Item = &'static str> {
     EMBEDDED.into_iter().map(|(name, _)| name)
+}
+
+/// Whether the calls of a built-in guest take no longer than their input is large.
+pub(crate) fn is_quick(name: &str) -> bool {
+    QUICK.contains(&name)
 }
 
 /// The component of a built-in guest.

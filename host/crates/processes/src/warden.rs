@@ -129,7 +129,7 @@ impl Connection {
 }
 
 fn launch() -> io::Result<(Child, ChildStdin)> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(basics::program::own());
     command
         .arg(SUBCOMMAND)
         .env_clear()

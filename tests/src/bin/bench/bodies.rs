@@ -22,30 +22,50 @@ pub(crate) async fn large_bodies(program: &Path) -> Result<()> {
     let said = |text: String| {
         format!(r#"{{"model":"fake","messages":[{{"role":"user","content":"{text}"}}]}}"#)
     };
-    for (what, body) in [
-        ("31 MiB of text, served", said(fill("word "))),
-        ("31 MiB of letters of two bytes, served", said(fill("ü"))),
+    let input = |text: String| format!(r#"{{"model":"fake","store":false,"input":"{text}"}}"#);
+    let (chat, responses) = ("/v1/chat/completions", "/v1/responses");
+    for (what, path, body) in [
+        ("31 MiB of text, served", chat, said(fill("word "))),
+        (
+            "31 MiB of letters of two bytes, served",
+            chat,
+            said(fill("ü")),
+        ),
+        (
+            "31 MiB of text, served through Responses",
+            responses,
+            input(fill("word ")),
+        ),
+        (
+            "31 MiB of letters of two bytes, served through Responses",
+            responses,
+            input(fill("ü")),
+        ),
         (
             "31 MiB of nested arrays, refused",
+            chat,
             field(format!("[{}0]", fill(&nested))),
         ),
         (
             "31 MiB of empty objects as messages, refused",
+            chat,
             format!(r#"{{"model":"fake","messages":[{}{{}}]}}"#, fill("{},")),
         ),
     ] {
         let fake = Fake::start(program, "#init\n#read\n#text x\n#done\n", COLD)?;
         let before = fake.service.taken()?;
         let started = std::time::Instant::now();
-        let url = format!("http://{}/v1/chat/completions", fake.service.authority);
-        harness_tests::http::client()
+        let url = format!("http://{}{path}", fake.service.authority);
+        let response = harness_tests::http::client()
             .build()?
             .post(url)
+            .header("content-type", "application/json")
             .body(body)
             .send()
-            .await?
-            .bytes()
             .await?;
+        let is_served = response.status().is_success();
+        anyhow::ensure!(is_served == what.contains("served"), "{what}: {is_served}");
+        response.bytes().await?;
         let took = started.elapsed();
         let after = fake.service.taken()?;
         let peak = fake.service.peak()?;

@@ -39,6 +39,14 @@ impl Time {
         }
     }
 
+    /// Whether the thread went on for long after the first half of the limit. That a busy machine let it wait does not
+    /// count.
+    pub(super) fn is_long(&self) -> bool {
+        let used = |before| thread_time().saturating_sub(before);
+        self.used_before
+            .is_some_and(|before| used(before) > self.limit / 8)
+    }
+
     /// What to do when a deadline has come: wait for the next one, or stop the call.
     pub(super) fn is_up(&mut self) -> wasmtime::Result<UpdateDeadline> {
         let (now, used) = (Instant::now(), thread_time());

@@ -24,7 +24,7 @@ pub(crate) struct State {
     pub(super) memory: Memory,
     pub(super) time: Time,
     pub(super) toll: Arc<Toll>,
-    /// Whether its calls are known to take no longer than their input is large: the guest is built in.
+    /// Whether its calls are known to take no longer than their input is large.
     pub(crate) is_quick: bool,
     /// Set for guests that import WASI.
     pub(super) wasi: Option<Wasi>,
@@ -111,6 +111,11 @@ impl State {
             is_quick: false,
             wasi: imports_wasi.then(|| Wasi::new(context)),
         }
+    }
+
+    /// Whether the instance only tries a guest, or a configuration.
+    pub(super) fn is_trial(&self) -> bool {
+        self.log.completion.is_none()
     }
 
     /// A call begins.

@@ -18,7 +18,7 @@ pub(crate) struct Toll {
     nanos: AtomicU64,
     broken: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// When it last broke a bound or a rule, or used most of its time.
+    /// When a request's call last broke a bound or a rule, or took long.
     suspect_since: Mutex<Option<Instant>>,
 }
 
@@ -47,11 +47,7 @@ impl Toll {
         }
     }
 
-    /// Takes note of a call that took `time` of at most `limit`.
-    pub(super) fn add(&self, time: Duration, limit: Duration) {
-        if time > limit / 2 {
-            self.suspect();
-        }
+    pub(super) fn add(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -60,14 +56,14 @@ impl Toll {
     pub(super) fn broke(&self, error: String) {
         self.broken.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock() = Some(error);
-        self.suspect();
     }
 
-    fn suspect(&self) {
+    /// From now on, for a while, the guest is suspect.
+    pub(super) fn suspect(&self) {
         *self.suspect_since.lock() = Some(Instant::now());
     }
 
-    /// Whether it lately broke a bound or a rule, or used most of its time.
+    /// Whether it lately broke a bound or a rule, or took long.
     pub(crate) fn is_suspect(&self) -> bool {
         let since = *self.suspect_since.lock();
         since.is_some_and(|since| since.elapsed() < SUSPECT_FOR)
