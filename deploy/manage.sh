@@ -282,7 +282,7 @@ cmd_uninstall() {
 removed: the service, its units and its program. What stays:
   $config_dir  the configuration and the guests in it
   $cache_dir  compiled guests, which can go
-  $state_dir  the last good guests, which can go
+  $state_dir  what was used (usage.sqlite), and the last good guests
   ~/.claude  the login of Claude Code, which is its own
   lingering, if nothing else needs it: loginctl disable-linger
 END

@@ -119,7 +119,7 @@ pub(super) const COUNTERS: [Metric; 19] = [
     (REASONING, "Of the output tokens, those of thinking"),
     (
         PROCESSES,
-        "Processes that were given a request, by origin: new, warm or kept",
+        "Processes that were given a request, by origin: new, warm, kept or rewound",
     ),
     (
         STARTS,
@@ -168,7 +168,7 @@ pub(super) const HISTOGRAMS: [Metric; 6] = [
     (QUEUE_WAIT, "Seconds that requests waited for a place"),
     (
         ADDED,
-        "Seconds from a request's last byte until its process has it, without the waits for a place and a process",
+        "Seconds from a request's last byte until it asks for a process, without the wait for a place",
     ),
 ];
 
