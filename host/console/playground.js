@@ -37,12 +37,9 @@ export async function playground(page) {
   let edited = {};
   let timer = 0;
   const render = async () => {
-    if (api.value !== "/v1/chat/completions") {
-      configs.replaceChildren();
-      return rendered.replaceChildren(element("p", { class: "note" }, "Shown for /v1/chat/completions."));
-    }
     try {
-      const told = await post("/admin/render", { request: JSON.parse(request.value), configs: edited });
+      const trial = { path: api.value, request: JSON.parse(request.value), configs: edited };
+      const told = await post("/admin/render", trial);
       const written = told.answer ?? told.written.join("");
       rendered.replaceChildren(
         element("pre", { tabindex: 0 }, written),

@@ -128,6 +128,10 @@ const checks = {
     await page.locator("#answer").getByText("user: Hi!").waitFor();
     await page.selectOption("#model", "claude-sonnet");
     await page.locator("#rendered").getByText("control_request").waitFor();
+    // A body of another API becomes the same.
+    await page.getByLabel("API").selectOption("/v1/responses");
+    await page.locator("#request").fill(JSON.stringify({ model: "echo", store: false, input: "Good morning" }));
+    await page.locator("#rendered").getByText("user: Good morning").waitFor();
     assert.deepEqual(page.mistakes.filter((what) => !what.includes("400")), []);
     await page.context().close();
   },

@@ -188,6 +188,26 @@ async fn a_request_is_rendered_without_starting_a_process() {
         (404, "model_not_found"),
         "`nope` does not exist",
     );
+    // Another API's body becomes the same, once its dialect is compiled.
+    let message_body = json!({"model": "echo", "max_tokens": 100, "messages": body["messages"]});
+    let trial = json!({"path": "/v1/messages", "request": message_body});
+    let told = poll::until("the dialect", Duration::from_secs(60), async || {
+        let (status, told) = shown(trial.clone()).await;
+        (status == 200).then_some(told)
+    })
+    .await;
+    assert_eq!(told["written"], over_http["written"]);
+    for (path, request, param) in [
+        ("/v1/nothing", json!({}), "path"),
+        ("/v1/messages", json!({"model": "echo"}), "messages"),
+    ] {
+        let (status, error) = shown(json!({"path": path, "request": request})).await;
+        assert_eq!(
+            (status, &error["error"]["param"]),
+            (400, &json!(param)),
+            "{error}"
+        );
+    }
     // What the service does is what was shown.
     let (status, answer) = host.post(&body).await;
     assert_eq!(

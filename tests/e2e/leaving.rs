@@ -156,6 +156,8 @@ async fn twenty_at_once_and_half_of_them_abandoned_leave_nothing_over() {
     let fake = Fake::start_with(ANSWER, "max_concurrent = 8\nqueue = 100", "");
     assert_eq!(fake.host.post(&hello(false)).await.0, 200);
     fake.all_gone(GONE).await;
+    // From here on the ledger's file is open.
+    assert_eq!(fake.host.get("/admin/usage").await.0, 200);
     let descriptors = || {
         std::fs::read_dir(format!("/proc/{}/fd", fake.host.pid()))
             .unwrap()

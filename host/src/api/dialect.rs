@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use basics::blocking;
+use basics::{blocking, plain};
 use guests::GuestError;
 use guests::admit::Guest;
 use guests::dialect::{self, Opened};
@@ -241,10 +241,7 @@ impl Call {
     ) -> Result<(Arc<Snapshot>, dispatch::Request), Failure> {
         let snapshot = dispatch::settled(&self.service, self.snapshot.clone(), &model).await;
         let request = blocking::run_on(size, || {
-            let mut body = chat_json::body(request);
-            body["model"] = Value::from(&*model);
-            body["n"] = choices.into();
-            openai::chat_request(body.to_string(), None, &snapshot)
+            openai::chat_request(as_chat(&model, choices, request), None, &snapshot)
         })?;
         Ok((snapshot, request))
     }
@@ -259,6 +256,46 @@ impl Call {
         call: impl FnOnce() -> Result<T, GuestError> + Send + 'static,
     ) -> Result<T, Failure> {
         run(&self.service, self.guest(), call).await
+    }
+}
+
+/// The body of the chat completion that a dialect made of a call.
+fn as_chat(model: &str, choices: u32, request: &guests::request::Request) -> String {
+    let mut body = chat_json::body(request);
+    body["model"] = Value::from(model);
+    body["n"] = choices.into();
+    body.to_string()
+}
+
+/// What a call with POST becomes as the body of a chat completion, without being carried out. This may take long.
+///
+/// # Errors
+///
+/// Fails if no dialect has the path, if the dialect refuses the call, or if the call needs no model.
+pub(super) fn chat_of(snapshot: &Snapshot, path: &str, body: String) -> Result<String, Failure> {
+    let Found::Dialect(dialect) = snapshot.dialects.find("POST", path) else {
+        let message = format!("no dialect serves POST {}", plain::line(path, 100));
+        return Err(Failure::invalid("path", message));
+    };
+    let http = HttpRequest {
+        method: "POST".into(),
+        path: path.to_owned(),
+        body,
+        ..HttpRequest::default()
+    };
+    let context = context("req_rendered".into());
+    let opened = dialect::open(dialect.of.clone(), &context, &http);
+    match opened.map_err(|why| not_opened(&dialect.of.guest, why))? {
+        Opened::Completion {
+            model,
+            choices,
+            request,
+            ..
+        } => Ok(as_chat(&model, choices, &request)),
+        Opened::Reply(_) | Opened::Models(_) => {
+            let message = "the dialect answers this call itself: nothing is told to a process";
+            Err(Failure::invalid("request", message.to_owned()))
+        }
     }
 }
 

@@ -10,20 +10,29 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::api::body;
+use crate::api::dialect::chat_of;
 use crate::api::openai::chat_request;
 use crate::failure::{Failure, Kind, unix_now};
 use crate::render::render;
 use crate::service::Service;
 
-/// A request, and configurations that guests have only for it.
+/// A request, the path that it would be sent to, and configurations that guests have only for it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Trial<'b> {
     #[serde(borrow)]
     request: &'b RawValue,
+    #[serde(default = "chat_completions")]
+    path: String,
     /// By the names of guests.
     #[serde(default)]
     configs: Map<String, Value>,
+}
+
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+
+fn chat_completions() -> String {
+    CHAT_COMPLETIONS.to_owned()
 }
 
 /// Takes the body of a chat completion, or a [`Trial`].
@@ -37,10 +46,14 @@ pub(in crate::api) async fn show(
     let rendered = tokio::task::spawn_blocking(move || {
         let text = String::from_utf8(read.bytes.into());
         let text = text.map_err(|_| Failure::new(Kind::InvalidRequest, "the body is not UTF-8"))?;
-        let (request, configs) = match serde_json::from_str::<Trial>(&text) {
-            Ok(trial) => (trial.request.get().to_owned(), trial.configs),
+        let (path, request, configs) = match serde_json::from_str::<Trial>(&text) {
+            Ok(trial) => (trial.path, trial.request.get().to_owned(), trial.configs),
             // What is wrong with it is told below, as of a chat completion.
-            Err(_) => (text, Map::new()),
+            Err(_) => (chat_completions(), text, Map::new()),
+        };
+        let request = match &*path {
+            CHAT_COMPLETIONS => request,
+            path => chat_of(&snapshot, path, request)?,
         };
         let request = chat_request(request, None, &snapshot)?;
         let rendered = render(&snapshot, &request, &configs, unix_now())?;
