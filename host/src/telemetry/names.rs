@@ -49,12 +49,10 @@ pub(crate) const GUEST_FAILURES: &str = "claude_harness_guest_failures_total";
 pub(crate) const CACHE_REQUESTS: &str = "claude_harness_cache_requests_total";
 /// Bytes that the cache holds.
 pub(crate) const CACHE_SIZE: &str = "claude_harness_cache_bytes";
-/// How long the service itself took until a request was with its process.
+/// How long the service itself took until a request asked for a process.
 pub(crate) const ADDED: &str = "claude_harness_added_seconds";
-
 /// Spans of traces that could not be sent.
 pub(crate) const SPANS_LOST: &str = "claude_harness_spans_lost_total";
-
 /// Requests that are missing in the ledger.
 pub(crate) const LEDGER_LOST: &str = "claude_harness_ledger_lost_total";
 /// Calls of guests, by guest.

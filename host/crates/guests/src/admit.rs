@@ -100,7 +100,7 @@ pub enum GuestSource {
 /// How far a guest's calls are trusted to be short, and so where they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// It is built into this program: its calls are known to be short.
+    /// It is built into this program: its calls may run where requests are served.
     BuiltIn,
     /// It is from a file: its calls may be long.
     FromFile,
