@@ -53,6 +53,8 @@
 mod adapter;
 mod dialect;
 mod http;
+#[cfg(target_family = "wasm")]
+mod memory;
 mod state;
 pub mod testing;
 mod transform;

@@ -61,7 +61,7 @@ const COMMON: [Template; 5] = [
 ];
 
 /// A guest in Rust, with the kit.
-const RUST: [Template; 15] = [
+const RUST: [Template; 16] = [
     template!(".gitignore", "guests/templates/rust/gitignore"),
     template!("Cargo.toml", "guests/templates/rust/Cargo.toml"),
     template!("guest.toml", "guests/templates/rust/guest.toml"),
@@ -70,6 +70,7 @@ const RUST: [Template; 15] = [
     template!("harness/kit/src/dialect.rs", "guests/kit/src/dialect.rs"),
     template!("harness/kit/src/http.rs", "guests/kit/src/http.rs"),
     template!("harness/kit/src/lib.rs", "guests/kit/src/lib.rs"),
+    template!("harness/kit/src/memory.rs", "guests/kit/src/memory.rs"),
     template!("harness/kit/src/state.rs", "guests/kit/src/state.rs"),
     template!("harness/kit/src/testing.rs", "guests/kit/src/testing.rs"),
     template!(

@@ -116,3 +116,62 @@ fn listed(problems: &[Problem]) -> String {
     let all: Vec<String> = problems.iter().map(problem).collect();
     plain::line(&all.join("; "), MESSAGE_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::admit::Judges;
+    use crate::loader::Loader;
+    use crate::settings::{GuestLimits, GuestUse, Settings};
+
+    fn used(name: &str) -> GuestUse {
+        GuestUse {
+            guest: name.into(),
+            at: "test".into(),
+            config: serde_json::json!({}),
+        }
+    }
+
+    /// Each growth, and the next instance that begins small again, would cost a change of protection.
+    #[test]
+    fn an_instance_begins_with_the_memory_that_a_short_request_needs() {
+        let names = [
+            "claude-code",
+            "messages",
+            "redact",
+            "responses",
+            "system-prompt",
+        ];
+        let settings = Settings {
+            dir: Path::new("/nowhere").into(),
+            cache_dir: None,
+            state_dir: None,
+            limits: GuestLimits::default(),
+            named: Vec::new(),
+            uses: names.map(used).into(),
+            instances: 1,
+        };
+        let judges = Judges {
+            read_request: |_| Err(String::new()),
+            check_settings: |_, _, _| Ok(Vec::new()),
+        };
+        let (sender, admitted) = channel();
+        let on_admitted = move |done| drop(sender.send(done));
+        let mut loader = Loader::start(settings, judges, Arc::new(on_admitted)).unwrap();
+        loader.visit(true);
+        while !loader.compiling().is_empty() {
+            loader.admitted(admitted.recv().unwrap());
+        }
+        for name in names {
+            let guest = &loader.set().serving[name];
+            let (mut store, instance) = bare(guest, None).unwrap();
+            let before = store.data().memory_used();
+            instance.describe(&mut store).unwrap();
+            instance.configure(&mut store, "{}").unwrap().ok();
+            assert_eq!(store.data().memory_used(), before, "{name}");
+        }
+    }
+}

@@ -2,8 +2,11 @@
 
 mod answer;
 mod dialect;
+mod exports;
 mod request;
 mod rewritten;
+
+use std::sync::Arc;
 
 use wasmtime::Store;
 use wasmtime::component::{Instance as WasmInstance, InstancePre, ResourceAny};
@@ -41,48 +44,41 @@ mod bindings {
 
 pub use answer::Effects;
 pub(crate) use answer::honours;
-use bindings::exports::harness::guest as exports;
+pub(crate) use bindings::exports::harness::guest::guest::{Description, Problem};
+use bindings::exports::harness::guest::{probe, reuse};
 pub(crate) use bindings::harness::guest::log;
 use bindings::harness::guest::types;
 pub(crate) use dialect::{Dialect, Opened};
-use exports::adapter;
-pub(crate) use exports::guest::{Description, Problem};
-use exports::{reuse, transform};
 pub(crate) use request::with_request;
 
 use crate::admit::World;
-
-/// The interfaces by which a guest says what it is.
-const ADAPTER: &str = "harness:guest/adapter@1.0.0";
-const TRANSFORM: &str = "harness:guest/transform@1.0.0";
-const DIALECT: &str = "harness:guest/dialect@1.0.0";
-
-/// The interfaces that an adapter may export, but need not.
-const PROBE: &str = "harness:guest/probe@1.0.0";
-const REUSE: &str = "harness:guest/reuse@1.0.0";
 
 /// A guest whose exports were found.
 #[derive(Clone)]
 pub(crate) struct GuestPre {
     pre: InstancePre<State>,
-    guest: exports::guest::GuestIndices,
-    world: WorldPre,
+    guest: Arc<exports::Guest>,
+    world: Exports,
 }
 
+/// The functions that a guest of each world has.
 #[derive(Clone)]
-enum WorldPre {
-    Adapter {
-        adapter: adapter::GuestIndices,
-        probe: Option<exports::probe::GuestIndices>,
-        reuse: Option<reuse::GuestIndices>,
-    },
-    Transform(transform::GuestIndices),
-    Dialect(exports::dialect::GuestIndices),
+enum Exports {
+    Adapter(Arc<AdapterExports>),
+    Transform(Arc<exports::Transform>),
+    Dialect(Arc<exports::Dialect>),
+}
+
+struct AdapterExports {
+    adapter: exports::Adapter,
+    probe: Option<exports::Probe>,
+    reuse: Option<exports::Reuse>,
 }
 
 /// An instance of a guest.
 pub(crate) struct Instance {
-    guest: exports::guest::Guest,
+    guest: Arc<exports::Guest>,
+    instance: WasmInstance,
     pub(crate) calls: Calls,
 }
 
@@ -95,13 +91,15 @@ pub(crate) enum Calls {
 
 /// An instance of an adapter.
 pub(crate) struct Adapter {
-    adapter: adapter::Guest,
-    probe: Option<exports::probe::Guest>,
-    reuse: Option<reuse::Guest>,
+    exports: Arc<AdapterExports>,
+    instance: WasmInstance,
 }
 
 /// An instance of a transform.
-pub(crate) struct Transform(transform::Guest);
+pub(crate) struct Transform {
+    exports: Arc<exports::Transform>,
+    instance: WasmInstance,
+}
 
 impl GuestPre {
     /// Looks for the exports.
@@ -110,22 +108,30 @@ impl GuestPre {
     ///
     /// Names the export that is missing.
     pub(crate) fn new(pre: InstancePre<State>) -> wasmtime::Result<Self> {
-        let has = |name| pre.component().get_export_index(None, name).is_some();
-        let world = match (has(ADAPTER), has(TRANSFORM), has(DIALECT)) {
-            (false, true, _) => WorldPre::Transform(transform::GuestIndices::new(&pre)?),
-            (false, false, true) => WorldPre::Dialect(exports::dialect::GuestIndices::new(&pre)?),
+        let component = pre.component();
+        let has = |name| component.get_export_index(None, name).is_some();
+        let [adapter, transform, dialect] = [
+            exports::Adapter::NAME,
+            exports::Transform::NAME,
+            exports::Dialect::NAME,
+        ]
+        .map(has);
+        let world = match (adapter, transform, dialect) {
+            (false, true, _) => Exports::Transform(exports::Transform::find(component)?.into()),
+            (false, false, true) => Exports::Dialect(exports::Dialect::find(component)?.into()),
             _ => {
-                let probe = has(PROBE).then(|| exports::probe::GuestIndices::new(&pre));
-                let reuse = has(REUSE).then(|| reuse::GuestIndices::new(&pre));
-                WorldPre::Adapter {
-                    adapter: adapter::GuestIndices::new(&pre)?,
+                let probe = has(exports::Probe::NAME).then(|| exports::Probe::find(component));
+                let reuse = has(exports::Reuse::NAME).then(|| exports::Reuse::find(component));
+                let exports = AdapterExports {
+                    adapter: exports::Adapter::find(component)?,
                     probe: probe.transpose()?,
                     reuse: reuse.transpose()?,
-                }
+                };
+                Exports::Adapter(exports.into())
             }
         };
         Ok(GuestPre {
-            guest: exports::guest::GuestIndices::new(&pre)?,
+            guest: exports::Guest::find(component)?.into(),
             world,
             pre,
         })
@@ -134,45 +140,57 @@ impl GuestPre {
     /// What it is.
     pub(crate) fn world(&self) -> World {
         match self.world {
-            WorldPre::Adapter { .. } => World::Adapter,
-            WorldPre::Transform(_) => World::Transform,
-            WorldPre::Dialect(_) => World::Dialect,
+            Exports::Adapter(_) => World::Adapter,
+            Exports::Transform(_) => World::Transform,
+            Exports::Dialect(_) => World::Dialect,
         }
     }
 
+    /// A fresh instance. The first one of a component tells whether its functions have the types of the contract.
     pub(crate) fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instance> {
         let instance: WasmInstance = self.pre.instantiate(&mut *store)?;
-        let guest = self.guest.load(&mut *store, &instance)?;
+        self.guest.compare(store, &instance)?;
         let calls = match &self.world {
-            WorldPre::Adapter {
-                adapter,
-                probe,
-                reuse,
-            } => Calls::Adapter(Adapter {
-                adapter: adapter.load(&mut *store, &instance)?,
-                probe: match probe {
-                    Some(probe) => Some(probe.load(&mut *store, &instance)?),
-                    None => None,
-                },
-                reuse: match reuse {
-                    Some(reuse) => Some(reuse.load(&mut *store, &instance)?),
-                    None => None,
-                },
-            }),
-            WorldPre::Transform(transform) => {
-                Calls::Transform(Transform(transform.load(&mut *store, &instance)?))
+            Exports::Adapter(exports) => {
+                exports.compare(store, &instance)?;
+                let exports = exports.clone();
+                Calls::Adapter(Adapter { exports, instance })
             }
-            WorldPre::Dialect(dialect) => {
-                Calls::Dialect(Dialect(dialect.load(&mut *store, &instance)?))
+            Exports::Transform(exports) => {
+                exports.compare(store, &instance)?;
+                let exports = exports.clone();
+                Calls::Transform(Transform { exports, instance })
+            }
+            Exports::Dialect(exports) => {
+                exports.compare(store, &instance)?;
+                let exports = exports.clone();
+                Calls::Dialect(Dialect { exports, instance })
             }
         };
-        Ok(Instance { guest, calls })
+        Ok(Instance {
+            guest: self.guest.clone(),
+            instance,
+            calls,
+        })
+    }
+}
+
+impl AdapterExports {
+    fn compare(&self, store: &mut Store<State>, of: &WasmInstance) -> wasmtime::Result<()> {
+        self.adapter.compare(store, of)?;
+        if let Some(probe) = &self.probe {
+            probe.compare(store, of)?;
+        }
+        if let Some(reuse) = &self.reuse {
+            reuse.compare(store, of)?;
+        }
+        Ok(())
     }
 }
 
 impl Instance {
     pub(crate) fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
-        self.guest.call_describe(store)
+        self.guest.describe(store, &self.instance)
     }
 
     pub(crate) fn configure(
@@ -180,7 +198,7 @@ impl Instance {
         store: &mut Store<State>,
         config: &str,
     ) -> wasmtime::Result<Result<(), Vec<Problem>>> {
-        self.guest.call_configure(store, config)
+        self.guest.configure(store, &self.instance, config)
     }
 }
 
@@ -197,7 +215,8 @@ impl Transform {
         request: types::RequestParam<'_>,
     ) -> wasmtime::Result<Result<Result<(Decision, Option<ResourceAny>), GuestError>, ApiError>>
     {
-        let opened = self.0.call_open(store, lowered_context(context), request)?;
+        let context = lowered_context(context);
+        let opened = self.exports.open(store, &self.instance, context, request)?;
         Ok(match opened {
             Ok(opened) => {
                 Ok(answer::decision(opened.decision).map(|decision| (decision, opened.filter)))
@@ -218,7 +237,7 @@ impl Transform {
             .zip(&values)
             .map(|(delta, value)| answer::lowered_delta(delta, value))
             .collect();
-        let step = self.0.filter().call_take(store, filter, &deltas)?;
+        let step = self.exports.take(store, &self.instance, filter, &deltas)?;
         Ok(answer::step(step))
     }
 
@@ -229,7 +248,9 @@ impl Transform {
         outcome: &Outcome,
     ) -> wasmtime::Result<Result<Result<Ending, GuestError>, ApiError>> {
         let outcome = answer::lowered_outcome(outcome);
-        let ended = self.0.filter().call_finish(store, filter, outcome)?;
+        let ended = self
+            .exports
+            .finish(store, &self.instance, filter, outcome)?;
         Ok(match ended {
             Ok(ending) => Ok(answer::ending(ending)),
             Err(error) => Err(error.into()),
@@ -244,8 +265,9 @@ impl Adapter {
         context: &Context,
         request: types::RequestParam<'_>,
     ) -> wasmtime::Result<Result<ResourceAny, ApiError>> {
-        let session = self.adapter.session();
-        let opened = session.call_open(store, lowered_context(context), request)?;
+        let context = lowered_context(context);
+        let adapter = &self.exports.adapter;
+        let opened = adapter.open(store, &self.instance, context, request)?;
         Ok(opened.map_err(Into::into))
     }
 
@@ -256,14 +278,14 @@ impl Adapter {
         context: &Context,
         question: Question,
     ) -> wasmtime::Result<Option<ResourceAny>> {
-        let Some(probe) = &self.probe else {
+        let Some(probe) = &self.exports.probe else {
             return Ok(None);
         };
         let question = match question {
-            Question::Introduction => exports::probe::Question::Introduction,
-            Question::Plan => exports::probe::Question::Plan,
+            Question::Introduction => probe::Question::Introduction,
+            Question::Plan => probe::Question::Plan,
         };
-        probe.call_open(store, lowered_context(context), question)
+        probe.open(store, &self.instance, lowered_context(context), question)
     }
 
     pub(crate) fn launch_options(
@@ -271,7 +293,8 @@ impl Adapter {
         store: &mut Store<State>,
         session: ResourceAny,
     ) -> wasmtime::Result<Vec<(String, String)>> {
-        let options = self.adapter.session().call_launch_options(store, session)?;
+        let adapter = &self.exports.adapter;
+        let options = adapter.launch_options(store, &self.instance, session)?;
         let options = options.into_iter();
         Ok(options.map(|option| (option.name, option.value)).collect())
     }
@@ -281,7 +304,7 @@ impl Adapter {
         store: &mut Store<State>,
         session: ResourceAny,
     ) -> wasmtime::Result<Effects> {
-        let effects = self.adapter.session().call_start(store, session)?;
+        let effects = self.exports.adapter.start(store, &self.instance, session)?;
         Ok(effects.into())
     }
 
@@ -291,7 +314,10 @@ impl Adapter {
         session: ResourceAny,
         lines: &[&str],
     ) -> wasmtime::Result<Effects> {
-        let effects = self.adapter.session().call_output(store, session, lines)?;
+        let effects = self
+            .exports
+            .adapter
+            .output(store, &self.instance, session, lines)?;
         Ok(effects.into())
     }
 
@@ -302,8 +328,9 @@ impl Adapter {
         status: Option<i32>,
         stderr: &str,
     ) -> wasmtime::Result<Effects> {
-        let calls = self.adapter.session();
-        Ok(calls.call_exit(store, session, status, stderr)?.into())
+        let adapter = &self.exports.adapter;
+        let effects = adapter.exit(store, &self.instance, session, status, stderr)?;
+        Ok(effects.into())
     }
 
     /// None if it never goes on with a process.
@@ -312,10 +339,10 @@ impl Adapter {
         store: &mut Store<State>,
         session: ResourceAny,
     ) -> wasmtime::Result<Option<Wanted>> {
-        let Some(reuse) = &self.reuse else {
+        let Some(reuse) = &self.exports.reuse else {
             return Ok(None);
         };
-        Ok(reuse.call_want(store, session)?.map(Into::into))
+        Ok(reuse.want(store, &self.instance, session)?.map(Into::into))
     }
 
     pub(crate) fn resume(
@@ -324,7 +351,7 @@ impl Adapter {
         session: ResourceAny,
         resumption: &Resumption,
     ) -> wasmtime::Result<Effects> {
-        let Some(reuse) = &self.reuse else {
+        let Some(reuse) = &self.exports.reuse else {
             return self.start(store, session);
         };
         let rewinds: Vec<&str> = resumption.rewinds.iter().map(String::as_str).collect();
@@ -333,7 +360,9 @@ impl Adapter {
             kept: resumption.kept,
             rewinds: &rewinds,
         };
-        Ok(reuse.call_resume(store, session, resumption)?.into())
+        Ok(reuse
+            .resume(store, &self.instance, session, resumption)?
+            .into())
     }
 
     /// None if no request ever goes on with a process.
@@ -342,10 +371,12 @@ impl Adapter {
         store: &mut Store<State>,
         session: ResourceAny,
     ) -> wasmtime::Result<Option<Effects>> {
-        let Some(reuse) = &self.reuse else {
+        let Some(reuse) = &self.exports.reuse else {
             return Ok(None);
         };
-        Ok(Some(reuse.call_interrupt(store, session)?.into()))
+        Ok(Some(
+            reuse.interrupt(store, &self.instance, session)?.into(),
+        ))
     }
 
     /// None if no request can go on with the process.
@@ -354,10 +385,10 @@ impl Adapter {
         store: &mut Store<State>,
         session: ResourceAny,
     ) -> wasmtime::Result<Option<Held>> {
-        let Some(reuse) = &self.reuse else {
+        let Some(reuse) = &self.exports.reuse else {
             return Ok(None);
         };
-        Ok(reuse.call_hold(store, session)?.map(Into::into))
+        Ok(reuse.hold(store, &self.instance, session)?.map(Into::into))
     }
 }
 

@@ -118,6 +118,12 @@ impl State {
         self.log.completion.is_none()
     }
 
+    /// Bytes of memory that it has now.
+    #[cfg(test)]
+    pub(crate) fn memory_used(&self) -> usize {
+        self.memory.used
+    }
+
     /// A call begins.
     pub(super) fn begin(&mut self, time: Time) {
         self.time = time;

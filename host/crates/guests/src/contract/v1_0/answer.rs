@@ -4,10 +4,8 @@ use basics::plain::is_word;
 use serde_json::Value;
 
 use super::Description;
-use super::adapter;
+use super::bindings::exports::harness::guest::{adapter, reuse, transform};
 use super::bindings::harness::guest::types;
-use super::reuse;
-use super::transform;
 use crate::GuestError;
 use crate::completion::{
     ApiError, Decision, Delta, Effect, Ending, ErrorKind, FinishReason, Held, HeldTurn, Outcome,

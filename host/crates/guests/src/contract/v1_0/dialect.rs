@@ -1,11 +1,13 @@
 //! Calls of a dialect.
 
-use wasmtime::Store;
-use wasmtime::component::ResourceAny;
+use std::sync::Arc;
 
+use wasmtime::Store;
+use wasmtime::component::{Instance, ResourceAny};
+
+use super::bindings::exports::harness::guest::dialect;
 use super::bindings::harness::guest::types;
-use super::exports::dialect;
-use super::{answer, lowered_context};
+use super::{answer, exports, lowered_context};
 use crate::completion::{ApiError, Context, Delta, ErrorKind, Outcome};
 use crate::engine::State;
 use crate::http::{
@@ -14,7 +16,10 @@ use crate::http::{
 use crate::request::Request;
 
 /// An instance of a dialect.
-pub(crate) struct Dialect(pub(super) dialect::Guest);
+pub(crate) struct Dialect {
+    pub(super) exports: Arc<exports::Dialect>,
+    pub(super) instance: Instance,
+}
 
 /// What a call of the API is.
 pub(crate) enum Opened {
@@ -30,7 +35,7 @@ pub(crate) enum Opened {
 
 impl Dialect {
     pub(crate) fn serve(&self, store: &mut Store<State>) -> wasmtime::Result<Service> {
-        let service = self.0.call_serve(store)?;
+        let service = self.exports.serve(store, &self.instance)?;
         let routes = service.routes.into_iter().map(|route| Route {
             method: route.method,
             path: route.path,
@@ -47,7 +52,9 @@ impl Dialect {
         store: &mut Store<State>,
         failure: &HttpFailure,
     ) -> wasmtime::Result<HttpResponse> {
-        let rendered = self.0.call_render_error(store, lowered_failure(failure))?;
+        let rendered =
+            self.exports
+                .render_error(store, &self.instance, lowered_failure(failure))?;
         Ok(response(rendered))
     }
 
@@ -58,7 +65,7 @@ impl Dialect {
         failure: &HttpFailure,
     ) -> wasmtime::Result<String> {
         let failure = lowered_failure(failure);
-        self.0.call().call_fail(store, call, failure)
+        self.exports.fail(store, &self.instance, call, failure)
     }
 
     pub(crate) fn keep_alive(
@@ -66,7 +73,7 @@ impl Dialect {
         store: &mut Store<State>,
         call: ResourceAny,
     ) -> wasmtime::Result<String> {
-        self.0.call().call_keep_alive(store, call)
+        self.exports.keep_alive(store, &self.instance, call)
     }
 
     pub(crate) fn list_models(
@@ -84,7 +91,9 @@ impl Dialect {
                 extra: None,
             })
             .collect();
-        let listed = self.0.call().call_list_models(store, call, &models)?;
+        let listed = self
+            .exports
+            .list_models(store, &self.instance, call, &models)?;
         Ok(response(listed))
     }
 
@@ -106,7 +115,9 @@ impl Dialect {
             body: &http.body,
             extra: None,
         };
-        let opened = self.0.call_open(store, lowered_context(context), http)?;
+        let opened = self
+            .exports
+            .open(store, &self.instance, lowered_context(context), http)?;
         Ok(match opened {
             Err(error) => Err(error.into()),
             Ok(dialect::Opened::Reply(reply)) => Ok(Opened::Reply(response(reply))),
@@ -125,7 +136,7 @@ impl Dialect {
         store: &mut Store<State>,
         call: ResourceAny,
     ) -> wasmtime::Result<Option<HttpHead>> {
-        let head = self.0.call().call_begin(store, call)?;
+        let head = self.exports.begin(store, &self.instance, call)?;
         Ok(head.map(|head| HttpHead {
             status: head.status,
             content_type: head.content_type,
@@ -146,7 +157,8 @@ impl Dialect {
             .zip(&values)
             .map(|(delta, value)| answer::lowered_delta(delta, value))
             .collect();
-        self.0.call().call_take(store, call, choice, &deltas)
+        self.exports
+            .take(store, &self.instance, call, choice, &deltas)
     }
 
     pub(crate) fn end_choice(
@@ -157,7 +169,8 @@ impl Dialect {
         outcome: &Outcome,
     ) -> wasmtime::Result<String> {
         let outcome = answer::lowered_outcome(outcome);
-        self.0.call().call_end_choice(store, call, choice, outcome)
+        self.exports
+            .end_choice(store, &self.instance, call, choice, outcome)
     }
 
     pub(crate) fn finish(
@@ -165,7 +178,7 @@ impl Dialect {
         store: &mut Store<State>,
         call: ResourceAny,
     ) -> wasmtime::Result<String> {
-        self.0.call().call_finish(store, call)
+        self.exports.finish(store, &self.instance, call)
     }
 }
 
