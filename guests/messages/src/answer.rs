@@ -13,8 +13,8 @@ pub struct Answer {
     streams: bool,
     /// Whether the client wants to see what the model thinks.
     thinks: bool,
-    /// Whether `message_start` was written.
-    has_begun: bool,
+    /// `message_start`, which goes with the first piece.
+    unsent: String,
     /// The blocks so far; the last one is open.
     blocks: Vec<Block>,
     end: Option<FinishReason>,
@@ -38,21 +38,25 @@ impl Answer {
             model: read.model.clone(),
             streams: read.request.stream,
             thinks: read.thinks,
-            has_begun: false,
+            unsent: String::new(),
             blocks: Vec::new(),
             end: None,
             usage: None,
         }
     }
 
-    /// Whether it comes piece by piece.
-    pub(crate) fn streams(&self) -> bool {
+    /// Words the first event. Whether the answer comes piece by piece.
+    pub fn begin(&mut self) -> bool {
+        if self.streams {
+            let start = json!({"type": "message_start", "message": self.message()});
+            self.unsent = event("message_start", &start);
+        }
         self.streams
     }
 
     /// The next pieces.
     pub fn take(&mut self, deltas: Vec<Delta>) -> String {
-        let mut events = self.begun();
+        let mut events = std::mem::take(&mut self.unsent);
         for delta in deltas {
             match delta {
                 Delta::Content(text) | Delta::Refusal(text) => {
@@ -108,7 +112,7 @@ impl Answer {
         if !self.streams {
             return json_line(&self.message());
         }
-        let mut events = self.begun();
+        let mut events = std::mem::take(&mut self.unsent);
         self.close(&mut events);
         let delta = json!({"stop_reason": self.stop_reason(), "stop_sequence": null});
         let last = json!({"type": "message_delta", "delta": delta, "usage": self.usage()});
@@ -121,17 +125,6 @@ impl Answer {
             true => events,
             false => String::new(),
         }
-    }
-
-    /// `message_start`, once.
-    fn begun(&mut self) -> String {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return String::new();
-        }
-        event(
-            "message_start",
-            &json!({"type": "message_start", "message": self.message()}),
-        )
     }
 
     fn message(&self) -> Value {

@@ -84,7 +84,7 @@ impl Dialect for Call {
     }
 
     fn begin(&mut self) -> Option<HttpHead> {
-        self.0.streams().then(event_stream)
+        self.0.begin().then(event_stream)
     }
 
     fn take(&mut self, _choice: u32, deltas: Vec<Delta>) -> String {

@@ -24,6 +24,8 @@ pub struct Answer {
     is_open: bool,
     /// Events so far.
     count: u64,
+    /// The first events, which go with the first piece.
+    unsent: String,
     end: Option<FinishReason>,
     usage: Option<Usage>,
 }
@@ -41,19 +43,32 @@ impl Answer {
             items: Vec::new(),
             is_open: false,
             count: 0,
+            unsent: String::new(),
             end: None,
             usage: None,
         }
     }
 
-    /// Whether it comes piece by piece.
-    pub(crate) fn streams(&self) -> bool {
+    /// Words the first events. Whether the answer comes piece by piece.
+    pub fn begin(&mut self) -> bool {
+        if self.streams {
+            let response = json_line(&self.response("in_progress", None));
+            for (number, name) in ["response.created", "response.in_progress"]
+                .iter()
+                .enumerate()
+            {
+                self.unsent += &format!(
+                    "event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{number},\"response\":{response}}}\n\n"
+                );
+            }
+            self.count = 2;
+        }
         self.streams
     }
 
     /// The next pieces.
     pub fn take(&mut self, deltas: Vec<Delta>) -> String {
-        let mut events = self.begun();
+        let mut events = std::mem::take(&mut self.unsent);
         for delta in deltas {
             match delta {
                 Delta::Content(text) => self.text(Kind::Text(String::new()), &text, &mut events),
@@ -79,7 +94,7 @@ impl Answer {
 
     /// The last events, or the whole response.
     pub fn finish(&mut self) -> String {
-        let mut events = self.begun();
+        let mut events = std::mem::take(&mut self.unsent);
         self.close(&mut events);
         let (status, kind) = match self.end {
             Some(FinishReason::Length | FinishReason::ContentFilter) => {
@@ -99,7 +114,7 @@ impl Answer {
 
     /// The last event of an answer that failed on its way.
     pub fn fail(&mut self, failure: &Failure) -> String {
-        let mut events = self.begun();
+        let mut events = std::mem::take(&mut self.unsent);
         let code = failure.code.as_deref().unwrap_or("server_error");
         let error = json!({"code": code, "message": failure.message});
         let response = self.response("failed", Some(error));
@@ -108,18 +123,6 @@ impl Answer {
             json!({"response": response}),
             &mut events,
         );
-        events
-    }
-
-    /// The first events, once.
-    fn begun(&mut self) -> String {
-        let mut events = String::new();
-        if self.count == 0 {
-            for kind in ["response.created", "response.in_progress"] {
-                let response = self.response("in_progress", None);
-                self.event(kind, json!({"response": response}), &mut events);
-            }
-        }
         events
     }
 

@@ -21,7 +21,9 @@ fn of(body: &Value) -> Read {
 fn answer(read: &Read) -> Answer {
     let mut context = testing::context("");
     context.id = "req_1".into();
-    Answer::new(&context, read)
+    let mut answer = Answer::new(&context, read);
+    answer.begin();
+    answer
 }
 
 fn events(text: &str) -> Vec<Value> {

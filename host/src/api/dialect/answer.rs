@@ -112,8 +112,10 @@ fn streamed(writer: Writer, head: HttpHead, first: String) -> Response {
 }
 
 impl Writer {
-    /// Waits for the first piece, for at most `hold`, so that a failure has its true status. Then the dialect begins.
+    /// Has the dialect begin, and waits for the first piece, for at most `hold`, so that a failure has its true status.
     async fn begun(&mut self) -> Result<(Option<HttpHead>, String), Failure> {
+        // While the backend works, and not when there is a piece to be sent.
+        let head = self.with(DialectCall::begin).await?;
         let hold = self.config.http.hold;
         let first = match &mut self.choices {
             Some(choices) => tokio::time::timeout(hold, choices.next())
@@ -125,7 +127,6 @@ impl Writer {
         if let Some((_, Event::Fail(failure))) = first {
             return Err(failure);
         }
-        let head = self.with(DialectCall::begin).await?;
         let text = match first {
             Some((index, event)) => self.take(index, event).await?,
             None => String::new(),
