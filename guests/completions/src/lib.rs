@@ -9,8 +9,8 @@ use harness_guest::{
     HttpRequest, HttpResponse, OpenedCall, Outcome, Problem, Request, Role, Sampling, Service,
     Usage, event_stream, invalid, json_line, message, openai_error, read_body, route, unsupported,
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// `[guests.completions] config`
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -77,6 +77,27 @@ pub struct Call {
     /// The text of each choice, and how it ended.
     texts: Vec<(String, Option<FinishReason>)>,
     usage: [u64; 3],
+}
+
+/// An answer, or a piece of it.
+#[derive(Serialize)]
+struct Object<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    text: &'a str,
+    index: usize,
+    /// `null`
+    logprobs: (),
+    finish_reason: Option<&'static str>,
 }
 
 impl Dialect for Call {
@@ -169,15 +190,11 @@ impl Dialect for Call {
         if !self.stream {
             let choices = self.texts.iter().enumerate();
             let choices = choices.map(|(i, (text, end))| choice(i, text, *end));
-            let mut whole = self.object(choices.collect());
-            whole.insert("usage".into(), self.usage_object());
-            return json_line(&Value::Object(whole));
+            return json_line(&self.object(choices.collect(), Some(self.usage_object())));
         }
         let mut last = String::new();
         if self.include_usage {
-            let mut chunk = self.object(Vec::new());
-            chunk.insert("usage".into(), self.usage_object());
-            last = event(&Value::Object(chunk));
+            last = event(&self.object(Vec::new(), Some(self.usage_object())));
         }
         last + "data: [DONE]\n\n"
     }
@@ -192,22 +209,19 @@ impl Dialect for Call {
 }
 
 impl Call {
-    fn object(&self, choices: Vec<Value>) -> Map<String, Value> {
-        let mut object = Map::new();
-        object.insert("id".into(), self.id.as_str().into());
-        object.insert("object".into(), "text_completion".into());
-        object.insert("created".into(), self.created.into());
-        object.insert("model".into(), self.model.as_str().into());
-        object.insert("choices".into(), choices.into());
-        object
+    fn object<'a>(&'a self, choices: Vec<Choice<'a>>, usage: Option<Value>) -> Object<'a> {
+        Object {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        }
     }
 
     fn chunk(&self, index: u32, text: &str, end: Option<FinishReason>) -> String {
-        event(&Value::Object(self.object(vec![choice(
-            index as usize,
-            text,
-            end,
-        )])))
+        event(&self.object(vec![choice(index as usize, text, end)], None))
     }
 
     fn count(&mut self, usage: Option<&Usage>) {
@@ -229,17 +243,22 @@ impl Call {
     }
 }
 
-fn event(chunk: &Value) -> String {
+fn event(chunk: &Object<'_>) -> String {
     format!("data: {}\n\n", json_line(chunk))
 }
 
-fn choice(index: usize, text: &str, end: Option<FinishReason>) -> Value {
+fn choice(index: usize, text: &str, end: Option<FinishReason>) -> Choice<'_> {
     let end = end.map(|end| match end {
         FinishReason::Stop | FinishReason::ToolCalls => "stop",
         FinishReason::Length => "length",
         FinishReason::ContentFilter => "content_filter",
     });
-    json!({"text": text, "index": index, "logprobs": null, "finish_reason": end})
+    Choice {
+        text,
+        index,
+        logprobs: (),
+        finish_reason: end,
+    }
 }
 
 /// The chat completion that a call asks for.

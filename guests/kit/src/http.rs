@@ -1,5 +1,6 @@
 //! What a dialect reads and writes of HTTP.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -89,8 +90,9 @@ pub fn event_stream() -> HttpHead {
 }
 
 /// JSON on one line, whatever a reader takes for the end of a line: serde_json leaves three such characters as they are.
-pub fn json_line(value: &Value) -> String {
-    let text = value.to_string();
+/// What has no form in JSON becomes `null`.
+pub fn json_line(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).unwrap_or_else(|_| "null".into());
     match text.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
         false => text,
         true => text

@@ -1,6 +1,7 @@
 //! Writes an answer: events as it streams, or one message.
 
 use harness_guest::{Context, Delta, FinishReason, Outcome, ToolCallDelta, Usage, json_line};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::request::Read;
@@ -28,6 +29,26 @@ enum Block {
     Thinking(String),
     /// The number of the call, its id, its name and its arguments.
     Call(u32, String, String, String),
+}
+
+/// An event about a piece of a block, of which there are many.
+#[derive(Serialize)]
+struct BlockDelta<'a> {
+    #[serde(rename = "type")]
+    name: &'static str,
+    index: usize,
+    delta: Piece<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Piece<'a> {
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "input_json_delta")]
+    Input { partial_json: &'a str },
 }
 
 impl Answer {
@@ -66,7 +87,7 @@ impl Answer {
                     if let Some(Block::Text(whole)) = self.blocks.last_mut() {
                         whole.push_str(&text);
                     }
-                    self.delta(&json!({"type": "text_delta", "text": text}), &mut events);
+                    self.delta(Piece::Text { text: &text }, &mut events);
                 }
                 Delta::Reasoning(text) if self.thinks => {
                     if !matches!(self.blocks.last(), Some(Block::Thinking(_))) {
@@ -75,10 +96,7 @@ impl Answer {
                     if let Some(Block::Thinking(whole)) = self.blocks.last_mut() {
                         whole.push_str(&text);
                     }
-                    self.delta(
-                        &json!({"type": "thinking_delta", "thinking": text}),
-                        &mut events,
-                    );
+                    self.delta(Piece::Thinking { thinking: &text }, &mut events);
                 }
                 Delta::Reasoning(_) | Delta::Annotation(_) => {}
                 Delta::ToolCall(piece) => self.call(piece, &mut events),
@@ -96,8 +114,8 @@ impl Answer {
             whole.push_str(&piece.arguments);
         }
         if !piece.arguments.is_empty() {
-            let delta = json!({"type": "input_json_delta", "partial_json": piece.arguments});
-            self.delta(&delta, events);
+            let partial_json = &piece.arguments;
+            self.delta(Piece::Input { partial_json }, events);
         }
     }
 
@@ -153,10 +171,10 @@ impl Answer {
         }
     }
 
-    fn delta(&self, delta: &Value, events: &mut String) {
+    fn delta(&self, delta: Piece<'_>, events: &mut String) {
+        let name = "content_block_delta";
         let index = self.blocks.len().saturating_sub(1);
-        let delta = json!({"type": "content_block_delta", "index": index, "delta": delta});
-        *events += &event("content_block_delta", &delta);
+        *events += &event(name, &BlockDelta { name, index, delta });
     }
 
     fn stop_reason(&self) -> Option<&'static str> {
@@ -208,6 +226,6 @@ impl Block {
 }
 
 /// A server-sent event.
-pub(crate) fn event(name: &str, data: &Value) -> String {
+pub(crate) fn event(name: &str, data: &impl Serialize) -> String {
     format!("event: {name}\ndata: {}\n\n", json_line(data))
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use harness_guest::{
     Context, Delta, FinishReason, Header, HttpResponse, Outcome, Usage, json_line, json_reply,
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::request::Named;
 
@@ -23,7 +24,8 @@ pub enum Form {
 pub struct Answer {
     form: Form,
     named: Named,
-    created: u64,
+    /// When the request came, as RFC 3339.
+    created_at: String,
     /// Whether the client wants to see what the model thinks.
     thinks: bool,
     text: String,
@@ -34,13 +36,43 @@ pub struct Answer {
     usage: Option<Usage>,
 }
 
+/// An answer, or a piece of it.
+#[derive(Serialize)]
+struct Object<'a> {
+    model: &'a str,
+    created_at: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a str>,
+    done: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_eval_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_count: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Value>,
+}
+
 impl Answer {
     /// For a request.
     pub fn new(form: Form, context: &Context, named: &Named, thinks: bool) -> Self {
         Answer {
             form,
             named: named.clone(),
-            created: context.created,
+            created_at: instant(context.created),
             thinks,
             text: String::new(),
             thinking: String::new(),
@@ -68,8 +100,8 @@ impl Answer {
     /// The answer to a request that only loads a model.
     pub(crate) fn loaded(&self) -> HttpResponse {
         let mut object = self.object("", None, true);
-        object.insert("done_reason".into(), "load".into());
-        json_reply(200, &Value::Object(object))
+        object.done_reason = Some("load");
+        json_reply(200, &json!(object))
     }
 
     /// The next pieces.
@@ -78,11 +110,11 @@ impl Answer {
         for delta in deltas {
             match delta {
                 Delta::Content(text) | Delta::Refusal(text) if self.streams() => {
-                    lines += &line(self.object(&text, None, false));
+                    lines += &line(&self.object(&text, None, false));
                 }
                 Delta::Content(text) | Delta::Refusal(text) => self.text.push_str(&text),
                 Delta::Reasoning(text) if self.thinks && self.streams() => {
-                    lines += &line(self.object("", Some(&text), false));
+                    lines += &line(&self.object("", Some(&text), false));
                 }
                 Delta::Reasoning(text) if self.thinks => self.thinking.push_str(&text),
                 Delta::Reasoning(_) | Delta::Annotation(_) => {}
@@ -111,30 +143,23 @@ impl Answer {
     pub fn finish(&mut self) -> String {
         let calls = self.calls();
         let mut last = self.object(&self.text, Some(&self.thinking), true);
-        let reason = match self.end {
+        last.done_reason = Some(match self.end {
             Some(FinishReason::Length) => "length",
             _ => "stop",
-        };
-        last.insert("done_reason".into(), reason.into());
-        if let Some(usage) = &self.usage {
-            last.insert("prompt_eval_count".into(), usage.prompt_tokens.into());
-            last.insert("eval_count".into(), usage.completion_tokens.into());
-        }
+        });
+        last.prompt_eval_count = self.usage.as_ref().map(|usage| usage.prompt_tokens);
+        last.eval_count = self.usage.as_ref().map(|usage| usage.completion_tokens);
         if !self.streams() {
-            if let (Some(message), Some(calls)) = (last.get_mut("message"), calls) {
-                message["tool_calls"] = calls;
-            }
-            return json_line(&Value::Object(last));
+            last.set_calls(calls);
+            return json_line(&last);
         }
         let mut lines = String::new();
-        if let Some(calls) = calls {
+        if calls.is_some() {
             let mut piece = self.object("", None, false);
-            if let Some(message) = piece.get_mut("message") {
-                message["tool_calls"] = calls;
-            }
-            lines += &line(piece);
+            piece.set_calls(calls);
+            lines += &line(&piece);
         }
-        lines + &line(last)
+        lines + &line(&last)
     }
 
     fn calls(&self) -> Option<Value> {
@@ -152,33 +177,38 @@ impl Answer {
         (!self.calls.is_empty()).then(|| calls.collect())
     }
 
-    fn object(&self, text: &str, thinking: Option<&str>, done: bool) -> Map<String, Value> {
-        let mut object = Map::new();
-        object.insert("model".into(), self.named.model.as_str().into());
-        object.insert("created_at".into(), instant(self.created).into());
+    fn object<'a>(&'a self, text: &'a str, thinking: Option<&'a str>, done: bool) -> Object<'a> {
         let thinking = thinking.filter(|text| !text.is_empty());
-        match self.form {
-            Form::Chat => {
-                let mut message = json!({"role": "assistant", "content": text});
-                if let Some(thinking) = thinking {
-                    message["thinking"] = thinking.into();
-                }
-                object.insert("message".into(), message);
-            }
-            Form::Generate => {
-                object.insert("response".into(), text.into());
-                if let Some(thinking) = thinking {
-                    object.insert("thinking".into(), thinking.into());
-                }
-            }
+        let is_chat = self.form == Form::Chat;
+        Object {
+            model: &self.named.model,
+            created_at: &self.created_at,
+            message: is_chat.then_some(Message {
+                role: "assistant",
+                content: text,
+                thinking,
+                tool_calls: None,
+            }),
+            response: (!is_chat).then_some(text),
+            thinking: thinking.filter(|_| !is_chat),
+            done,
+            done_reason: None,
+            prompt_eval_count: None,
+            eval_count: None,
         }
-        object.insert("done".into(), done.into());
-        object
     }
 }
 
-fn line(object: Map<String, Value>) -> String {
-    format!("{}\n", json_line(&Value::Object(object)))
+impl Object<'_> {
+    fn set_calls(&mut self, calls: Option<Value>) {
+        if let Some(message) = &mut self.message {
+            message.tool_calls = calls;
+        }
+    }
+}
+
+fn line(object: &Object<'_>) -> String {
+    json_line(object) + "\n"
 }
 
 /// Seconds since 1970 as RFC 3339.

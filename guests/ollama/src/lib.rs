@@ -39,7 +39,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub enum Call {
     /// A chat completion.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// A list of models, or one of them.
     Listing(Listing),
 }

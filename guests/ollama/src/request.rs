@@ -229,7 +229,7 @@ fn opened(
         model: plain_name(&named.model).to_owned(),
         choices: 1,
         request: Box::new(request),
-        call: Call::Answer(Answer::new(form, context, &named, thinks)),
+        call: Call::Answer(Box::new(Answer::new(form, context, &named, thinks))),
     })
 }
 

@@ -3,6 +3,7 @@
 use harness_guest::{
     Context, Delta, Failure, FinishReason, Outcome, ToolCallDelta, Usage, json_line,
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::item::{Call, Item, Kind, summary};
@@ -52,16 +53,10 @@ impl Answer {
     /// Words the first events. Whether the answer comes piece by piece.
     pub fn begin(&mut self) -> bool {
         if self.streams {
-            let response = json_line(&self.response("in_progress", None));
-            for (number, name) in ["response.created", "response.in_progress"]
-                .iter()
-                .enumerate()
-            {
-                self.unsent += &format!(
-                    "event: {name}\ndata: {{\"type\":\"{name}\",\"sequence_number\":{number},\"response\":{response}}}\n\n"
-                );
+            let fields = json!({"response": self.response("in_progress", None)});
+            for name in ["response.created", "response.in_progress"] {
+                self.unsent += &event(&mut self.count, name, &fields);
             }
-            self.count = 2;
         }
         self.streams
     }
@@ -174,6 +169,7 @@ impl Answer {
         if !self.is_open || !self.items.last().is_some_and(is_same) {
             self.open(kind, events);
         }
+        let output_index = self.items.len().saturating_sub(1);
         let Some(item) = self.items.last_mut() else {
             return;
         };
@@ -192,10 +188,16 @@ impl Answer {
             }
             Kind::Call(_) => return,
         };
-        let mut fields = self.of_item();
-        fields[at] = 0.into();
-        fields["delta"] = piece.into();
-        self.event(name, fields, events);
+        let index = |of| (at == of).then_some(0);
+        let piece = Piece {
+            item_id: &item.id,
+            output_index,
+            content_index: index("content_index"),
+            summary_index: index("summary_index"),
+            delta: Some(piece),
+            part: None,
+        };
+        *events += &event(&mut self.count, name, &piece);
     }
 
     fn call(&mut self, piece: ToolCallDelta, events: &mut String) {
@@ -243,18 +245,26 @@ impl Answer {
         let is_reasoning = matches!(item.kind, Kind::Reasoning(_));
         self.items.push(item);
         self.is_open = true;
-        let added = json!({"output_index": number, "item": value});
-        self.event("response.output_item.added", added, events);
-        if let Some(part) = part {
-            let mut fields = self.of_item();
-            fields["content_index"] = 0.into();
-            fields["part"] = part;
-            self.event("response.content_part.added", fields, events);
-        } else if is_reasoning {
-            let mut fields = self.of_item();
-            fields["summary_index"] = 0.into();
-            fields["part"] = summary("");
-            self.event("response.reasoning_summary_part.added", fields, events);
+        let added = Added {
+            output_index: number,
+            item: value,
+        };
+        *events += &event(&mut self.count, "response.output_item.added", &added);
+        let (name, index) = match is_reasoning {
+            true => ("response.reasoning_summary_part.added", (None, Some(0))),
+            false => ("response.content_part.added", (Some(0), None)),
+        };
+        if let Some(part) = part.or_else(|| is_reasoning.then(|| summary(""))) {
+            let id = self.items.last().map_or("", |item| &*item.id);
+            let piece = Piece {
+                item_id: id,
+                output_index: number,
+                content_index: index.0,
+                summary_index: index.1,
+                delta: None,
+                part: Some(part),
+            };
+            *events += &event(&mut self.count, name, &piece);
         }
     }
 
@@ -333,11 +343,48 @@ impl Answer {
     }
 
     fn event(&mut self, name: &str, fields: Value, events: &mut String) {
-        let mut event = json!({"type": name, "sequence_number": self.count});
-        if let (Some(event), Value::Object(fields)) = (event.as_object_mut(), fields) {
-            event.extend(fields);
-        }
-        self.count += 1;
-        *events += &format!("event: {name}\ndata: {}\n\n", json_line(&event));
+        *events += &event(&mut self.count, name, &fields);
     }
+}
+
+/// A server-sent event, the one of this number.
+fn event(count: &mut u64, name: &str, fields: &impl Serialize) -> String {
+    let event = Event {
+        name,
+        sequence_number: *count,
+        fields,
+    };
+    *count += 1;
+    format!("event: {name}\ndata: {}\n\n", json_line(&event))
+}
+
+#[derive(Serialize)]
+struct Event<'a, T> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    sequence_number: u64,
+    #[serde(flatten)]
+    fields: &'a T,
+}
+
+/// What an event about a new item says.
+#[derive(Serialize)]
+struct Added {
+    output_index: usize,
+    item: Value,
+}
+
+/// What an event about a piece of the last item says, or about a part that begins.
+#[derive(Serialize)]
+struct Piece<'a> {
+    item_id: &'a str,
+    output_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary_index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<Value>,
 }
