@@ -7,9 +7,8 @@
 
 use std::future::Future;
 
-use basics::blocking;
+use basics::{blocking, priority};
 use guests::admit::Standing;
-use rustix::process::setpriority_process;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -18,8 +17,13 @@ use crate::chain::Choice;
 use crate::exchange::Event;
 use crate::failure::{Failure, Kind};
 
-/// How many calls of the guests of one lane run at once.
+/// How many calls of guests from files run at once.
 const THREADS: usize = 4;
+
+/// How many calls of suspect guests run at once. A thread that gets little of the processor may hold a lock, of the
+/// allocator's or of the kernel's, for which those wait that serve. With four, a hundredth of the deltas of others came
+/// 4 ms late, with two hardly any more than beside guests that only fail. One that spins leaves a thread for others.
+const THREADS_OF_SUSPECTS: usize = 2;
 
 /// How much less of the processor than a thread that serves the guests from files get (as by `nice`). On a busy
 /// machine a call still has its turn after some milliseconds.
@@ -49,8 +53,8 @@ pub(crate) struct Apart {
 impl Lanes {
     pub(crate) fn start() -> std::io::Result<Self> {
         Ok(Lanes {
-            from_files: Lane::start("foreign-guest", NICE)?,
-            suspects: Lane::start("suspect-guest", NICE_OF_SUSPECTS)?,
+            from_files: Lane::start("foreign-guest", THREADS, NICE)?,
+            suspects: Lane::start("suspect-guest", THREADS_OF_SUSPECTS, NICE_OF_SUSPECTS)?,
         })
     }
 
@@ -90,26 +94,18 @@ impl Lanes {
 }
 
 impl Lane {
-    fn start(name: &str, nice: i32) -> std::io::Result<Self> {
+    fn start(name: &str, threads: usize, nice: i32) -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .max_blocking_threads(THREADS)
+            .worker_threads(threads)
+            .max_blocking_threads(threads)
             .thread_name(name)
             .on_thread_start(move || {
                 blocking::allow_here();
-                give_way(nice);
+                priority::give_way(nice);
             })
             .enable_all()
             .build()?;
         Ok(Lane(Some(runtime)))
-    }
-}
-
-/// Has this thread give way. If it may not, it is as important as the others. Elsewhere than on Linux, this would be said
-/// of the whole process.
-fn give_way(nice: i32) {
-    if cfg!(target_os = "linux") {
-        let _ = setpriority_process(None, nice);
     }
 }
 

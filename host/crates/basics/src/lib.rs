@@ -5,6 +5,7 @@ pub mod file_stamp;
 pub mod memory;
 pub mod ownership;
 pub mod plain;
+pub mod priority;
 pub mod program;
 pub mod readiness;
 pub mod text_file;

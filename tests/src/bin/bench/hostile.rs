@@ -1,11 +1,13 @@
 //! What hostile guests cost the requests of others: streams at the pace of models, alone and beside guests that do
-//! their worst without a pause.
+//! their worst without a pause. Each request takes a process, whatever its guest does, so the same streams are also
+//! measured beside guests that fail at once and are asked as often.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use harness_tests::host;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,6 +25,9 @@ const DEEDS: [(&str, &str); 6] = [
     ("start", "overflow"),
     ("start", "chatter"),
 ];
+
+/// What a guest does that only fails: it says twice that the answer has ended.
+const FAILS: (&str, &str) = ("start", "two-ends");
 
 /// Streams that are measured.
 const STREAMS: usize = 32;
@@ -42,22 +47,33 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
         let beside = Beside::start(program, is_pinned)?;
         beside.loaded().await?;
         let alone = paced_streams(&beside.service, CHAT, STREAMS).await?;
-        let asked = Arc::new(AtomicUsize::new(0));
-        let attackers: Vec<_> = (0..DEEDS.len())
-            .map(|i| tokio::spawn(attack(beside.service.authority.clone(), i, asked.clone())))
-            .collect();
-        let attacked = paced_streams(&beside.service, CHAT, STREAMS).await?;
-        attackers.iter().for_each(|attacker| attacker.abort());
-        let times = ratio(attacked.times.percentile(99), alone.times.percentile(99));
         let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
         row(&what, &alone.figure(), "");
-        let count = asked.load(Ordering::Relaxed);
+
+        let began = Instant::now();
+        let (hostile, asked) = beside
+            .attacked("hostile", &[Duration::ZERO; DEEDS.len()])
+            .await?;
+        let took = began.elapsed();
+        let paces = asked.map(|count| took / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+        let (failing, failed) = beside.attacked("failing", &paces).await?;
+        let sum = |counts: [usize; DEEDS.len()]| counts.iter().sum::<usize>();
         row(
             &format!(
-                "the same beside {} hostile guests, which broke {count} requests (p99: {times} times)",
-                DEEDS.len()
+                "the same beside guests that fail at once, {} requests",
+                sum(failed)
             ),
-            &attacked.figure(),
+            &failing.figure(),
+            "",
+        );
+        let times = ratio(hostile.times.percentile(99), failing.times.percentile(99));
+        row(
+            &format!(
+                "the same beside {} hostile guests, {} requests (p99: {times} times)",
+                DEEDS.len(),
+                sum(asked)
+            ),
+            &hostile.figure(),
             "no more than noise",
         );
     }
@@ -77,9 +93,14 @@ impl Beside {
             guests.display(),
             command(&home),
         );
-        for (i, (at, deed)) in DEEDS.iter().enumerate() {
+        let hostile = DEEDS
+            .iter()
+            .enumerate()
+            .map(|(i, deed)| (model("hostile", i), deed));
+        let failing = (0..DEEDS.len()).map(|i| (model("failing", i), &FAILS));
+        for (name, (at, deed)) in hostile.chain(failing) {
             config += &format!(
-                "[backends.h{i}]\n{}\nadapter = {{ guest = \"hostile\", config = {{ at = \"{at}\", do = \"{deed}\" }} }}\n{COLD}\n[models.h{i}]\nbackend = \"h{i}\"\n",
+                "[backends.{name}]\n{}\nadapter = {{ guest = \"hostile\", config = {{ at = \"{at}\", do = \"{deed}\" }} }}\n{COLD}\n[models.{name}]\nbackend = \"{name}\"\n",
                 command(&home),
             );
         }
@@ -89,16 +110,35 @@ impl Beside {
         })
     }
 
+    /// The streams beside guests of this kind, each of which is asked as soon as this time is over since it was asked, and
+    /// how often they were asked.
+    async fn attacked(
+        &self,
+        kind: &str,
+        paces: &[Duration; DEEDS.len()],
+    ) -> Result<(Paced, [usize; DEEDS.len()])> {
+        let asked: [Arc<AtomicUsize>; DEEDS.len()] = std::array::from_fn(|_| Arc::default());
+        let attackers: Vec<_> = (0..DEEDS.len())
+            .map(|i| {
+                let (authority, asked) = (self.service.authority.clone(), asked[i].clone());
+                tokio::spawn(attack(authority, model(kind, i), asked, paces[i]))
+            })
+            .collect();
+        let streams = paced_streams(&self.service, CHAT, STREAMS).await?;
+        attackers.iter().for_each(|attacker| attacker.abort());
+        Ok((streams, asked.map(|count| count.load(Ordering::Relaxed))))
+    }
+
     /// Waits until the hostile guest is compiled.
     async fn loaded(&self) -> Result<()> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let health = self.service.get("/health").await?;
             if health["guests"]["hostile"]["digest"].is_string() {
                 return Ok(());
             }
-            anyhow::ensure!(std::time::Instant::now() < deadline, "not loaded: {health}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            anyhow::ensure!(Instant::now() < deadline, "not loaded: {health}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
@@ -112,16 +152,26 @@ fn command(home: &TempDir) -> String {
     )
 }
 
-/// Asks for a hostile model without a pause.
-async fn attack(authority: String, model: usize, asked: Arc<AtomicUsize>) -> Result<()> {
+/// The name of a model whose guest is of this kind.
+fn model(kind: &str, number: usize) -> String {
+    format!("{kind}-{number}")
+}
+
+/// Asks for a model whose guest does its worst.
+async fn attack(
+    authority: String,
+    model: String,
+    asked: Arc<AtomicUsize>,
+    pace: Duration,
+) -> Result<()> {
     let client = harness_tests::http::client().build()?;
     let url = format!("http://{authority}/v1/chat/completions");
-    let body =
-        json!({"model": format!("h{model}"), "messages": [{"role": "user", "content": "hi"}]});
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "hi"}]});
     loop {
-        let answer: Value = client.post(&url).json(&body).send().await?.json().await?;
-        let code = answer["error"]["code"].as_str();
-        code.with_context(|| format!("it was answered: {answer}"))?;
+        let due = Instant::now() + pace;
+        // Most fail; what floods the log is answered.
+        let _: Value = client.post(&url).json(&body).send().await?.json().await?;
         asked.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep_until(due.into()).await;
     }
 }
