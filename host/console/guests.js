@@ -39,7 +39,9 @@ export async function guests(page) {
 
 function guestCard(name, guest, act) {
   const kept = (guest.kept ?? []).filter((one) => one.digest !== guest.digest);
-  return card(name, pill(guest.origin?.replace("_", " ") ?? "not loaded", guest.rejected ? "bad" : ""),
+  const origin = guest.origin?.replace("_", " ") ?? (guest.compiling ? "" : "not loaded");
+  const state = [origin, guest.compiling && "compiling"].filter(Boolean).join(", ");
+  return card(name, pill(state, guest.rejected ? "bad" : ""),
     element("p", { class: "note" }, guest.summary ?? ""),
     element("p", { class: "note" }, `${guest.world ?? "guest"} ${guest.version ?? ""} · generation ${guest.generation ?? "–"} · `,
       element("code", {}, (guest.digest ?? "").slice(0, 12))),

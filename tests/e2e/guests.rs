@@ -835,6 +835,8 @@ async fn a_component_that_is_never_compiled_holds_up_nothing() {
         .host
         .logged("being compiled and tried guest=slow")
         .await;
+    let health = swapped.host.get("/health").await.1;
+    assert_eq!(health["guests"]["slow"]["compiling"], true, "{health}");
     // A configuration is taken up meanwhile, and requests are served.
     let bounded = config(swapped.host.home(), "claude-code", &json!({}));
     swapped

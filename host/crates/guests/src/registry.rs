@@ -21,6 +21,8 @@ pub struct GuestSet {
     pub rejected: BTreeMap<String, String>,
     /// Names for which nothing serves yet, because a file is still being compiled.
     pub pending: BTreeSet<String>,
+    /// Names whose file is being compiled, whether an earlier guest serves meanwhile or none.
+    pub compiling: BTreeSet<String>,
     /// What is wrong with the guests' folder itself.
     pub folder_problem: Option<String>,
 }
@@ -89,6 +91,7 @@ impl Successor {
             self.set.generation += 1;
         }
         let differs = self.set.rejected != before.rejected
+            || self.set.compiling != before.compiling
             || self.set.pending != before.pending
             || self.set.folder_problem != before.folder_problem;
         (self.changed || differs).then_some(self.set)

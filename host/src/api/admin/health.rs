@@ -153,8 +153,8 @@ fn backend_state(backend: &Backend, set: &GuestSet, waiting: (usize, usize)) -> 
     state
 }
 
-/// The guests that serve, and those that were not admitted. A name may be both: then an
-/// earlier guest of that name serves.
+/// The guests that serve, those that were not admitted, and those that are being compiled. A name may be several of these:
+/// then an earlier guest of that name serves.
 pub(super) fn guests_state(set: &GuestSet) -> Value {
     let mut guests = Map::new();
     for (name, guest) in &set.serving {
@@ -173,11 +173,17 @@ pub(super) fn guests_state(set: &GuestSet) -> Value {
         });
         guests.insert(name.clone(), state);
     }
+    let mut say = |name: &String, what: &str, value: Value| {
+        let entry = guests.entry(name.clone());
+        let entry =
+            entry.or_insert_with(|| json!({"version": null, "digest": null, "generation": null}));
+        entry[what] = value;
+    };
     for (name, reason) in &set.rejected {
-        let entry = guests
-            .entry(name.clone())
-            .or_insert_with(|| json!({"version": null, "digest": null, "generation": null}));
-        entry["rejected"] = reason.as_str().into();
+        say(name, "rejected", reason.as_str().into());
+    }
+    for name in &set.compiling {
+        say(name, "compiling", true.into());
     }
     guests.into()
 }

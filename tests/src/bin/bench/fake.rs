@@ -32,8 +32,10 @@ impl Fake {
             host::fake_cli().display(),
             file.path().display()
         );
+        let service = Service::start(program, cache.path(), &config)?;
+        service.compiled()?;
         Ok(Fake {
-            service: Service::start(program, cache.path(), &config)?,
+            service,
             script: file,
             _cache: cache,
         })

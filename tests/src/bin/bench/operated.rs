@@ -91,14 +91,23 @@ fn start(
     Ok((started, watchers))
 }
 
+/// The order in a round. Who comes later is slower, because of what is still to be done for the one before, so each is
+/// as often at each place, and behind each other.
+fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| match round % 2 {
+        0 => (round / 2 + turn) % count,
+        _ => (round / 2 + count - turn) % count,
+    })
+}
+
 /// From the CLI's first delta on its standard output to the client.
 async fn firsts(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = "#init\n#read\n#sleep 3\n#stamp\n#done\n";
     let (services, _watchers) = start(program, script, kinds)?;
     let mut all = vec![Times::default(); kinds.len()];
-    for _ in 0..FIRSTS {
-        for (fake, times) in services.iter().zip(&mut all) {
-            times.push(first(&fake.service, QUESTIONS).await?);
+    for round in 0..FIRSTS {
+        for turn in turns(round, services.len()) {
+            all[turn].push(first(&services[turn].service, QUESTIONS).await?);
         }
     }
     let bare = all.first().map(Times::median).unwrap_or_default();
@@ -119,8 +128,9 @@ async fn deltas(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = format!("#init\n#read\n#burst {DELTAS}\n#done\n");
     let (services, _watchers) = start(program, &script, kinds)?;
     let mut all = vec![Duration::ZERO; kinds.len()];
-    for _ in 0..STREAMS {
-        for (fake, taken) in services.iter().zip(&mut all) {
+    for round in 0..STREAMS {
+        for turn in turns(round, services.len()) {
+            let (fake, taken) = (&services[turn], &mut all[turn]);
             let before = fake.service.taken()?.cpu;
             let body = (QUESTIONS.body)();
             let mut answer = Answer::at(&fake.service.authority, QUESTIONS.path, &body).await?;

@@ -1,6 +1,6 @@
 //! A service that is measured, and what it takes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -81,6 +81,22 @@ impl Service {
         })
     }
 
+    /// Waits until no guest is being compiled any more, which takes as much of the processor as serving.
+    pub(crate) fn compiled(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut stream = std::net::TcpStream::connect(&self.authority)?;
+            stream.write_all(b"GET /health HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
+            let mut health = String::new();
+            stream.read_to_string(&mut health)?;
+            if health.contains("claude-code") && !health.contains("\"compiling\":true") {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "not compiled: {health}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What it takes now.
     pub(crate) fn taken(&self) -> Result<Taken> {
         let proc = format!("/proc/{}", self.child.id());
@@ -88,13 +104,9 @@ impl Service {
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
         let kib: f64 = kib.context("no VmRSS")?.parse()?;
-        let stat = std::fs::read_to_string(format!("{proc}/stat"))?;
-        let fields = stat.rsplit_once(')').context("no name")?.1;
-        let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(Taken {
             resident: kib / 1000.0,
-            cpu: Duration::from_millis(ticks * 10),
+            cpu: processor_time(self.child.id())?,
             descriptors: std::fs::read_dir(format!("{proc}/fd"))?.count(),
         })
     }
@@ -291,6 +303,23 @@ impl Answer {
 /// A request for a stream, with little to say.
 pub(crate) fn say_hi(model: &str) -> Value {
     json!({"model": model, "stream": true, "messages": [{"role": "user", "content": "Say hi"}]})
+}
+
+/// The processor time that a process has used. What `/proc` tells of it is counted in steps of 10 ms.
+#[expect(unsafe_code, reason = "two calls of C")]
+fn processor_time(process: u32) -> Result<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: each writes into the one place that it is given.
+    let failed = unsafe {
+        libc::clock_getcpuclockid(process as libc::pid_t, &raw mut clock) != 0
+            || libc::clock_gettime(clock, &raw mut time) != 0
+    };
+    ensure!(!failed, "the processor time of {process} is not told");
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 impl Drop for Service {
