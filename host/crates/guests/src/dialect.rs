@@ -104,9 +104,12 @@ pub fn open(of: Configured, context: &Context, http: &HttpRequest) -> Result<Ope
 impl DialectCall {
     /// The head of an answer that comes piece by piece. None if the client gets it in one piece.
     pub fn begin(&mut self) -> Result<Option<HttpHead>, GuestError> {
+        let room = self.room();
         let (dialect, call) = (calls(&self.instance)?, self.call);
         let engine = &self.of.guest.engine;
-        engine.call(&mut self.store, "call.begin", Effort::Line(0), |store| {
+        // It may word what repeats fields of the call.
+        let effort = Effort::Request(room);
+        engine.call(&mut self.store, "call.begin", effort, |store| {
             dialect.begin(store, call)
         })
     }
@@ -116,11 +119,14 @@ impl DialectCall {
         let size: usize = deltas.iter().map(Delta::size).sum();
         self.answered = self.answered.saturating_add(size);
         // The first piece may repeat fields of the call, and the end of a part its whole text, several times.
-        let size = self.room();
+        let effort = Effort::Piece {
+            size,
+            room: self.room(),
+        };
         let (dialect, call) = (calls(&self.instance)?, self.call);
         let take = |store: &mut Store<State>| dialect.take(store, call, choice, deltas);
         let engine = &self.of.guest.engine;
-        engine.call(&mut self.store, "call.take", Effort::Line(size), take)
+        engine.call(&mut self.store, "call.take", effort, take)
     }
 
     /// What the client reads at the end of a choice.

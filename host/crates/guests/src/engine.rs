@@ -28,6 +28,10 @@ use toll::{Toll, Tolls};
 /// Calls that handle a whole request have this many times as much time as one for a line.
 const WHOLE_REQUEST_FACTOR: u32 = 10;
 
+/// A guest that is quick may fill a room of this many bytes at a few pieces of an answer: its first, and the last of a
+/// part. That takes some milliseconds, and all other pieces next to nothing.
+const ROOM_LARGE: usize = 1 << 20;
+
 /// Compiles guests, and runs their calls.
 #[derive(Clone)]
 pub(crate) struct Engine {
@@ -43,6 +47,8 @@ pub(crate) struct Engine {
 pub(crate) enum Effort {
     /// One line of output, of this many bytes.
     Line(usize),
+    /// A piece of an answer, of `size` bytes, which may be answered with a text of some `room`.
+    Piece { size: usize, room: usize },
     /// A whole request, of this many bytes.
     Request(usize),
 }
@@ -153,13 +159,18 @@ impl Engine {
     }
 
     /// The time that a call may take, the bytes that it may return, and whether it may hold up its thread for
-    /// long: not for a short line, nor for a short request if the guest `is_quick`.
+    /// long: not for a short line, nor for a short piece or request if the guest `is_quick`.
     fn bounds(&self, effort: Effort, is_quick: bool) -> (Duration, usize, bool) {
         let call = self.limits.call;
         let whole = call.saturating_mul(WHOLE_REQUEST_FACTOR);
         let (input, time, is_long) = match effort {
             Effort::Line(size) if size <= LARGE => (size, call, false),
             Effort::Line(size) => (size, whole, true),
+            Effort::Piece { size, room } if room <= LARGE => (room, call, size > LARGE),
+            Effort::Piece { size, room } => {
+                let most = if is_quick { ROOM_LARGE } else { LARGE };
+                (room, whole, size > LARGE || room > most)
+            }
             Effort::Request(size) => (size, whole, size > LARGE || !is_quick),
         };
         let output = self.limits.output.saturating_add(input.saturating_mul(2));
