@@ -1,8 +1,8 @@
 //! Where a guest's memory comes from.
 //!
 //! The allocator is that of Rust's standard library for WebAssembly, but it begins with the memory that the component
-//! was linked with. The standard one asks for more at once, and each time that an instance's memory grows, and again
-//! when the next instance begins small, the host changes the protection of pages: two system calls, 4 µs a request.
+//! was linked with. The standard one asks for more at its first allocation. The host then changes the protection of
+//! pages, and again for the next instance, which begins small: two system calls, 4 µs a request.
 
 #![allow(unsafe_code, reason = "an allocator")]
 
