@@ -59,7 +59,7 @@ pub(super) async fn of(service: &Service, method: Method, uri: Uri) -> Option<Ar
     }
     let is_known = |snapshot: &Snapshot| {
         let found = snapshot.dialects.find(method, path);
-        snapshot.guests.pending.is_empty() || !matches!(found, Found::Nothing)
+        !snapshot.guests.has_pending() || !matches!(found, Found::Nothing)
     };
     if !is_known(&service.snapshot()) {
         let deadline = Instant::now() + PATIENCE;

@@ -162,7 +162,7 @@ fn found(
     {
         return Ok(found);
     }
-    if guests.pending.contains(name) {
+    if guests.is_pending(name) {
         return Err(Unready::Pending(name.clone()));
     }
     Err(Unready::Bad(match (guest, guests.rejected.get(name)) {

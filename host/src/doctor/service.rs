@@ -45,7 +45,7 @@ pub(super) async fn look(
     }
     let service = Service::start(config, metrics, api::JUDGES)?;
     let deadline = Instant::now() + PATIENCE;
-    let compiled = |snapshot: &crate::runtime::Snapshot| snapshot.guests.pending.is_empty();
+    let compiled = |snapshot: &crate::runtime::Snapshot| !snapshot.guests.has_pending();
     service.runtime.until(compiled, deadline).await;
     let is_starting = |service: &Service| {
         let snapshot = service.snapshot();

@@ -327,9 +327,7 @@ impl Loader {
 
     /// Replaces the set, if the next one differs.
     fn swap(&mut self, mut next: Successor) {
-        let waits = |name: &&String| !next.set.serving.contains_key(*name);
         next.set.compiling = self.compiling();
-        next.set.pending = next.set.compiling.iter().filter(waits).cloned().collect();
         if let Some(set) = next.finish(&self.set) {
             self.set = Arc::new(set);
         }

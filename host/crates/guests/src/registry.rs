@@ -19,8 +19,6 @@ pub struct GuestSet {
     pub serving: BTreeMap<String, Arc<Guest>>,
     /// What was not admitted, and why; a guest of the same name may serve all the same.
     pub rejected: BTreeMap<String, String>,
-    /// Names for which nothing serves yet, because a file is still being compiled.
-    pub pending: BTreeSet<String>,
     /// Names whose file is being compiled, whether an earlier guest serves meanwhile or none.
     pub compiling: BTreeSet<String>,
     /// What is wrong with the guests' folder itself.
@@ -28,6 +26,16 @@ pub struct GuestSet {
 }
 
 impl GuestSet {
+    /// Whether nothing serves for a name yet, because its file is still being compiled.
+    pub fn is_pending(&self, name: &str) -> bool {
+        self.compiling.contains(name) && !self.serving.contains_key(name)
+    }
+
+    /// Whether there is such a name.
+    pub fn has_pending(&self) -> bool {
+        self.compiling.iter().any(|name| self.is_pending(name))
+    }
+
     /// Names of guests that are new, changed or gone since another set.
     pub fn changed_since(&self, before: &GuestSet) -> BTreeSet<String> {
         let names = before.serving.keys().chain(self.serving.keys());
@@ -92,7 +100,6 @@ impl Successor {
         }
         let differs = self.set.rejected != before.rejected
             || self.set.compiling != before.compiling
-            || self.set.pending != before.pending
             || self.set.folder_problem != before.folder_problem;
         (self.changed || differs).then_some(self.set)
     }

@@ -93,7 +93,7 @@ fn health_of(backend: &Backend, set: &GuestSet) -> Health {
     if set.serving.contains_key(adapter) {
         return backend.status.health();
     }
-    if set.pending.contains(adapter) {
+    if set.is_pending(adapter) {
         return Health::Starting;
     }
     Health::Failing(format!("its adapter `{adapter}` is not loaded"))

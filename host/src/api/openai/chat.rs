@@ -85,7 +85,7 @@ async fn read(
     log.hold(share);
     let mut snapshot = snapshot.clone();
     // Only a loaded adapter says which fields it honours.
-    if !snapshot.guests.pending.is_empty()
+    if snapshot.guests.has_pending()
         && let Some(model) = model_of(&bytes)
     {
         snapshot = dispatch::settled(service, snapshot, &model).await;

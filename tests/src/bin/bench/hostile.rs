@@ -45,7 +45,7 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
         (true, "service pinned to one"),
     ] {
         let beside = Beside::start(program, is_pinned)?;
-        beside.loaded().await?;
+        beside.service.compiled()?;
         let alone = paced_streams(&beside.service, CHAT, STREAMS).await?;
         let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
         row(&what, &alone.figure(), "");
@@ -127,19 +127,6 @@ impl Beside {
         let streams = paced_streams(&self.service, CHAT, STREAMS).await?;
         attackers.iter().for_each(|attacker| attacker.abort());
         Ok((streams, asked.map(|count| count.load(Ordering::Relaxed))))
-    }
-
-    /// Waits until the hostile guest is compiled.
-    async fn loaded(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let health = self.service.get("/health").await?;
-            if health["guests"]["hostile"]["digest"].is_string() {
-                return Ok(());
-            }
-            anyhow::ensure!(Instant::now() < deadline, "not loaded: {health}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
     }
 }
 

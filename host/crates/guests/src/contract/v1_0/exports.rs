@@ -15,28 +15,19 @@ use super::types;
 use crate::engine::State;
 
 /// What all interfaces have in common.
-#[derive(Clone)]
 struct Interface {
     name: &'static str,
     /// Set when the types of all its functions were found to be those of the contract.
     compared: OnceLock<()>,
 }
 
-/// A function of an interface.
-#[derive(Clone)]
-struct Function {
-    name: &'static str,
-    index: ComponentExportIndex,
-}
-
 impl Interface {
-    fn find(&self, component: &Component, name: &'static str) -> wasmtime::Result<Function> {
+    fn find(&self, component: &Component, name: &str) -> wasmtime::Result<ComponentExportIndex> {
         let interface = component.get_export_index(None, self.name);
         let interface =
             interface.ok_or_else(|| format_err!("there is no interface `{}`", self.name))?;
         let index = component.get_export_index(Some(&interface), name);
-        let index = index.ok_or_else(|| format_err!("`{}` has no `{name}`", self.name))?;
-        Ok(Function { name, index })
+        index.ok_or_else(|| format_err!("`{}` has no `{name}`", self.name))
     }
 
     /// # Errors
@@ -44,15 +35,15 @@ impl Interface {
     /// Fails if the types were not compared, so whoever has the function may rely on them.
     fn function(
         &self,
-        function: &Function,
+        function: ComponentExportIndex,
         store: &mut Store<State>,
         of: &Instance,
     ) -> wasmtime::Result<Func> {
         let found = self
             .compared
             .get()
-            .and_then(|()| of.get_func(store, function.index));
-        found.ok_or_else(|| format_err!("`{}` of `{}` was not looked at", function.name, self.name))
+            .and_then(|()| of.get_func(store, function));
+        found.ok_or_else(|| format_err!("a function of `{}` was not looked at", self.name))
     }
 }
 
@@ -62,10 +53,9 @@ macro_rules! interface {
         $($function:ident = $export:literal ($($argument:ident: $type:ty),*) -> $result:ty;)+
     }) => {
         $(#[$doc])*
-        #[derive(Clone)]
         pub(super) struct $interface {
             interface: Interface,
-            $($function: Function,)+
+            $($function: ComponentExportIndex,)+
         }
 
         impl $interface {
@@ -91,7 +81,7 @@ macro_rules! interface {
             /// Tells where they differ from the contract.
             pub(super) fn compare(&self, store: &mut Store<State>, of: &Instance) -> wasmtime::Result<()> {
                 if self.interface.compared.get().is_none() {
-                    $(of.get_typed_func::<($($type,)*), ($result,)>(&mut *store, &self.$function.index)?;)+
+                    $(of.get_typed_func::<($($type,)*), ($result,)>(&mut *store, self.$function)?;)+
                     self.interface.compared.get_or_init(|| ());
                 }
                 Ok(())
@@ -105,7 +95,7 @@ macro_rules! interface {
                     of: &Instance,
                     $($argument: $type),*
                 ) -> wasmtime::Result<$result> {
-                    let function = self.interface.function(&self.$function, store, of)?;
+                    let function = self.interface.function(self.$function, store, of)?;
                     // SAFETY: `compare` found that it has these types, or there would be no function: an index
                     // leads to nothing in the instance of another component.
                     let function = unsafe { TypedFunc::<($($type,)*), ($result,)>::new_unchecked(function) };
