@@ -1,6 +1,7 @@
-//! What a response consists of.
+//! What a response consists of, and how it is written.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::tools::Declared;
 
@@ -39,43 +40,130 @@ pub struct Call {
     pub arguments: String,
 }
 
-impl Item {
-    /// The item, which is on its way or complete.
-    pub fn value(&self, status: &str) -> Value {
-        match &self.kind {
-            Kind::Reasoning(text) => {
-                let summary = match text.is_empty() {
-                    true => json!([]),
-                    false => json!([summary(text)]),
-                };
-                json!({"id": self.id, "type": "reasoning", "summary": summary})
-            }
-            Kind::Text(_) | Kind::Refusal(_) => {
-                let content = match self.part() {
-                    Some(part) if status != "in_progress" => json!([part]),
-                    _ => json!([]),
-                };
-                json!({"id": self.id, "type": "message", "status": status, "role": "assistant", "content": content})
-            }
-            Kind::Call(call) => call.value(&self.id, status),
-        }
-    }
-
-    /// The part of a message.
-    pub fn part(&self) -> Option<Value> {
-        match &self.kind {
-            Kind::Text(text) => {
-                Some(json!({"type": "output_text", "text": text, "annotations": []}))
-            }
-            Kind::Refusal(text) => Some(json!({"type": "refusal", "refusal": text})),
-            Kind::Reasoning(_) | Kind::Call(_) => None,
-        }
-    }
+/// How far an item or a response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// On its way.
+    InProgress,
+    /// It came whole.
+    Completed,
+    /// It was cut.
+    Incomplete,
+    /// It failed on its way.
+    Failed,
 }
 
-/// The part of a summary.
-pub fn summary(text: &str) -> Value {
-    json!({"type": "summary_text", "text": text})
+/// An item as it is written.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum WrittenItem<'a> {
+    /// What the model thought.
+    Reasoning {
+        /// The item's id.
+        id: &'a str,
+        /// None or one.
+        summary: Vec<Part<'a>>,
+    },
+    /// What it says, or why it does not answer.
+    Message {
+        /// The item's id.
+        id: &'a str,
+        /// How far it is.
+        status: Status,
+        /// `assistant`.
+        role: &'static str,
+        /// None or one.
+        content: Vec<Part<'a>>,
+    },
+    /// A call with JSON.
+    FunctionCall {
+        /// Whose call it is.
+        #[serde(flatten)]
+        call: WrittenCall<'a>,
+        /// JSON.
+        arguments: &'a str,
+    },
+    /// A call with any text.
+    CustomToolCall {
+        /// Whose call it is.
+        #[serde(flatten)]
+        call: WrittenCall<'a>,
+        /// The text.
+        input: String,
+    },
+}
+
+/// What both kinds of calls say.
+#[derive(Debug, Serialize)]
+pub struct WrittenCall<'a> {
+    id: &'a str,
+    status: Status,
+    call_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    name: &'a str,
+}
+
+/// A part of an item that has parts.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part<'a> {
+    /// What the model says.
+    OutputText {
+        /// All of it so far.
+        text: &'a str,
+        /// None.
+        annotations: [(); 0],
+    },
+    /// Why it does not answer.
+    Refusal {
+        /// All of it so far.
+        refusal: &'a str,
+    },
+    /// What it thought.
+    SummaryText {
+        /// All of it so far.
+        text: &'a str,
+    },
+}
+
+impl Item {
+    /// The item, which is on its way or complete.
+    pub fn written(&self, status: Status) -> WrittenItem<'_> {
+        let id = &*self.id;
+        // An item that begins has no parts: each is added by an event of its own.
+        let parts = || match status {
+            Status::InProgress => Vec::new(),
+            _ => self.part().into_iter().collect(),
+        };
+        match &self.kind {
+            Kind::Reasoning(_) => WrittenItem::Reasoning {
+                id,
+                summary: parts(),
+            },
+            Kind::Text(_) | Kind::Refusal(_) => WrittenItem::Message {
+                id,
+                status,
+                role: "assistant",
+                content: parts(),
+            },
+            Kind::Call(call) => call.written(id, status),
+        }
+    }
+
+    /// Its part, if it is of a kind that has one.
+    pub fn part(&self) -> Option<Part<'_>> {
+        match &self.kind {
+            Kind::Text(text) => Some(Part::OutputText {
+                text,
+                annotations: [],
+            }),
+            Kind::Refusal(refusal) => Some(Part::Refusal { refusal }),
+            Kind::Reasoning(text) => Some(Part::SummaryText { text }),
+            Kind::Call(_) => None,
+        }
+    }
 }
 
 impl Call {
@@ -88,23 +176,23 @@ impl Call {
         }
     }
 
-    fn value(&self, id: &str, status: &str) -> Value {
-        let Declared {
-            namespace,
-            name,
-            is_custom,
-        } = &self.declared;
-        let mut value = match is_custom {
-            true => {
-                json!({"id": id, "type": "custom_tool_call", "status": status, "call_id": self.call_id, "name": name, "input": self.input()})
-            }
-            false => {
-                json!({"id": id, "type": "function_call", "status": status, "call_id": self.call_id, "name": name, "arguments": self.arguments})
-            }
+    fn written<'a>(&'a self, id: &'a str, status: Status) -> WrittenItem<'a> {
+        let call = WrittenCall {
+            id,
+            status,
+            call_id: &self.call_id,
+            namespace: self.declared.namespace.as_deref(),
+            name: &self.declared.name,
         };
-        if let Some(namespace) = namespace {
-            value["namespace"] = namespace.as_str().into();
+        match self.declared.is_custom {
+            true => WrittenItem::CustomToolCall {
+                call,
+                input: self.input(),
+            },
+            false => WrittenItem::FunctionCall {
+                call,
+                arguments: &self.arguments,
+            },
         }
-        value
     }
 }

@@ -1,11 +1,14 @@
 //! The dialect guest for OpenAI's Responses API, `POST /v1/responses`, streaming and not.
 //!
 //! [`request`] reads a call as a chat completion, with [`tools`] for what the model may call; [`answer`] writes what comes
-//! of it as events or as one response, which consists of [`item`]s. Nothing is kept, so what needs an earlier response is refused.
+//! of it as [`event`]s or as one [`response`], which consists of [`item`]s. Nothing is kept, so what needs an earlier
+//! response is refused.
 
 pub mod answer;
+pub mod event;
 pub mod item;
 pub mod request;
+pub mod response;
 pub mod tools;
 
 use harness_guest::schemars::JsonSchema;
