@@ -1,5 +1,5 @@
-//! Tells when a process has ended, without reaping it: so its status can be read and its id is not reused until its
-//! group has been killed.
+//! Tells when a process has ended or was stopped, without reaping it: so its status can be read and its id is not reused
+//! until its group has been killed.
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
@@ -10,17 +10,22 @@ pub(super) use by_looking::Ending;
 
 /// Whether the process has ended; this does not reap it.
 pub(super) fn has_ended(pid: Pid) -> bool {
-    wait_status(pid).is_none_or(|status| status.is_some())
+    status(pid, WaitIdOptions::EXITED).is_none_or(|status| status.is_some())
+}
+
+/// Whether somebody stopped the process (SIGSTOP): it would do nothing with what it is given.
+pub(super) fn is_stopped(pid: Pid) -> bool {
+    status(pid, WaitIdOptions::STOPPED).is_some_and(|status| status.is_some())
 }
 
 /// The status that it ended with. None if it runs, if a signal ended it, or if it was reaped.
 pub(super) fn exit_status(pid: Pid) -> Option<i32> {
-    wait_status(pid)??.exit_status()
+    status(pid, WaitIdOptions::EXITED)??.exit_status()
 }
 
-/// The outer None: there is no such process; the inner: it runs.
-fn wait_status(pid: Pid) -> Option<Option<WaitIdStatus>> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+/// What became of a child. The outer None: there is no such child; the inner: nothing of this kind.
+fn status(pid: Pid, kind: WaitIdOptions) -> Option<Option<WaitIdStatus>> {
+    let options = kind | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     rustix::process::waitid(WaitId::Pid(pid), options).ok()
 }
 

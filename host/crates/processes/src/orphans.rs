@@ -263,8 +263,10 @@ fn mark_of(pid: i32) -> Option<String> {
 /// A name for a process that no other one has until the machine starts anew: its id, and when it
 /// began. None if it has ended.
 fn name_of(pid: i32) -> Option<String> {
-    let Stat { state, began, .. } = Stat::of(pid)?;
-    (!"ZX".contains(state)).then(|| format!("{pid}.{began}"))
+    let Stat {
+        has_ended, began, ..
+    } = Stat::of(pid)?;
+    (!has_ended).then(|| format!("{pid}.{began}"))
 }
 
 /// Whether the service of this name is there.

@@ -16,8 +16,8 @@ pub(super) use system::{all, environment, is_here, program, resident};
 
 /// What is known of a process.
 pub(super) struct Stat {
-    /// `R` runs, `S` sleeps, `T` was stopped, `Z` has ended; proc(5) has them all.
-    pub(super) state: char,
+    /// Whether it has ended and is only still listed.
+    pub(super) has_ended: bool,
     /// Processor time used, with all threads.
     pub(super) cpu_time: Duration,
     /// The process that started it, or took it over.
@@ -38,11 +38,6 @@ pub fn cpu_time(pid: i32) -> Duration {
     Stat::of(pid).map_or(Duration::ZERO, |stat| stat.cpu_time)
 }
 
-/// Whether somebody stopped a process (SIGSTOP): it would do nothing with what it is given.
-pub(super) fn is_stopped(pid: i32) -> bool {
-    Stat::of(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,7 +50,7 @@ mod tests {
             std::hint::black_box(pid);
         }
         let stat = Stat::of(pid).unwrap();
-        assert!("RS".contains(stat.state) && stat.began > 0);
+        assert!(!stat.has_ended && stat.began > 0);
         assert_eq!((cpu_time(-1), resident(-1)), (Duration::ZERO, None));
     }
 }

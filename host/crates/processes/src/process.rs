@@ -10,10 +10,11 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::ending::{Ending, exit_status, has_ended};
+use super::ending::{Ending, exit_status, has_ended, is_stopped};
 use super::framing::{Frame, FrameReader};
 use super::warden::{Registration, Warden};
 use super::{Reading, TERM_GRACE, proc};
@@ -30,6 +31,9 @@ const MUTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a silent process, which was idle before its request, is checked for SIGSTOP.
 const STOPPED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The turn to remove what a process leaves on the disk.
+static REMOVAL: Semaphore = Semaphore::const_new(1);
 
 /// A running process. Dropping it ends its whole group.
 pub struct Process {
@@ -141,7 +145,7 @@ impl Process {
         self.to_write.is_empty()
             && self.stdin.is_some()
             && !has_ended(self.pid)
-            && !proc::is_stopped(self.id())
+            && !is_stopped(self.pid)
     }
 
     /// Drops output that nobody has read. False if the process cannot be used again: it prints without end, its
@@ -200,10 +204,10 @@ impl Process {
     /// (SIGSTOP) counts as ended, after a second of silence.
     pub async fn next_unless_stopped(&mut self) -> Output {
         loop {
-            let id = self.id();
+            let pid = self.pid;
             tokio::select! {
                 output = self.next() => return output,
-                () = tokio::time::sleep(STOPPED_POLL_INTERVAL) => if proc::is_stopped(id) {
+                () = tokio::time::sleep(STOPPED_POLL_INTERVAL) => if is_stopped(pid) {
                     return Output::Exited(None);
                 }
             }
@@ -303,7 +307,12 @@ impl Remains {
             tracing::warn!(pid = pid.as_raw_nonzero(), %error, "cannot reap a process");
         }
         self.registration.release();
-        drop(self.keep);
+        // Its directory is removed, which waits for the disk: not on a thread that serves. One at a time, or many that end
+        // at once would take a thread each.
+        let turn = REMOVAL.acquire().await;
+        let keep = self.keep;
+        let _ = tokio::task::spawn_blocking(move || drop(keep)).await;
+        drop(turn);
         drop(self.hold);
     }
 }

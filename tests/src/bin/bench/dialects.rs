@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::fake::{Api, CHAT, COLD, Fake, Paced, paced_streams, stamps};
+use crate::fake::{Api, CHAT, COLD, Fake, Paced, paced_streams, stamps, turns};
 use crate::service::{Answer, Service};
 use crate::table::{Times, micros, row};
 
@@ -72,9 +72,9 @@ async fn firsts(program: &Path) -> Result<()> {
     let fake = Fake::start(program, "#init\n#read\n#sleep 3\n#stamp\n#done\n", COLD)?;
     let apis: Vec<Api> = [CHAT].into_iter().chain(OTHERS).collect();
     let mut all = vec![Times::default(); apis.len()];
-    for _ in 0..FIRSTS {
-        for (api, times) in apis.iter().zip(&mut all) {
-            times.push(first(&fake.service, *api).await?);
+    for round in 0..FIRSTS {
+        for turn in turns(round, apis.len()) {
+            all[turn].push(first(&fake.service, apis[turn]).await?);
         }
     }
     let chat = all.first().map(Times::median).unwrap_or_default();

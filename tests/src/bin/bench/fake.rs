@@ -228,6 +228,15 @@ fn drain(all: &mut Vec<u8>) -> usize {
     count
 }
 
+/// The order in a round. Who comes later is slower, because of what is still to be done for the one before, so each is
+/// as often at each place, and behind each of two others.
+pub(crate) fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| match round % 2 {
+        0 => (round / 2 + turn) % count,
+        _ => (round / 2 + count - turn) % count,
+    })
+}
+
 /// What came of streams at the pace of models.
 pub(crate) struct Paced {
     pub(crate) times: Times,

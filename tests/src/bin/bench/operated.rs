@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::dialects::first;
-use crate::fake::{Api, CHAT, COLD, Fake};
+use crate::fake::{Api, CHAT, COLD, Fake, turns};
 use crate::service::{Answer, Service};
 use crate::table::{Times, micros, row};
 
@@ -89,15 +89,6 @@ fn start(
         .map(|fake| look_on(&fake.service))
         .collect();
     Ok((started, watchers))
-}
-
-/// The order in a round. Who comes later is slower, because of what is still to be done for the one before, so each is
-/// as often at each place, and behind each other.
-fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
-    (0..count).map(move |turn| match round % 2 {
-        0 => (round / 2 + turn) % count,
-        _ => (round / 2 + count - turn) % count,
-    })
 }
 
 /// From the CLI's first delta on its standard output to the client.

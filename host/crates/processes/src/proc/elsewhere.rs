@@ -12,14 +12,12 @@ use super::Stat;
 /// What is known of a process; None if there is none.
 pub(super) fn stat(pid: i32) -> Option<Stat> {
     look(pid, ProcessRefreshKind::nothing().with_cpu(), |process| {
-        let state = match process.status() {
-            ProcessStatus::Stop => 'T',
-            ProcessStatus::Zombie | ProcessStatus::Dead => 'Z',
-            _ => 'S',
-        };
         let parent = process.parent().map_or(0, Pid::as_u32);
         Some(Stat {
-            state,
+            has_ended: matches!(
+                process.status(),
+                ProcessStatus::Zombie | ProcessStatus::Dead
+            ),
             cpu_time: Duration::from_millis(process.accumulated_cpu_time()),
             parent: parent.cast_signed(),
             began: process.start_time(),

@@ -22,7 +22,7 @@ pub(super) fn stat(pid: i32) -> Option<Stat> {
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     let (user, system) = (number(14)?, number(15)?);
     Some(Stat {
-        state: fields.first()?.chars().next()?,
+        has_ended: matches!(*fields.first()?, "Z" | "X"),
         cpu_time: Duration::from_millis((user + system) * 1000 / USER_HZ),
         parent: i32::try_from(number(4)?).ok()?,
         began: number(22)?,
