@@ -1,9 +1,10 @@
 //! Answers that are given again: a request that equals one that was answered a short time ago gets the same answer, without
 //! a process. Requests that equal one that is being answered share its answer.
 //!
-//! With the cache, the answer to a request is recorded by a task of its own, and whoever asked reads the recording. The
-//! task ends when nobody reads any more.
+//! With the cache, an answer is recorded, and whoever asked reads the recording. It grows as long as somebody reads it, at
+//! the pace of the fastest.
 
+mod events;
 mod key;
 mod recording;
 
@@ -11,27 +12,22 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
-use guests::completion::FinishReason;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::CacheConfig;
-use crate::exchange::Event;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::telemetry::names;
 
 pub(crate) use key::{Key, Question};
-pub(crate) use recording::{Charge, Reader};
-use recording::{Recording, Writer};
+use recording::Recording;
+pub(crate) use recording::{Answer, Charge, Pieces, Reader};
 
 /// Where the log says that an answer came from, if it was kept.
 const KEPT: &str = "cache";
 
 /// Where the log says that an answer came from, if another request caused it.
 const SHARED: &str = "shared";
-
-/// The longest answer that is recorded, in bytes: as long as one in one piece may be.
-const ANSWER_MAX: usize = 64 << 20;
 
 /// The cache as it is configured now, if it is.
 #[derive(Default)]
@@ -41,25 +37,7 @@ pub(crate) struct Caches(Mutex<Option<Arc<Cache>>>);
 pub(crate) struct Cache {
     settings: CacheConfig,
     kept: moka::sync::Cache<Key, Arc<Recording>>,
-    running: Mutex<HashMap<Key, Weak<Running>>>,
-}
-
-/// An answer that is being recorded. It goes on as long as somebody reads it.
-struct Running {
-    recording: Arc<Recording>,
-    _task: AbortOnDropHandle<()>,
-}
-
-/// An answer that is being given, as the cache records it.
-pub(crate) trait Source: Send {
-    /// Where the answer comes from, for the log.
-    fn origin(&self) -> &'static str;
-
-    /// What comes next. None behind the end.
-    fn next(&mut self) -> impl Future<Output = Option<Event>> + Send;
-
-    /// Whether the whole answer is what the client relies on.
-    fn fits(&mut self, reason: FinishReason) -> impl Future<Output = bool> + Send;
+    running: Mutex<HashMap<Key, Weak<Recording>>>,
 }
 
 /// What the cache did for a request.
@@ -125,21 +103,19 @@ impl Cache {
     /// # Errors
     ///
     /// Fails if the answer could not begin.
-    pub(crate) async fn answer<F, S>(
+    pub(crate) async fn answer<F>(
         self: &Arc<Self>,
         key: Key,
         begin: impl FnOnce() -> F,
     ) -> Result<(Reader, &'static str, Outcome), Failure>
     where
-        F: Future<Output = Result<S, Failure>> + Send + 'static,
-        S: Source + 'static,
+        F: Future<Output = Result<Answer, Failure>> + Send + 'static,
     {
         if let Some(kept) = self.kept.get(&key) {
-            return Ok((Reader::new(kept, None), KEPT, Outcome::Hit));
+            return Ok((Reader::new(kept), KEPT, Outcome::Hit));
         }
-        let (running, is_mine) = self.running(key, begin);
-        let recording = running.recording.clone();
-        let mut reader = Reader::new(recording, Some(running));
+        let (recording, is_mine) = self.running(key, begin);
+        let reader = Reader::new(recording);
         let origin = reader.begun().await?;
         Ok(match is_mine {
             true => (reader, origin, Outcome::Miss),
@@ -148,10 +124,9 @@ impl Cache {
     }
 
     /// The recording of a question that is under way. If there is none, it begins.
-    fn running<F, S>(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> F) -> (Arc<Running>, bool)
+    fn running<F>(self: &Arc<Self>, key: Key, begin: impl FnOnce() -> F) -> (Arc<Recording>, bool)
     where
-        F: Future<Output = Result<S, Failure>> + Send + 'static,
-        S: Source + 'static,
+        F: Future<Output = Result<Answer, Failure>> + Send + 'static,
     {
         let mut running = self.running.lock();
         if let Some(known) = running.get(&key).and_then(Weak::upgrade) {
@@ -159,69 +134,99 @@ impl Cache {
         }
         // Those that nobody wanted to read to the end.
         running.retain(|_, known| known.strong_count() > 0);
-        let recording = Arc::new(Recording::default());
-        let task = record(self.clone(), key, recording.clone(), begin());
-        let new = Arc::new(Running {
-            recording,
-            _task: AbortOnDropHandle::new(tokio::spawn(task)),
-        });
+        let new = Arc::new(Recording::new(self.clone(), key, begin().boxed()));
         running.insert(key, Arc::downgrade(&new));
         (new, true)
+    }
+
+    /// Keeps an answer that is complete.
+    fn keep(&self, key: Key, recording: Arc<Recording>) {
+        self.kept.insert(key, recording);
     }
 
     /// Nobody joins this recording any more. Another one may have taken its place already.
     fn ended(&self, key: Key, recording: &Arc<Recording>) {
         let mut running = self.running.lock();
-        let is_own = |known: &Weak<Running>| {
-            let known = known.upgrade();
-            known.is_none_or(|known| Arc::ptr_eq(&known.recording, recording))
-        };
+        let is_own = |known: &Weak<Recording>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(recording));
         if running.get(&key).is_some_and(is_own) {
             running.remove(&key);
         }
     }
 }
 
-/// Records an answer, and keeps it if it is complete.
-async fn record<S: Source>(
-    cache: Arc<Cache>,
-    key: Key,
-    recording: Arc<Recording>,
-    begin: impl Future<Output = Result<S, Failure>>,
-) {
-    let writer = Writer::of(&recording);
-    // Before the end is read, so that nobody joins who comes after it.
-    let is_over = || cache.ended(key, &recording);
-    let mut source = match begin.await {
-        Ok(source) => source,
-        Err(failure) => {
-            is_over();
-            return writer.begin(Err(failure));
-        }
-    };
-    writer.begin(Ok(source.origin()));
-    while let Some(event) = source.next().await {
-        if let Event::Finish(outcome) = &event {
-            let reason = outcome.finish_reason;
-            if reason == FinishReason::Stop && source.fits(reason).await {
-                cache.kept.insert(key, recording.clone());
-            }
-        }
-        if !matches!(event, Event::Delta(_)) {
-            is_over();
-        }
-        let size = writer.push(event);
-        if size > ANSWER_MAX {
-            is_over();
-            let message = format!("the answer is longer than {ANSWER_MAX} bytes");
-            writer.push(Event::Fail(Failure::new(Kind::Backend, message)));
-            return;
-        }
-        writer.wait_for_readers(size).await;
-    }
-}
-
 /// Counts what the cache did.
 pub(crate) fn count(outcome: Outcome) {
     metrics::counter!(names::CACHE_REQUESTS, "result" => outcome.name()).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use futures_util::stream::{self, BoxStream};
+    use guests::completion::Delta;
+
+    use super::*;
+    use crate::exchange::Event;
+
+    fn cache() -> Arc<Cache> {
+        Arc::new(Cache::new(CacheConfig {
+            size: 1 << 20,
+            ttl: Duration::from_secs(60),
+            across_keys: false,
+        }))
+    }
+
+    async fn ask(cache: &Arc<Cache>, pieces: BoxStream<'static, Pieces>) -> (Reader, Outcome) {
+        let origin = "new";
+        let begin = || async move { Ok(Answer { origin, pieces }) };
+        let asked = cache.answer(Key::default(), begin).await;
+        let (reader, _, outcome) = asked.ok().unwrap();
+        (reader, outcome)
+    }
+
+    fn text(text: &str) -> Pieces {
+        Pieces {
+            events: vec![Event::Delta(Delta::Content(text.into()))],
+            is_reusable: false,
+        }
+    }
+
+    fn is_text(event: &Event, wanted: &str) -> bool {
+        matches!(event, Event::Delta(Delta::Content(text)) if text == wanted)
+    }
+
+    async fn next(reader: &mut Reader) -> Event {
+        let next = tokio::time::timeout(Duration::from_secs(1), reader.next());
+        next.await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_leaves_while_it_waits_leaves_the_answer_to_the_others() {
+        let (cache, (said, told)) = (cache(), tokio::sync::oneshot::channel());
+        let first = stream::once(async { text("one") });
+        let second = stream::once(async { told.await.unwrap_or_else(|_| text("?")) });
+        let (mut one, did) = ask(&cache, first.chain(second).boxed()).await;
+        let (mut other, shared) = ask(&cache, stream::empty().boxed()).await;
+        assert_eq!((did, shared), (Outcome::Miss, Outcome::Hit));
+        assert!(is_text(&next(&mut one).await, "one"));
+        assert!(one.next().now_or_never().is_none());
+        drop(one);
+        assert!(is_text(&next(&mut other).await, "one"));
+        assert!(said.send(text("two")).is_ok());
+        assert!(is_text(&next(&mut other).await, "two"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_has_failed_and_is_not_kept() {
+        let cache = cache();
+        let (mut reader, _) = ask(&cache, stream::iter([text("one")]).boxed()).await;
+        assert!(is_text(&next(&mut reader).await, "one"));
+        for _ in 0..2 {
+            assert!(matches!(next(&mut reader).await, Event::Fail(_)));
+        }
+        let (_, did) = ask(&cache, stream::empty().boxed()).await;
+        assert_eq!(did, Outcome::Miss);
+    }
 }

@@ -4,33 +4,66 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Running;
+use super::events::{Events, Place};
+use super::{Cache, Key};
 use crate::exchange::Event;
 use crate::failure::{Failure, Kind};
 
-/// How far an answer is recorded ahead of its fastest reader, in bytes.
-const AHEAD_MAX: usize = 1 << 20;
+/// The longest answer that is recorded, in bytes: as long as one in one piece may be.
+const ANSWER_MAX: usize = 64 << 20;
 
-/// What an event takes beside its text, in bytes: about the size of its type, of an allocation, and of the room that a
-/// vector keeps free.
-const EVENT_SIZE: usize = 256;
+/// What a recording takes beside its events, in bytes: about the size of its parts, and of its end, key and entry.
+const RECORDING_SIZE: usize = 1 << 10;
 
 /// An answer, as far as it came.
-#[derive(Default)]
 pub(super) struct Recording {
     state: Mutex<State>,
-    /// Something was added.
-    written: Notify,
-    /// How many bytes the fastest reader has read.
-    read: AtomicUsize,
-    /// The writer waits for readers.
-    is_waiting: AtomicBool,
-    /// The fastest reader has read more, while the writer waits.
-    read_more: Notify,
+    /// Something was added, or the tape was put back.
+    changed: Notify,
     charge: Charge,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where the answer comes from, or why it did not begin.
+    begun: Option<Result<&'static str, Failure>>,
+    events: Events,
+    /// None while a reader gets what comes next, and when nothing more comes.
+    tape: Option<Box<Tape>>,
+    is_over: bool,
+}
+
+/// Where an answer comes from, and where it goes. A reader who needs more than there is takes it, gets what comes next, for
+/// all readers, and puts it back.
+struct Tape {
+    cache: Arc<Cache>,
+    key: Key,
+    source: Source,
+}
+
+enum Source {
+    Beginning(BoxFuture<'static, Result<Answer, Failure>>),
+    Running(BoxStream<'static, Pieces>),
+}
+
+/// An answer that has begun.
+pub(crate) struct Answer {
+    /// Where it comes from, for the log.
+    pub(crate) origin: &'static str,
+    pub(crate) pieces: BoxStream<'static, Pieces>,
+}
+
+/// What comes next of an answer, at least one event.
+pub(crate) struct Pieces {
+    pub(crate) events: Vec<Event>,
+    /// They have the end of an answer that may be given again.
+    pub(crate) is_reusable: bool,
 }
 
 /// Who pays for an answer that several get: the first of them who has all of it, or else the last who leaves.
@@ -62,99 +95,158 @@ impl Charge {
     }
 }
 
-#[derive(Default)]
-struct State {
-    /// Where the answer comes from, or why it did not begin.
-    begun: Option<Result<&'static str, Failure>>,
-    events: Vec<Event>,
-    size: usize,
-    /// The last event was the end.
-    is_over: bool,
-}
-
-/// Writes a recording. If it is dropped before the end, the answer has failed.
-pub(super) struct Writer<'r>(&'r Recording);
-
 /// Reads a recording from its beginning.
 pub(crate) struct Reader {
     recording: Arc<Recording>,
-    /// Events that were taken out of the recording together, because each look at it costs a lock.
+    /// What this reader got for all, and has not read yet.
     ready: VecDeque<Event>,
-    /// Keeps the recording going.
-    _running: Option<Arc<Running>>,
-    next: usize,
-    bytes: usize,
+    /// The place behind it.
+    place: Place,
+}
+
+/// A reader who has the tape. Dropping it puts the tape back.
+struct Turn<'r> {
+    recording: &'r Arc<Recording>,
+    tape: Option<Box<Tape>>,
 }
 
 impl Recording {
+    /// A recording of the answer to a question, for this cache.
+    pub(super) fn new(
+        cache: Arc<Cache>,
+        key: Key,
+        begin: BoxFuture<'static, Result<Answer, Failure>>,
+    ) -> Self {
+        let source = Source::Beginning(begin);
+        let state = State {
+            tape: Some(Box::new(Tape { cache, key, source })),
+            ..State::default()
+        };
+        Recording {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            charge: Charge::default(),
+        }
+    }
+
     /// How much it takes, in bytes.
     pub(super) fn weight(&self) -> u32 {
-        let state = self.state.lock();
-        u32::try_from(state.size).unwrap_or(u32::MAX)
-    }
-}
-
-impl<'r> Writer<'r> {
-    pub(super) fn of(recording: &'r Recording) -> Self {
-        Writer(recording)
+        let size = RECORDING_SIZE + self.state.lock().events.size();
+        u32::try_from(size).unwrap_or(u32::MAX)
     }
 
-    /// Says where the answer comes from, or why it does not begin.
-    pub(super) fn begin(&self, begun: Result<&'static str, Failure>) {
-        self.0.state.lock().begun.get_or_insert(begun);
-        self.0.written.notify_waiters();
-    }
-
-    /// Adds what comes next, and returns how many bytes there are now. Behind the end nothing is added.
-    pub(super) fn push(&self, event: Event) -> usize {
-        let mut state = self.0.state.lock();
-        if state.is_over {
-            return state.size;
-        }
-        state.size += size(&event);
-        state.is_over = !matches!(event, Event::Delta(_));
-        state.events.push(event);
-        let size = state.size;
-        drop(state);
-        self.0.written.notify_waiters();
-        size
-    }
-
-    /// Waits while the answer, of so many bytes, is too far ahead of all readers.
-    pub(super) async fn wait_for_readers(&self, size: usize) {
-        let is_near = || size <= self.0.read.load(Ordering::SeqCst) + AHEAD_MAX;
-        while !is_near() {
-            let more = self.0.read_more.notified();
-            self.0.is_waiting.store(true, Ordering::SeqCst);
-            // Between the look and the mark, somebody may have read.
-            if !is_near() {
-                more.await;
+    /// Looks for something, or else for the tape. Waits until there is one of both.
+    async fn find<T>(
+        self: &Arc<Self>,
+        mut look: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, Turn<'_>> {
+        let mut changed = None;
+        loop {
+            let found = {
+                let mut state = self.state.lock();
+                match look(&state) {
+                    Some(there) => return Ok(there),
+                    None => state.tape.take(),
+                }
+            };
+            if let Some(tape) = found {
+                let (recording, tape) = (self, Some(tape));
+                return Err(Turn { recording, tape });
+            }
+            // What changes between the next look and the wait is not missed.
+            match changed.take() {
+                None => changed = Some(self.changed.notified()),
+                Some(changed) => changed.await,
             }
         }
-        self.0.is_waiting.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for Writer<'_> {
+impl Turn<'_> {
+    /// Waits for the beginning.
+    async fn begin(mut self) -> Result<&'static str, Failure> {
+        let source = self.tape.as_mut().map(|tape| &mut tape.source);
+        let begun = match source {
+            Some(Source::Beginning(begin)) => begin.await,
+            _ => Err(broken_off()),
+        };
+        let begun = match (begun, &mut self.tape) {
+            (Ok(answer), Some(tape)) => {
+                tape.source = Source::Running(answer.pieces);
+                Ok(answer.origin)
+            }
+            (begun, _) => {
+                self.end();
+                begun.map(|answer| answer.origin)
+            }
+        };
+        self.recording.state.lock().begun = Some(begun.clone());
+        begun
+    }
+
+    /// Gets what comes next and adds it. Returns the place behind it, too.
+    async fn next(mut self) -> (Vec<Event>, Place) {
+        let source = self.tape.as_mut().map(|tape| &mut tape.source);
+        let pieces = match source {
+            Some(Source::Running(pieces)) => pieces.next().await,
+            _ => None,
+        };
+        let Pieces {
+            events,
+            is_reusable,
+        } = pieces.unwrap_or_else(|| Pieces {
+            events: vec![Event::Fail(broken_off())],
+            is_reusable: false,
+        });
+        if is_reusable && let Some(tape) = &self.tape {
+            tape.cache.keep(tape.key, self.recording.clone());
+        }
+        let is_end = !matches!(events.last(), Some(Event::Delta(_)));
+        // Before the end can be read, so that nobody joins who comes after it.
+        if is_end {
+            self.end();
+        }
+        let (place, size) = self.push(&events);
+        if size > ANSWER_MAX && !is_end {
+            self.end();
+            let message = format!("the answer is longer than {ANSWER_MAX} bytes");
+            self.push(&[Event::Fail(Failure::new(Kind::Backend, message))]);
+        }
+        (events, place)
+    }
+
+    /// Adds events. Returns the place behind them, and how many bytes there are now.
+    fn push(&self, events: &[Event]) -> (Place, usize) {
+        let state = &mut *self.recording.state.lock();
+        events.iter().for_each(|event| state.events.push(event));
+        if !matches!(events.last(), Some(Event::Delta(_))) {
+            state.events.shrink();
+            state.is_over = true;
+        }
+        (state.events.end(), state.events.size())
+    }
+
+    /// Nothing more comes.
+    fn end(&mut self) {
+        if let Some(tape) = self.tape.take() {
+            tape.cache.ended(tape.key, self.recording);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let broken_off = || Failure::new(Kind::Internal, "the answer was broken off").logged();
-        if self.0.state.lock().begun.is_none() {
-            self.begin(Err(broken_off()));
-        }
-        if !self.0.state.lock().is_over {
-            self.push(Event::Fail(broken_off()));
-        }
+        self.recording.state.lock().tape = self.tape.take();
+        self.recording.changed.notify_waiters();
     }
 }
 
 impl Reader {
-    pub(super) fn new(recording: Arc<Recording>, running: Option<Arc<Running>>) -> Self {
+    pub(super) fn new(recording: Arc<Recording>) -> Self {
         Reader {
             recording,
             ready: VecDeque::new(),
-            _running: running,
-            next: 0,
-            bytes: 0,
+            place: Place::default(),
         }
     }
 
@@ -163,94 +255,44 @@ impl Reader {
         self.recording.charge.share()
     }
 
-    /// Waits for the beginning: where the answer comes from.
-    pub(super) async fn begun(&mut self) -> Result<&'static str, Failure> {
-        loop {
-            let written = self.recording.written.notified();
-            if let Some(begun) = &self.recording.state.lock().begun {
-                return begun.clone();
-            }
-            written.await;
+    /// Waits for the beginning: where the answer comes from. Cancelling it loses nothing.
+    pub(super) async fn begun(&self) -> Result<&'static str, Failure> {
+        match self.recording.find(|state| state.begun.clone()).await {
+            Ok(begun) => begun,
+            Err(turn) => turn.begin().await,
         }
     }
 
     /// What comes next. Cancelling it loses nothing.
     pub(crate) async fn next(&mut self) -> Event {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.note(&event);
-                return event;
-            }
-            if self.fill() {
-                continue;
-            }
-            let recording = self.recording.clone();
-            let written = recording.written.notified();
-            // Something may have been added since the look.
-            if !self.fill() {
-                written.await;
-            }
+        if let Some(event) = self.ready.pop_front() {
+            return event;
         }
-    }
-
-    /// Takes what there is. False if nothing new is there.
-    fn fill(&mut self) -> bool {
-        let state = self.recording.state.lock();
-        let new = state.events.get(self.next..).unwrap_or_default();
-        self.ready.extend(new.iter().cloned());
-        self.next += new.len();
-        if self.ready.is_empty() && state.is_over {
-            let failure = Failure::new(Kind::Internal, "the exchange is over");
-            self.ready.push_back(Event::Fail(failure));
-        }
-        !self.ready.is_empty()
-    }
-
-    /// Tells the writer how far this reader has come, if it is the fastest.
-    fn note(&mut self, event: &Event) {
-        self.bytes += size(event);
-        let before = self.recording.read.fetch_max(self.bytes, Ordering::SeqCst);
-        if self.bytes > before && self.recording.is_waiting.load(Ordering::SeqCst) {
-            self.recording.read_more.notify_one();
+        let place = &mut self.place;
+        let recorded = |state: &State| {
+            let over = || state.is_over.then(|| Event::Fail(broken_off()));
+            state.events.next(place).or_else(over)
+        };
+        match self.recording.find(recorded).await {
+            Ok(event) => event,
+            Err(turn) => {
+                let (events, behind) = turn.next().await;
+                (self.ready, self.place) = (events.into(), behind);
+                self.ready
+                    .pop_front()
+                    .unwrap_or_else(|| Event::Fail(broken_off()))
+            }
         }
     }
 }
 
-/// What an event takes in memory, in bytes.
-fn size(event: &Event) -> usize {
-    EVENT_SIZE
-        + match event {
-            Event::Delta(delta) => delta.size(),
-            Event::Finish(_) | Event::Fail(_) => 0,
-        }
+fn broken_off() -> Failure {
+    Failure::new(Kind::Internal, "the answer was broken off").logged()
 }
 
 #[cfg(test)]
 mod tests {
-    use guests::completion::Delta;
-
     use super::*;
-
-    fn text(length: usize) -> Event {
-        Event::Delta(Delta::Content("x".repeat(length)))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_writer_waits_for_its_fastest_reader() {
-        let recording = Arc::new(Recording::default());
-        let writer = Writer::of(&recording);
-        let size = writer.push(text(AHEAD_MAX - EVENT_SIZE));
-        assert_eq!(size, AHEAD_MAX);
-        writer.wait_for_readers(size).await;
-        let size = writer.push(text(1));
-        let wait = std::time::Duration::from_secs(1);
-        let waited = tokio::time::timeout(wait, writer.wait_for_readers(size)).await;
-        assert!(waited.is_err());
-        let mut fast = Reader::new(recording.clone(), None);
-        let _slow = Reader::new(recording.clone(), None);
-        fast.next().await;
-        writer.wait_for_readers(size).await;
-    }
 
     #[test]
     fn one_of_those_who_share_an_answer_pays() {
@@ -258,19 +300,5 @@ mod tests {
         let (one, other) = (charge.share(), charge.share());
         assert!(!one.leave() && other.leave());
         assert!(other.take() && !charge.share().take());
-    }
-
-    #[tokio::test]
-    async fn an_answer_whose_writer_is_gone_has_failed() {
-        let recording = Arc::new(Recording::default());
-        let mut reader = Reader::new(recording.clone(), None);
-        let writer = Writer::of(&recording);
-        writer.begin(Ok("new"));
-        writer.push(text(1));
-        drop(writer);
-        assert_eq!(reader.begun().await.ok(), Some("new"));
-        assert!(matches!(reader.next().await, Event::Delta(_)));
-        assert!(matches!(reader.next().await, Event::Fail(_)));
-        drop(Writer::of(&Recording::default()));
     }
 }

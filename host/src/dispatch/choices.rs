@@ -20,7 +20,8 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    async fn next(&mut self) -> Event {
+    /// What comes next. Cancelling it loses nothing.
+    pub(super) async fn next(&mut self) -> Event {
         match self {
             Source::Here(choice) => choice.next().await,
             Source::Apart(choice) => choice.next().await,
@@ -30,7 +31,7 @@ impl Source {
 
     /// Parks the process of a finished choice, so that it may serve the next turn. Those in a lane and those
     /// that are recorded park theirs by themselves.
-    fn park(self) {
+    pub(super) fn park(self) {
         if let Source::Here(choice) = self {
             choice.park();
         }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt, StreamExt, stream};
 use guests::completion::{Context, FinishReason};
 use processes::Processes;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::choices::{Choices, Source};
+use super::choices::Source;
 use super::output_schema::OutputSchema;
 use crate::admission::{Caller, Permit, Shed};
 use crate::backends::Backend;
@@ -33,10 +34,14 @@ pub(crate) struct Begun {
     pub(crate) output: OutputSchema,
 }
 
-/// A single answer that has begun, for the cache to record.
-pub(super) struct Recordable {
-    choices: Choices,
-    origin: &'static str,
+/// How many events are handed to the cache together, at most, and of how many bytes they are before there are no more.
+const BATCH_MAX: usize = 64;
+const BATCH_SIZE_MAX: usize = 64 << 10;
+
+/// The events of a single answer.
+struct Recordable {
+    /// None behind the end.
+    source: Option<Source>,
     /// What came so far, if it must be checked at its end.
     answer: Option<Answer>,
     output: OutputSchema,
@@ -44,39 +49,73 @@ pub(super) struct Recordable {
 }
 
 impl Begun {
-    pub(super) fn recordable(self, processes: Arc<Processes>) -> Recordable {
-        Recordable {
-            choices: Choices::new(self.sources),
-            origin: self.origin,
+    /// A single answer, for the cache to record.
+    pub(super) fn recordable(mut self, processes: Arc<Processes>) -> cache::Answer {
+        let answer = Box::new(Recordable {
+            source: self.sources.pop(),
             answer: (!self.output.is_empty()).then(Answer::default),
             output: self.output,
             processes,
+        });
+        let pieces = stream::unfold(answer, async |mut answer| {
+            let pieces = answer.next().await?;
+            Some((pieces, answer))
+        });
+        cache::Answer {
+            origin: self.origin,
+            pieces: pieces.boxed(),
         }
     }
 }
 
-impl cache::Source for Recordable {
-    fn origin(&self) -> &'static str {
-        self.origin
+impl Recordable {
+    /// What comes next, and what came with it.
+    async fn next(&mut self) -> Option<cache::Pieces> {
+        let source = self.source.as_mut()?;
+        let (mut events, mut size) = (Vec::new(), 0);
+        let mut next = Some(source.next().await);
+        while let Some(event) = next {
+            events.push(event);
+            let Some(Event::Delta(delta)) = events.last() else {
+                break;
+            };
+            if let Some(answer) = &mut self.answer {
+                answer.push(delta.clone());
+            }
+            size += delta.size();
+            let is_full = events.len() >= BATCH_MAX || size >= BATCH_SIZE_MAX;
+            next = (!is_full).then(|| source.next().now_or_never()).flatten();
+        }
+        let is_reusable = match events.last() {
+            Some(Event::Finish(outcome)) => {
+                if let Some(source) = self.source.take() {
+                    source.park();
+                }
+                // On the heap, so that it takes no room in what is moved for each batch.
+                Box::pin(self.is_as_wanted(outcome.finish_reason)).await
+            }
+            Some(Event::Fail(_)) => {
+                self.source = None;
+                false
+            }
+            _ => false,
+        };
+        Some(cache::Pieces {
+            events,
+            is_reusable,
+        })
     }
 
-    async fn next(&mut self) -> Option<Event> {
-        let (_, event) = self.choices.next().await?;
-        if let (Some(answer), Event::Delta(delta)) = (&mut self.answer, &event) {
-            answer.push(delta.clone());
-        }
-        Some(event)
-    }
-
-    async fn fits(&mut self, reason: FinishReason) -> bool {
-        match &self.answer {
-            None => true,
-            Some(answer) => self
-                .output
-                .check(&self.processes, answer, reason)
-                .await
-                .is_ok(),
-        }
+    /// Whether the answer ended by itself, and is what the client relies on.
+    async fn is_as_wanted(&mut self, reason: FinishReason) -> bool {
+        reason == FinishReason::Stop
+            && match &self.answer {
+                None => true,
+                Some(answer) => {
+                    let checked = self.output.check(&self.processes, answer, reason).await;
+                    checked.is_ok()
+                }
+            }
     }
 }
 
