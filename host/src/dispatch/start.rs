@@ -42,6 +42,8 @@ const BATCH_SIZE_MAX: usize = 64 << 10;
 struct Recordable {
     /// None behind the end.
     source: Option<Source>,
+    /// How many events the last batch had.
+    batch: usize,
     /// What came so far, if it must be checked at its end.
     answer: Option<Answer>,
     output: OutputSchema,
@@ -53,6 +55,7 @@ impl Begun {
     pub(super) fn recordable(mut self, processes: Arc<Processes>) -> cache::Answer {
         let answer = Box::new(Recordable {
             source: self.sources.pop(),
+            batch: 1,
             answer: (!self.output.is_empty()).then(Answer::default),
             output: self.output,
             processes,
@@ -72,7 +75,7 @@ impl Recordable {
     /// What comes next, and what came with it.
     async fn next(&mut self) -> Option<cache::Pieces> {
         let source = self.source.as_mut()?;
-        let (mut events, mut size) = (Vec::new(), 0);
+        let (mut events, mut size) = (Vec::with_capacity(self.batch), 0);
         let mut next = Some(source.next().await);
         while let Some(event) = next {
             events.push(event);
@@ -86,6 +89,8 @@ impl Recordable {
             let is_full = events.len() >= BATCH_MAX || size >= BATCH_SIZE_MAX;
             next = (!is_full).then(|| source.next().now_or_never()).flatten();
         }
+        // The next batch will be about as large.
+        self.batch = events.len();
         let is_reusable = match events.last() {
             Some(Event::Finish(outcome)) => {
                 if let Some(source) = self.source.take() {

@@ -19,7 +19,7 @@ const FIRSTS: usize = 300;
 
 /// How many deltas of a stream are counted, and how many such streams.
 const DELTAS: usize = 20_000;
-const STREAMS: usize = 24;
+const STREAMS: usize = 60;
 
 /// Questions that differ, so that none is answered from the cache.
 const QUESTIONS: Api = Api {
@@ -118,33 +118,38 @@ async fn firsts(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
 async fn deltas(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = format!("#init\n#read\n#burst {DELTAS}\n#done\n");
     let (services, _watchers) = start(program, &script, kinds)?;
-    let mut all = vec![Duration::ZERO; kinds.len()];
+    let mut all = vec![Vec::new(); kinds.len()];
     for round in 0..STREAMS {
         for turn in turns(round, services.len()) {
-            let (fake, taken) = (&services[turn], &mut all[turn]);
+            let fake = &services[turn];
             let before = fake.service.taken()?.cpu;
             let body = (QUESTIONS.body)();
             let mut answer = Answer::at(&fake.service.authority, QUESTIONS.path, &body).await?;
             while answer.more().await? {
                 answer.all.clear();
             }
-            *taken += fake.service.taken()?.cpu - before;
+            all[turn].push((fake.service.taken()?.cpu - before).as_secs_f64());
         }
     }
-    let each = |taken: &Duration| taken.as_secs_f64() * 1e6 / (DELTAS * STREAMS) as f64;
-    let bare = all.first().map(each).unwrap_or_default();
-    for (index, ((kind, _), taken)) in kinds.iter().zip(&all).enumerate() {
+    // The machine is faster in one round than in another, so what is compared is of the same round.
+    let bare = all.first().cloned().unwrap_or_default();
+    for (index, ((kind, _), taken)) in kinds.iter().zip(all).enumerate() {
+        let shares = taken.iter().zip(&bare).map(|(taken, bare)| taken / bare);
+        let more = (median(shares.collect()) - 1.0) * 100.0;
         let (more, wanted) = match index {
             0 => (String::new(), ""),
-            _ => (
-                format!(" ({:+.0} %)", (each(taken) / bare - 1.0) * 100.0),
-                "3 % more",
-            ),
+            _ => (format!(" ({more:+.0} %)"), "3 % more"),
         };
         let what = format!("processor time of a delta, {kind}{more}");
-        row(&what, &format!("{:.2} µs", each(taken)), wanted);
+        let each = median(taken) * 1e6 / DELTAS as f64;
+        row(&what, &format!("{each:.2} µs"), wanted);
     }
     Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 /// An answer from the cache, from the request to its end.
