@@ -16,6 +16,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{Config, Overrides};
+use crate::tls;
 
 /// What is looked at, and how it is told.
 #[derive(Args, Debug)]
@@ -127,8 +128,7 @@ pub fn run(doctor: &Doctor) -> Result<ExitCode> {
 }
 
 fn look(config: Config, live: bool) -> Result<Vec<Finding>> {
-    // Fails if another one is installed, which does as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::choose();
     let metrics = crate::telemetry::start_metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -28,6 +28,7 @@ use crate::failure::unix_now;
 use crate::render::{Rendered, render};
 use crate::runtime::Snapshot;
 use crate::telemetry;
+use crate::tls;
 
 /// What to do with guests.
 #[derive(Debug, Subcommand)]
@@ -177,8 +178,7 @@ pub fn run(command: GuestCommand) -> Result<()> {
 
 /// Runs something that uses the network.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    // Fails if another one is installed, which does as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::choose();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

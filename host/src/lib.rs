@@ -40,6 +40,7 @@ mod service;
 mod shutdown;
 mod systemd;
 pub mod telemetry;
+mod tls;
 mod traces;
 pub mod usage;
 

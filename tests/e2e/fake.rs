@@ -43,6 +43,15 @@ impl Fake {
         Self::around(script, home, |home| Host::start_in(home, config))
     }
 
+    /// The same with another variable in its environment.
+    pub(crate) fn start_with_variable(script: &str, variable: (&str, &Path), rest: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let config = Self::config(home.path(), "", rest);
+        Self::around(script, home, |home| {
+            Host::start_with_variable(home, variable, &config)
+        })
+    }
+
     fn around(script: &str, home: TempDir, start: impl FnOnce(TempDir) -> Host) -> Self {
         let (script_file, pids) = (home.path().join("script"), home.path().join("pids"));
         std::fs::write(&script_file, script).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness_tests::collector::{Collector, ERROR, attribute, status_code};
-use harness_tests::poll;
+use harness_tests::{poll, tls};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -136,6 +136,31 @@ async fn a_collector_is_taken_up_at_a_reload() {
         (!collector.spans().is_empty()).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_gets_traces_if_its_certificate_is_known() {
+    let collector = Collector::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let known = folder.path().join("known.pem");
+    let acceptor = tls::acceptor("localhost", &known).unwrap();
+    let target = collector.authority().to_owned();
+    let port = tls::in_front_of(target, acceptor).await.unwrap();
+    let traces = format!("[traces]\nendpoint = \"https://localhost:{port}/v1/traces\"\n");
+    let mut fake = Fake::start_with_variable(SCRIPT, ("SSL_CERT_FILE", &known), &traces);
+    assert_eq!(fake.host.ask("fake", "hi").await.0, 200);
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    assert!(!collector.spans().is_empty(), "{}", fake.host.log());
+
+    let count = collector.bodies().len();
+    let mut fake = Fake::start_with(SCRIPT, "", &traces);
+    assert_eq!(fake.host.ask("fake", "hi").await.0, 200);
+    fake.host.signal(Signal::TERM);
+    fake.host.wait();
+    assert_eq!(collector.bodies().len(), count, "nobody vouches for it");
+    let log = fake.host.log();
+    assert!(log.contains("traces cannot be sent"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

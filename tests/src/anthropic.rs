@@ -2,16 +2,14 @@
 //! fake API answers.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::fake_api::FakeApi;
+use crate::tls;
 
 /// The only host that it stands for.
 const HOST: &str = "api.anthropic.com";
@@ -27,15 +25,8 @@ pub struct Proxy {
 impl Proxy {
     /// Starts on a port of the system's choice. The certificate is written into `folder`.
     pub async fn start(api: &FakeApi, folder: &Path) -> Result<Self> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let own = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
         let certificate = folder.join("api.pem");
-        std::fs::write(&certificate, own.cert.pem())?;
-        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key.into())?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = tls::acceptor(HOST, &certificate)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let target = api.url().trim_start_matches("http://").to_owned();

@@ -40,6 +40,12 @@ impl Collector {
         Ok(collector)
     }
 
+    /// `IP:PORT`
+    pub fn authority(&self) -> &str {
+        let authority = self.endpoint.trim_start_matches("http://");
+        authority.trim_end_matches("/v1/traces")
+    }
+
     /// Where traces are sent.
     pub fn endpoint(&self) -> &str {
         &self.endpoint

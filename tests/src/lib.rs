@@ -9,6 +9,7 @@ pub mod http;
 pub mod png;
 pub mod poll;
 pub mod real_cli;
+pub mod tls;
 
 /// The code of a page of the documentation, which must compile.
 #[cfg(doctest)]

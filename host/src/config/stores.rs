@@ -70,8 +70,8 @@ pub(super) fn traces(root: &mut Section) -> Option<TracesConfig> {
     let mut section = root.section("traces")?;
     let endpoint = section.text("endpoint");
     let sample_percent = section.count("sample_percent", 0, 100).unwrap_or(100);
-    let wanted =
-        "it must be the whole address of a collector, such as \"http://127.0.0.1:4318/v1/traces\"";
+    let wanted = "it must be the whole address of a collector without a query, such as \"http://127.0.0.1:4318/v1/traces\"; \
+        a secret goes into the variable OTEL_EXPORTER_OTLP_HEADERS";
     if !endpoint.as_deref().is_some_and(is_web_address) {
         section.problem("endpoint", wanted);
     }
@@ -86,8 +86,9 @@ fn is_web_address(text: &str) -> bool {
     let address = text.parse::<axum::http::Uri>();
     address.is_ok_and(|address| {
         let authority = address.authority().map(|authority| authority.as_str());
-        // What stands before `@` would be a secret, and told in the log.
+        // What stands before `@` or in a query would be a secret, and told in the log.
         matches!(address.scheme_str(), Some("http" | "https"))
+            && address.query().is_none()
             && authority.is_some_and(|authority| !authority.contains('@'))
     })
 }
@@ -97,5 +98,25 @@ fn at_home(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => path.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_no_place_for_a_secret() {
+        for good in ["http://127.0.0.1:4318/v1/traces", "https://host"] {
+            assert!(is_web_address(good), "{good}");
+        }
+        for bad in [
+            "/v1/traces",
+            "ftp://host/v1/traces",
+            "https://name:secret@host/v1/traces",
+            "https://host/v1/traces?token=secret",
+        ] {
+            assert!(!is_web_address(bad), "{bad}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use opentelemetry_sdk::trace::SpanData;
 use reqwest::blocking::Client;
 
 use crate::telemetry::names;
+use crate::tls;
 
 /// How long sending some spans may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,8 +27,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(endpoint: &str) -> Result<Self> {
-        // The client of HTTP takes what was installed. It may have been before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::choose();
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client()?)
