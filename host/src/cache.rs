@@ -11,6 +11,7 @@ mod recording;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ use crate::telemetry::names;
 
 pub(crate) use key::{Key, Question};
 use recording::Recording;
-pub(crate) use recording::{Answer, Charge, Pieces, Reader};
+pub(crate) use recording::{Answer, Charge, Origin, Pieces, Reader};
 
 /// Where the log says that an answer came from, if it was kept.
 const KEPT: &str = "cache";
@@ -107,19 +108,19 @@ impl Cache {
         self: &Arc<Self>,
         key: Key,
         begin: impl FnOnce() -> F,
-    ) -> Result<(Reader, &'static str, Outcome), Failure>
+    ) -> Result<(Reader, Origin, Outcome), Failure>
     where
         F: Future<Output = Result<Answer, Failure>> + Send + 'static,
     {
         if let Some(kept) = self.kept.get(&key) {
-            return Ok((Reader::new(kept), KEPT, Outcome::Hit));
+            return Ok((Reader::new(kept), at_once(KEPT), Outcome::Hit));
         }
         let (recording, is_mine) = self.running(key, begin);
         let reader = Reader::new(recording);
         let origin = reader.begun().await?;
         Ok(match is_mine {
             true => (reader, origin, Outcome::Miss),
-            false => (reader, SHARED, Outcome::Hit),
+            false => (reader, at_once(SHARED), Outcome::Hit),
         })
     }
 
@@ -154,6 +155,12 @@ impl Cache {
     }
 }
 
+/// The origin of an answer that needs no process of its own.
+fn at_once(name: &'static str) -> Origin {
+    let waited = Duration::ZERO;
+    Origin { name, waited }
+}
+
 /// Counts what the cache did.
 pub(crate) fn count(outcome: Outcome) {
     metrics::counter!(names::CACHE_REQUESTS, "result" => outcome.name()).increment(1);
@@ -161,8 +168,6 @@ pub(crate) fn count(outcome: Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::StreamExt;
     use futures_util::stream::{self, BoxStream};
     use guests::completion::Delta;
@@ -179,7 +184,7 @@ mod tests {
     }
 
     async fn ask(cache: &Arc<Cache>, pieces: BoxStream<'static, Pieces>) -> (Reader, Outcome) {
-        let origin = "new";
+        let origin = at_once("new");
         let begin = || async move { Ok(Answer { origin, pieces }) };
         let asked = cache.answer(Key::default(), begin).await;
         let (reader, _, outcome) = asked.ok().unwrap();

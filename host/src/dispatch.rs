@@ -222,7 +222,10 @@ pub(crate) async fn dispatch(
                 begun.map(|begun| begun.recordable(processes))
             });
             let (reader, origin, outcome) = answer.await?;
-            log.started(origin);
+            log.started(origin.name);
+            if outcome == cache::Outcome::Miss {
+                log.waited(origin.waited);
+            }
             log.shares(reader.charge());
             (vec![Source::Recorded(reader)], output, Some(outcome))
         }

@@ -100,10 +100,15 @@ async fn a_repeated_request_is_answered_from_memory_streamed_or_not() {
     let metrics = fake.host.client().get(fake.host.url("/metrics"));
     let metrics = metrics.bearer_auth(ADMIN).send().await.unwrap();
     let metrics = metrics.text().await.unwrap();
-    assert!(
-        metrics.contains("claude_harness_cache_requests_total{result=\"hit\"} 4"),
-        "{metrics}"
-    );
+    for counted in [
+        "cache_requests_total{result=\"hit\"} 4",
+        "cache_requests_total{result=\"miss\"} 2",
+        // Only those that took a process.
+        "added_seconds_count 2",
+    ] {
+        let line = format!("claude_harness_{counted}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
 }
 
 #[tokio::test]

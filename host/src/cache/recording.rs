@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -32,7 +33,7 @@ pub(super) struct Recording {
 #[derive(Default)]
 struct State {
     /// Where the answer comes from, or why it did not begin.
-    begun: Option<Result<&'static str, Failure>>,
+    begun: Option<Result<Origin, Failure>>,
     events: Events,
     /// None while a reader gets what comes next, and when nothing more comes.
     tape: Option<Box<Tape>>,
@@ -52,10 +53,18 @@ enum Source {
     Running(BoxStream<'static, Pieces>),
 }
 
+/// Where an answer comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// For the log.
+    pub(crate) name: &'static str,
+    /// How long its request waited for a place and a process.
+    pub(crate) waited: Duration,
+}
+
 /// An answer that has begun.
 pub(crate) struct Answer {
-    /// Where it comes from, for the log.
-    pub(crate) origin: &'static str,
+    pub(crate) origin: Origin,
     pub(crate) pieces: BoxStream<'static, Pieces>,
 }
 
@@ -164,7 +173,7 @@ impl Recording {
 
 impl Turn<'_> {
     /// Waits for the beginning.
-    async fn begin(mut self) -> Result<&'static str, Failure> {
+    async fn begin(mut self) -> Result<Origin, Failure> {
         let source = self.tape.as_mut().map(|tape| &mut tape.source);
         let begun = match source {
             Some(Source::Beginning(begin)) => begin.await,
@@ -256,7 +265,7 @@ impl Reader {
     }
 
     /// Waits for the beginning: where the answer comes from. Cancelling it loses nothing.
-    pub(super) async fn begun(&self) -> Result<&'static str, Failure> {
+    pub(super) async fn begun(&self) -> Result<Origin, Failure> {
         match self.recording.find(|state| state.begun.clone()).await {
             Ok(begun) => begun,
             Err(turn) => turn.begin().await,

@@ -65,7 +65,10 @@ impl Begun {
             Some((pieces, answer))
         });
         cache::Answer {
-            origin: self.origin,
+            origin: cache::Origin {
+                name: self.origin,
+                waited: self.waited,
+            },
             pieces: pieces.boxed(),
         }
     }
