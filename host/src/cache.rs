@@ -4,6 +4,7 @@
 //! With the cache, an answer is recorded, and whoever asked reads the recording. It grows as long as somebody reads it, at
 //! the pace of the fastest.
 
+mod charge;
 mod events;
 mod key;
 mod recording;
@@ -20,9 +21,10 @@ use crate::config::CacheConfig;
 use crate::failure::Failure;
 use crate::telemetry::names;
 
+pub(crate) use charge::Charge;
 pub(crate) use key::{Key, Question};
 use recording::Recording;
-pub(crate) use recording::{Answer, Charge, Origin, Pieces, Reader};
+pub(crate) use recording::{Answer, Batch, Origin, Reader};
 
 /// Where the log says that an answer came from, if it was kept.
 const KEPT: &str = "cache";
@@ -95,6 +97,8 @@ impl Cache {
 
     /// How many bytes it holds, about.
     pub(crate) fn size(&self) -> u64 {
+        // What was added or has expired is counted late otherwise.
+        self.kept.run_pending_tasks();
         self.kept.weighted_size()
     }
 
@@ -168,9 +172,12 @@ pub(crate) fn count(outcome: Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt;
+    use std::panic::AssertUnwindSafe;
+
     use futures_util::stream::{self, BoxStream};
-    use guests::completion::Delta;
+    use futures_util::{FutureExt, StreamExt};
+    use guests::completion::{self, Delta, FinishReason};
+    use tokio::sync::oneshot;
 
     use super::*;
     use crate::exchange::Event;
@@ -183,18 +190,28 @@ mod tests {
         }))
     }
 
-    async fn ask(cache: &Arc<Cache>, pieces: BoxStream<'static, Pieces>) -> (Reader, Outcome) {
+    async fn ask(cache: &Arc<Cache>, batches: BoxStream<'static, Batch>) -> (Reader, Outcome) {
         let origin = at_once("new");
-        let begin = || async move { Ok(Answer { origin, pieces }) };
+        let begin = || async move { Ok(Answer { origin, batches }) };
         let asked = cache.answer(Key::default(), begin).await;
         let (reader, _, outcome) = asked.ok().unwrap();
         (reader, outcome)
     }
 
-    fn text(text: &str) -> Pieces {
-        Pieces {
+    fn text(text: &str) -> Batch {
+        Batch {
             events: vec![Event::Delta(Delta::Content(text.into()))],
             is_reusable: false,
+        }
+    }
+
+    fn end() -> Batch {
+        Batch {
+            events: vec![Event::Finish(completion::Outcome {
+                finish_reason: FinishReason::Stop,
+                usage: None,
+            })],
+            is_reusable: true,
         }
     }
 
@@ -209,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_who_leaves_while_it_waits_leaves_the_answer_to_the_others() {
-        let (cache, (said, told)) = (cache(), tokio::sync::oneshot::channel());
+        let (cache, (said, told)) = (cache(), oneshot::channel());
         let first = stream::once(async { text("one") });
         let second = stream::once(async { told.await.unwrap_or_else(|_| text("?")) });
         let (mut one, did) = ask(&cache, first.chain(second).boxed()).await;
@@ -224,6 +241,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_reader_who_leaves_before_the_beginning_leaves_it_to_the_others() {
+        let (cache, (said, told)) = (cache(), oneshot::channel());
+        let begin = async || {
+            let (origin, batches) = (at_once("new"), told.await.unwrap());
+            Ok(Answer { origin, batches })
+        };
+        let mut one = Box::pin(cache.answer(Key::default(), begin));
+        assert!((&mut one).now_or_never().is_none());
+        let mut other = Box::pin(ask(&cache, stream::empty().boxed()));
+        assert!((&mut other).now_or_never().is_none());
+        drop(one);
+        assert!(said.send(stream::iter([text("one")]).boxed()).is_ok());
+        let (mut reader, did) = other.await;
+        assert_eq!(did, Outcome::Hit);
+        assert!(is_text(&next(&mut reader).await, "one"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_without_an_end_has_failed_and_is_not_kept() {
         let cache = cache();
         let (mut reader, _) = ask(&cache, stream::iter([text("one")]).boxed()).await;
@@ -233,5 +268,29 @@ mod tests {
         }
         let (_, did) = ask(&cache, stream::empty().boxed()).await;
         assert_eq!(did, Outcome::Miss);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_panicked_has_failed_for_all_its_readers() {
+        let cache = cache();
+        let panics = stream::once(async { panic!("on purpose") });
+        let (mut one, _) = ask(&cache, panics.boxed()).await;
+        let (mut other, _) = ask(&cache, stream::empty().boxed()).await;
+        let caught = AssertUnwindSafe(one.next()).catch_unwind().await;
+        assert!(caught.is_err());
+        assert!(matches!(next(&mut other).await, Event::Fail(_)));
+        let (_, did) = ask(&cache, stream::empty().boxed()).await;
+        assert_eq!(did, Outcome::Miss);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_counts_with_all_of_its_text() {
+        let cache = cache();
+        let batches = stream::iter([text(&"x".repeat(100_000)), end()]);
+        let (mut reader, _) = ask(&cache, batches.boxed()).await;
+        while let Event::Delta(_) = next(&mut reader).await {}
+        assert!(cache.size() > 100_000, "{}", cache.size());
+        let (_, did) = ask(&cache, stream::empty().boxed()).await;
+        assert_eq!(did, Outcome::Hit);
     }
 }

@@ -112,6 +112,20 @@ async fn a_repeated_request_is_answered_from_memory_streamed_or_not() {
 }
 
 #[tokio::test]
+async fn an_answer_that_came_at_once_counts_with_all_of_its_text() {
+    let text = "x".repeat(100_000);
+    let fake = cached(&format!("#init\n#read\n#text {text}\n#done\n"), "");
+    assert_eq!(chat(&fake, &question("Hi")).await.0, "miss");
+    let metrics = fake.host.client().get(fake.host.url("/metrics"));
+    let metrics = metrics.bearer_auth(ADMIN).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let mut lines = metrics.lines();
+    let size = lines.find_map(|line| line.strip_prefix("claude_harness_cache_bytes "));
+    let size: f64 = size.unwrap().parse().unwrap();
+    assert!(size > 100_000.0, "{size}");
+}
+
+#[tokio::test]
 async fn another_key_gets_an_answer_of_its_own_unless_it_is_set_otherwise() {
     for (setting, did) in [("", "miss"), ("across_keys = true", "hit")] {
         let fake = cached(ANSWER, setting);

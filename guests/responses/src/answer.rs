@@ -45,7 +45,7 @@ impl Answer {
             match delta {
                 Delta::Content(text) => self.text(Kind::Text(String::new()), &text),
                 Delta::Refusal(text) => self.text(Kind::Refusal(String::new()), &text),
-                Delta::Reasoning(text) if self.summarizes => {
+                Delta::Reasoning(text) if self.summarizes && !text.is_empty() => {
                     self.text(Kind::Reasoning(String::new()), &text);
                 }
                 Delta::Reasoning(_) | Delta::Annotation(_) => {}

@@ -137,6 +137,7 @@ fn the_events_of_a_stream_are_numbered_and_in_their_order() {
         of(&json!({"model": "m", "stream": true, "input": "hi", "reasoning": {"summary": "auto"}}));
     let mut answer = answer(&read);
     let mut text = answer.take(vec![
+        Delta::Reasoning(String::new()),
         Delta::Reasoning("hm".into()),
         Delta::Content("a".into()),
     ]);

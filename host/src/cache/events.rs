@@ -4,8 +4,7 @@ use guests::completion::Delta;
 
 use crate::exchange::Event;
 
-/// What an event takes that is stored as it is, in bytes, beside its text: about the size of its type, and of an
-/// allocation.
+/// What an event takes that is stored whole, in bytes and without its text: about the size of its type and of an allocation.
 const WHOLE_SIZE: usize = 256;
 
 /// Events in their order.
@@ -20,7 +19,7 @@ pub(super) struct Events {
     whole_size: usize,
 }
 
-/// An event. Where its text ends, if it is text.
+/// An event: where its text ends, or that it is stored whole.
 #[derive(Clone, Copy)]
 enum Piece {
     Content(u32),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::charge::Charge;
 use super::events::{Events, Place};
 use super::{Cache, Key};
 use crate::exchange::Event;
@@ -19,13 +20,13 @@ use crate::failure::{Failure, Kind};
 /// The longest answer that is recorded, in bytes: as long as one in one piece may be.
 const ANSWER_MAX: usize = 64 << 20;
 
-/// What a recording takes beside its events, in bytes: about the size of its parts, and of its end, key and entry.
+/// What a recording takes beside its deltas, in bytes: about the size of its parts, its end, its key and its entry.
 const RECORDING_SIZE: usize = 1 << 10;
 
 /// An answer, as far as it came.
 pub(super) struct Recording {
     state: Mutex<State>,
-    /// Something was added, or the tape was put back.
+    /// Something was added, or the next reader may get what comes next.
     changed: Notify,
     charge: Charge,
 }
@@ -40,8 +41,8 @@ struct State {
     is_over: bool,
 }
 
-/// Where an answer comes from, and where it goes. A reader who needs more than there is takes it, gets what comes next, for
-/// all readers, and puts it back.
+/// Where an answer comes from, and where it goes. A reader who needs more than there is takes the tape, gets what comes next
+/// for all readers, and puts the tape back.
 struct Tape {
     cache: Arc<Cache>,
     key: Key,
@@ -50,7 +51,7 @@ struct Tape {
 
 enum Source {
     Beginning(BoxFuture<'static, Result<Answer, Failure>>),
-    Running(BoxStream<'static, Pieces>),
+    Running(BoxStream<'static, Batch>),
 }
 
 /// Where an answer comes from.
@@ -65,43 +66,14 @@ pub(crate) struct Origin {
 /// An answer that has begun.
 pub(crate) struct Answer {
     pub(crate) origin: Origin,
-    pub(crate) pieces: BoxStream<'static, Pieces>,
+    pub(crate) batches: BoxStream<'static, Batch>,
 }
 
-/// What comes next of an answer, at least one event.
-pub(crate) struct Pieces {
+/// Events of an answer that came together, or its end.
+pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
-    /// They have the end of an answer that may be given again.
+    /// It is the end of an answer that may be given again.
     pub(crate) is_reusable: bool,
-}
-
-/// Who pays for an answer that several get: the first of them who has all of it, or else the last who leaves.
-#[derive(Default)]
-pub(crate) struct Charge(Arc<Bill>);
-
-#[derive(Default)]
-struct Bill {
-    is_paid: AtomicBool,
-    /// How many get the answer.
-    payers: AtomicUsize,
-}
-
-impl Charge {
-    /// The charge of one more who gets the answer.
-    fn share(&self) -> Charge {
-        self.0.payers.fetch_add(1, Ordering::SeqCst);
-        Charge(self.0.clone())
-    }
-
-    /// Takes note that this one leaves. Whether nobody is left who may pay.
-    pub(crate) fn leave(&self) -> bool {
-        self.0.payers.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-
-    /// Whether nobody has paid yet. Who asks, pays.
-    pub(crate) fn take(&self) -> bool {
-        !self.0.is_paid.swap(true, Ordering::SeqCst)
-    }
 }
 
 /// Reads a recording from its beginning.
@@ -109,11 +81,18 @@ pub(crate) struct Reader {
     recording: Arc<Recording>,
     /// What this reader got for all, and has not read yet.
     ready: VecDeque<Event>,
-    /// The place behind it.
+    /// The place of what is behind `ready`.
     place: Place,
 }
 
-/// A reader who has the tape. Dropping it puts the tape back.
+/// What a reader finds.
+enum Found<'r, T> {
+    There(T),
+    Turn(Turn<'r>),
+}
+
+/// The turn of a reader who has the tape; dropping it puts the tape back. All other readers wait for it, so who has it must
+/// go on with it or drop it.
 struct Turn<'r> {
     recording: &'r Arc<Recording>,
     tape: Option<Box<Tape>>,
@@ -144,29 +123,23 @@ impl Recording {
         u32::try_from(size).unwrap_or(u32::MAX)
     }
 
-    /// Looks for something, or else for the tape. Waits until there is one of both.
-    async fn find<T>(
-        self: &Arc<Self>,
-        mut look: impl FnMut(&State) -> Option<T>,
-    ) -> Result<T, Turn<'_>> {
-        let mut changed = None;
+    /// Waits until `look` finds something, or until the tape is free.
+    async fn find<T>(self: &Arc<Self>, mut look: impl FnMut(&State) -> Option<T>) -> Found<'_, T> {
         loop {
-            let found = {
+            // What changes from here on is not missed.
+            let changed = self.changed.notified();
+            let tape = {
                 let mut state = self.state.lock();
-                match look(&state) {
-                    Some(there) => return Ok(there),
-                    None => state.tape.take(),
+                if let Some(there) = look(&state) {
+                    return Found::There(there);
                 }
+                state.tape.take()
             };
-            if let Some(tape) = found {
-                let (recording, tape) = (self, Some(tape));
-                return Err(Turn { recording, tape });
+            if tape.is_some() {
+                let recording = self;
+                return Found::Turn(Turn { recording, tape });
             }
-            // What changes between the next look and the wait is not missed.
-            match changed.take() {
-                None => changed = Some(self.changed.notified()),
-                Some(changed) => changed.await,
-            }
+            changed.await;
         }
     }
 }
@@ -181,7 +154,7 @@ impl Turn<'_> {
         };
         let begun = match (begun, &mut self.tape) {
             (Ok(answer), Some(tape)) => {
-                tape.source = Source::Running(answer.pieces);
+                tape.source = Source::Running(answer.batches);
                 Ok(answer.origin)
             }
             (begun, _) => {
@@ -196,32 +169,32 @@ impl Turn<'_> {
     /// Gets what comes next and adds it. Returns the place behind it, too.
     async fn next(mut self) -> (Vec<Event>, Place) {
         let source = self.tape.as_mut().map(|tape| &mut tape.source);
-        let pieces = match source {
-            Some(Source::Running(pieces)) => pieces.next().await,
+        let batch = match source {
+            Some(Source::Running(batches)) => batches.next().await,
             _ => None,
         };
-        let Pieces {
-            events,
-            is_reusable,
-        } = pieces.unwrap_or_else(|| Pieces {
+        let broken_off = || Batch {
             events: vec![Event::Fail(broken_off())],
             is_reusable: false,
-        });
-        if is_reusable && let Some(tape) = &self.tape {
+        };
+        let batch = batch.unwrap_or_else(broken_off);
+        if batch.is_reusable
+            && let Some(tape) = &self.tape
+        {
             tape.cache.keep(tape.key, self.recording.clone());
         }
-        let is_end = !matches!(events.last(), Some(Event::Delta(_)));
+        let is_end = !matches!(batch.events.last(), Some(Event::Delta(_)));
         // Before the end can be read, so that nobody joins who comes after it.
         if is_end {
             self.end();
         }
-        let (place, size) = self.push(&events);
+        let (place, size) = self.push(&batch.events);
         if size > ANSWER_MAX && !is_end {
             self.end();
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");
             self.push(&[Event::Fail(Failure::new(Kind::Backend, message))]);
         }
-        (events, place)
+        (batch.events, place)
     }
 
     /// Adds events. Returns the place behind them, and how many bytes there are now.
@@ -245,6 +218,13 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // What has panicked must not go on.
+        if thread::panicking() {
+            self.end();
+            let state = &mut *self.recording.state.lock();
+            state.begun.get_or_insert_with(|| Err(broken_off()));
+            state.is_over = true;
+        }
         self.recording.state.lock().tape = self.tape.take();
         self.recording.changed.notify_waiters();
     }
@@ -267,8 +247,8 @@ impl Reader {
     /// Waits for the beginning: where the answer comes from. Cancelling it loses nothing.
     pub(super) async fn begun(&self) -> Result<Origin, Failure> {
         match self.recording.find(|state| state.begun.clone()).await {
-            Ok(begun) => begun,
-            Err(turn) => turn.begin().await,
+            Found::There(begun) => begun,
+            Found::Turn(turn) => turn.begin().await,
         }
     }
 
@@ -283,8 +263,8 @@ impl Reader {
             state.events.next(place).or_else(over)
         };
         match self.recording.find(recorded).await {
-            Ok(event) => event,
-            Err(turn) => {
+            Found::There(event) => event,
+            Found::Turn(turn) => {
                 let (events, behind) = turn.next().await;
                 (self.ready, self.place) = (events.into(), behind);
                 self.ready
@@ -297,17 +277,4 @@ impl Reader {
 
 fn broken_off() -> Failure {
     Failure::new(Kind::Internal, "the answer was broken off").logged()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_of_those_who_share_an_answer_pays() {
-        let charge = Charge::default();
-        let (one, other) = (charge.share(), charge.share());
-        assert!(!one.leave() && other.leave());
-        assert!(other.take() && !charge.share().take());
-    }
 }

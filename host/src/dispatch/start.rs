@@ -34,15 +34,17 @@ pub(crate) struct Begun {
     pub(crate) output: OutputSchema,
 }
 
-/// How many events are handed to the cache together, at most, and of how many bytes they are before there are no more.
+/// The most deltas in a batch, and how many bytes a batch has when nothing is added to it any more.
 const BATCH_MAX: usize = 64;
 const BATCH_SIZE_MAX: usize = 64 << 10;
 
-/// The events of a single answer.
+/// A single answer, for the cache to record.
 struct Recordable {
     /// None behind the end.
     source: Option<Source>,
-    /// How many events the last batch had.
+    /// The end, if it came with the last deltas.
+    end: Option<Event>,
+    /// How many deltas the last batch had.
     batch: usize,
     /// What came so far, if it must be checked at its end.
     answer: Option<Answer>,
@@ -51,67 +53,78 @@ struct Recordable {
 }
 
 impl Begun {
-    /// A single answer, for the cache to record.
+    /// The first answer, for the cache to record.
     pub(super) fn recordable(mut self, processes: Arc<Processes>) -> cache::Answer {
-        let answer = Box::new(Recordable {
+        let recordable = Box::new(Recordable {
             source: self.sources.pop(),
+            end: None,
             batch: 1,
             answer: (!self.output.is_empty()).then(Answer::default),
             output: self.output,
             processes,
         });
-        let pieces = stream::unfold(answer, async |mut answer| {
-            let pieces = answer.next().await?;
-            Some((pieces, answer))
+        let batches = stream::unfold(recordable, async |mut recordable| {
+            let batch = recordable.next().await?;
+            Some((batch, recordable))
         });
         cache::Answer {
             origin: cache::Origin {
                 name: self.origin,
                 waited: self.waited,
             },
-            pieces: pieces.boxed(),
+            batches: batches.boxed(),
         }
     }
 }
 
 impl Recordable {
-    /// What comes next, and what came with it.
-    async fn next(&mut self) -> Option<cache::Pieces> {
-        let source = self.source.as_mut()?;
+    /// What comes next. The end comes alone, because the deltas before it need not wait until it is checked.
+    async fn next(&mut self) -> Option<cache::Batch> {
+        let event = match self.end.take() {
+            Some(end) => end,
+            None => self.source.as_mut()?.next().await,
+        };
+        let (events, is_reusable) = match event {
+            Event::Delta(_) => (self.deltas(event), false),
+            Event::Finish(outcome) => {
+                if let Some(source) = self.source.take() {
+                    source.park();
+                }
+                // On the heap, so that it takes no room in what is moved for each batch.
+                let checked = Box::pin(self.is_as_wanted(outcome.finish_reason)).await;
+                (vec![event], checked)
+            }
+            Event::Fail(_) => {
+                self.source = None;
+                (vec![event], false)
+            }
+        };
+        Some(cache::Batch {
+            events,
+            is_reusable,
+        })
+    }
+
+    /// A delta, and those behind it that are there already.
+    fn deltas(&mut self, first: Event) -> Vec<Event> {
         let (mut events, mut size) = (Vec::with_capacity(self.batch), 0);
-        let mut next = Some(source.next().await);
+        let mut next = Some(first);
         while let Some(event) = next {
-            events.push(event);
-            let Some(Event::Delta(delta)) = events.last() else {
+            let Event::Delta(delta) = &event else {
+                self.end = Some(event);
                 break;
             };
             if let Some(answer) = &mut self.answer {
                 answer.push(delta.clone());
             }
             size += delta.size();
+            events.push(event);
             let is_full = events.len() >= BATCH_MAX || size >= BATCH_SIZE_MAX;
-            next = (!is_full).then(|| source.next().now_or_never()).flatten();
+            let source = self.source.as_mut().filter(|_| !is_full);
+            next = source.and_then(|source| source.next().now_or_never());
         }
-        // The next batch will be about as large.
         self.batch = events.len();
-        let is_reusable = match events.last() {
-            Some(Event::Finish(outcome)) => {
-                if let Some(source) = self.source.take() {
-                    source.park();
-                }
-                // On the heap, so that it takes no room in what is moved for each batch.
-                Box::pin(self.is_as_wanted(outcome.finish_reason)).await
-            }
-            Some(Event::Fail(_)) => {
-                self.source = None;
-                false
-            }
-            _ => false,
-        };
-        Some(cache::Pieces {
-            events,
-            is_reusable,
-        })
+        events
     }
 
     /// Whether the answer ended by itself, and is what the client relies on.

@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use orphans::{Adopted, Marks};
+use process::Endings;
 use warden::Warden;
 use workdirs::Workdirs;
 
@@ -40,17 +41,17 @@ pub use process::{Hold, Output, Process};
 /// a login that was just renewed (the CLI was seen to end within 80 to 550 ms).
 const TERM_GRACE: Duration = Duration::from_millis(600);
 
+/// How many directories of ended processes are removed at once: one that takes long does not hold up the others.
+const REMOVALS: usize = 4;
+
 /// Starts processes and ends them.
 pub struct Processes {
     warden: Warden,
     workdirs: Workdirs,
     marks: Marks,
     adopted: Adopted,
-    endings: TaskTracker,
+    endings: Endings,
     slots: Slots,
-    /// The runtime that watches the pipes of processes and waits for processes to end, whatever
-    /// thread starts or drops them.
-    runtime: Handle,
 }
 
 /// Slots for all processes together.
@@ -146,8 +147,11 @@ impl Processes {
             workdirs,
             adopted: Adopted::begin(),
             marks,
-            endings: TaskTracker::new(),
-            runtime: Handle::current(),
+            endings: Endings {
+                tasks: TaskTracker::new(),
+                runtime: Handle::current(),
+                removals: Arc::new(Semaphore::new(REMOVALS)),
+            },
             slots: Slots {
                 free: Arc::new(Semaphore::new(slots)),
                 count: Mutex::new(SlotCount {
@@ -173,7 +177,7 @@ impl Processes {
 
     /// How many processes are ending.
     pub fn endings(&self) -> usize {
-        self.endings.len()
+        self.endings.tasks.len()
     }
 
     /// A slot for another process, if one is free.
@@ -212,7 +216,7 @@ impl Processes {
             program: line.program.clone(),
             source,
         };
-        let _runtime = self.runtime.enter();
+        let _runtime = self.endings.runtime.enter();
         let workdir = self.workdirs.lease().map_err(SpawnError::Workdir)?;
         let mark = self.marks.another();
         let mut command = command(line);
@@ -228,15 +232,7 @@ impl Processes {
             .spawn()
             .map_err(error)?;
         let keep = Box::new((workdir, mark, until_gone));
-        Process::new(
-            child,
-            reading,
-            &self.warden,
-            &self.endings,
-            &self.runtime,
-            keep,
-        )
-        .map_err(error)
+        Process::new(child, reading, &self.warden, &self.endings, keep).map_err(error)
     }
 
     /// Runs `start` on the runtime in which this value was made, even if a thread of another runtime asks.
@@ -244,7 +240,7 @@ impl Processes {
         &self,
         start: impl Future<Output = Result<Process, SpawnError>> + Send + 'static,
     ) -> Result<Process, SpawnError> {
-        let started = self.runtime.spawn(start).await;
+        let started = self.endings.runtime.spawn(start).await;
         started.unwrap_or_else(|_| {
             Err(SpawnError::Workdir(io::Error::other(
                 "the runtime has ended",
@@ -306,8 +302,8 @@ impl Processes {
 
     /// Waits until all processes that are ending are gone.
     pub async fn drained(&self) {
-        self.endings.close();
-        self.endings.wait().await;
+        self.endings.tasks.close();
+        self.endings.tasks.wait().await;
         let (marks, warden) = (self.marks.clone(), self.warden.clone());
         let adopted = self.adopted.clone();
         // Children of the ended processes may have left the process groups: end these, too.

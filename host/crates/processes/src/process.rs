@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -32,9 +33,6 @@ const MUTE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a silent process, which was idle before its request, is checked for SIGSTOP.
 const STOPPED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The turn to remove what a process leaves on the disk.
-static REMOVAL: Semaphore = Semaphore::const_new(1);
-
 /// A running process. Dropping it ends its whole group.
 pub struct Process {
     pid: Pid,
@@ -56,12 +54,22 @@ pub struct Process {
     remains: Option<Remains>,
 }
 
+/// How processes end, whatever thread drops them.
+#[derive(Clone)]
+pub(super) struct Endings {
+    /// Those that are not gone yet.
+    pub(super) tasks: TaskTracker,
+    /// The runtime that watches the pipes of processes and waits for processes to end.
+    pub(super) runtime: Handle,
+    /// How many of their directories are removed at once, so that many ends take few threads.
+    pub(super) removals: Arc<Semaphore>,
+}
+
 /// What is left to do when a process is no longer wanted.
 struct Remains {
     child: Child,
     registration: Registration,
-    endings: TaskTracker,
-    runtime: Handle,
+    endings: Endings,
     /// What lives as long as the process: its working directory and its slot.
     keep: Box<dyn Send>,
     /// What the current request holds, such as its permit.
@@ -93,8 +101,7 @@ impl Process {
         mut child: Child,
         reading: Reading,
         warden: &Warden,
-        endings: &TaskTracker,
-        runtime: &Handle,
+        endings: &Endings,
         keep: Box<dyn Send>,
     ) -> io::Result<Self> {
         let gone = || io::Error::other("the process has no pipes");
@@ -121,7 +128,6 @@ impl Process {
                 child,
                 registration,
                 endings: endings.clone(),
-                runtime: runtime.clone(),
                 keep,
                 hold: None,
             }),
@@ -289,8 +295,8 @@ impl Drop for Process {
         self.stdin = None;
         // If the runtime ends before this task, the child is dropped and so killed. Its group is still
         // registered with the warden, which ends the rest.
-        let (endings, runtime) = (remains.endings.clone(), remains.runtime.clone());
-        endings.spawn_on(remains.end(pid), &runtime);
+        let Endings { tasks, runtime, .. } = remains.endings.clone();
+        tasks.spawn_on(remains.end(pid), &runtime);
     }
 }
 
@@ -307,9 +313,8 @@ impl Remains {
             tracing::warn!(pid = pid.as_raw_nonzero(), %error, "cannot reap a process");
         }
         self.registration.release();
-        // Its directory is removed, which waits for the disk: not on a thread that serves. One at a time, or many that end
-        // at once would take a thread each.
-        let turn = REMOVAL.acquire().await;
+        // Removing its directory may wait for the disk, so no thread that serves does it.
+        let turn = self.endings.removals.acquire().await;
         let keep = self.keep;
         let _ = tokio::task::spawn_blocking(move || drop(keep)).await;
         drop(turn);

@@ -228,8 +228,8 @@ fn drain(all: &mut Vec<u8>) -> usize {
     count
 }
 
-/// The order in a round. Who comes later is slower, because of what is still to be done for the one before, so each is
-/// as often at each place, and behind each of two others.
+/// The order in a round. Who comes later is slower, because of what is still to be done for the one before. So each comes as
+/// often first, second and so on, and not always behind the same one.
 pub(crate) fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |turn| match round % 2 {
         0 => (round / 2 + turn) % count,

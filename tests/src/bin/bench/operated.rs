@@ -118,7 +118,7 @@ async fn firsts(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
 async fn deltas(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
     let script = format!("#init\n#read\n#burst {DELTAS}\n#done\n");
     let (services, _watchers) = start(program, &script, kinds)?;
-    let mut all = vec![Vec::new(); kinds.len()];
+    let mut all = vec![Times::default(); kinds.len()];
     for round in 0..STREAMS {
         for turn in turns(round, services.len()) {
             let fake = &services[turn];
@@ -128,28 +128,22 @@ async fn deltas(program: &Path, kinds: &[(&str, String)]) -> Result<()> {
             while answer.more().await? {
                 answer.all.clear();
             }
-            all[turn].push((fake.service.taken()?.cpu - before).as_secs_f64());
+            all[turn].push(fake.service.taken()?.cpu - before);
         }
     }
     // The machine is faster in one round than in another, so what is compared is of the same round.
     let bare = all.first().cloned().unwrap_or_default();
-    for (index, ((kind, _), taken)) in kinds.iter().zip(all).enumerate() {
-        let shares = taken.iter().zip(&bare).map(|(taken, bare)| taken / bare);
-        let more = (median(shares.collect()) - 1.0) * 100.0;
+    for (index, ((kind, _), taken)) in kinds.iter().zip(&all).enumerate() {
+        let more = (taken.ratio_to(&bare) - 1.0) * 100.0;
         let (more, wanted) = match index {
             0 => (String::new(), ""),
             _ => (format!(" ({more:+.0} %)"), "3 % more"),
         };
         let what = format!("processor time of a delta, {kind}{more}");
-        let each = median(taken) * 1e6 / DELTAS as f64;
+        let each = taken.median().as_secs_f64() * 1e6 / DELTAS as f64;
         row(&what, &format!("{each:.2} µs"), wanted);
     }
     Ok(())
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 /// An answer from the cache, from the request to its end.

@@ -42,6 +42,16 @@ impl Times {
         self.percentile(50)
     }
 
+    /// How many times as long each took as the one at the same place of the others, as the median.
+    pub(crate) fn ratio_to(&self, others: &Times) -> f64 {
+        let pairs = self.0.iter().zip(&others.0);
+        let mut ratios: Vec<f64> = pairs
+            .map(|(this, other)| this.as_secs_f64() / other.as_secs_f64().max(1e-9))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or_default()
+    }
+
     /// The median, and between what nine of ten lie.
     pub(crate) fn spread(&self) -> String {
         let [low, middle, high] = [5, 50, 95].map(|p| millis(self.percentile(p)));
