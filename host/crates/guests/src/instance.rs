@@ -152,7 +152,7 @@ mod tests {
             limits: GuestLimits::default(),
             named: Vec::new(),
             uses: names.map(used).into(),
-            instances: 1,
+            instances: 4,
         };
         let judges = Judges {
             read_request: |_| Err(String::new()),
@@ -165,8 +165,10 @@ mod tests {
         while !loader.compiling().is_empty() {
             loader.admitted(admitted.recv().unwrap());
         }
+        let set = loader.set();
+        assert!(set.rejected.is_empty(), "{:?}", set.rejected);
         for name in names {
-            let guest = &loader.set().serving[name];
+            let guest = &set.serving[name];
             let (mut store, instance) = bare(guest, None).unwrap();
             let before = store.data().memory_used();
             instance.describe(&mut store).unwrap();
