@@ -51,7 +51,12 @@ transforms = ["redact"]
     });
     service.on("exit", () => reject(new Error(log)));
   });
-  return { url, at, end: () => service.kill() };
+  // What it still writes to its folder is written when it has ended.
+  const end = () => new Promise((resolve) => {
+    service.removeAllListeners("exit").on("exit", resolve);
+    service.kill();
+  });
+  return { url, at, end };
 }
 
 async function ask(url, model, key) {
@@ -239,8 +244,7 @@ async function shots(browser, { url }, folder) {
   }
   if (process.env.SHOTS) await shots(browser, open, process.env.SHOTS);
   await browser.close();
-  open.end();
-  keyed.end();
+  await Promise.all([open.end(), keyed.end()]);
   rmSync(home, { recursive: true, force: true });
   process.exit(failed ? 1 : 0);
 })();
