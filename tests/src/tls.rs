@@ -10,9 +10,14 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+/// Chooses the cryptography of encrypted connections. If one was chosen before, that one stays.
+pub(crate) fn choose() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Accepts connections as this host. Its certificate, which nobody but itself has signed, is written to a file.
 pub fn acceptor(host: &str, certificate: &Path) -> Result<TlsAcceptor> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    choose();
     let own = rcgen::generate_simple_self_signed([host.to_owned()])?;
     std::fs::write(certificate, own.cert.pem())?;
     let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
