@@ -6,17 +6,23 @@
 mod machine;
 mod network;
 mod service;
+mod systemd;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
+use tokio::process::Command;
 
 use crate::config::{Config, Overrides};
 use crate::tls;
+
+/// How long a program that is asked may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is looked at, and how it is told.
 #[derive(Args, Debug)]
@@ -139,10 +145,25 @@ fn look(config: Config, live: bool) -> Result<Vec<Finding>> {
         let warnings = config.warnings.iter();
         findings.extend(warnings.map(|warning| Finding::warning("configuration", warning)));
         findings.extend(machine::look(&config).await);
+        findings.extend(systemd::look().await);
         findings.extend(network::look(&config).await);
         findings.extend(service::look(config, metrics, live).await?);
         Ok(findings)
     })
+}
+
+/// What a program prints, if it is there and succeeds.
+async fn said(program: &str, args: &[&str]) -> Option<String> {
+    let run = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, run).await.ok()?.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let text = text.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }
 
 fn configuration(config: &Config) -> Finding {

@@ -1,34 +1,24 @@
-//! The machine: folders, memory, the clock, and systemd.
+//! The machine: folders, memory and the clock.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use basics::{memory, ownership};
 use rustix::fs::{Access, access, statvfs};
-use tokio::process::Command;
 
-use super::Finding;
+use super::{Finding, said};
 use crate::config::Config;
 use crate::failure::unix_now;
 
 /// Less room than this on a disk is worth a warning: compiled guests take up to 512 MiB.
 const ROOM_LEAST: u64 = 512 << 20;
 
-/// How long a program that is asked may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// 1 January 2026: no clock that is right tells an earlier time.
 const EARLIEST: u64 = 1_767_225_600;
-
-/// The unit that `deploy/manage.sh` installs.
-const UNIT: &str = "claude-harness.service";
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = folders(config);
     findings.push(memory(config));
     findings.push(clock().await);
-    findings.extend(systemd().await);
     findings
 }
 
@@ -119,75 +109,6 @@ async fn clock() -> Finding {
             "this machine does not tell whether the network sets it",
         ),
     }
-}
-
-/// The user's service, if there is one.
-async fn systemd() -> Vec<Finding> {
-    let check = "systemd";
-    let state = |what: &'static str| async move {
-        said(
-            "systemctl",
-            &["--user", "show", UNIT, "-p", what, "--value"],
-        )
-        .await
-    };
-    let Some(loaded) = state("LoadState").await else {
-        let what = "your user's systemd cannot be reached from here";
-        return vec![Finding::unknown(check, what)];
-    };
-    if loaded != "loaded" {
-        let what = "no service is installed for this user";
-        return vec![Finding::ok(check, what)];
-    }
-    let active = state("ActiveState").await.unwrap_or_default();
-    let restarts = state("NRestarts").await.unwrap_or_default();
-    let service = match &*active {
-        "active" => Finding::ok(
-            check,
-            format!("{UNIT} is active, restarted {restarts} times"),
-        ),
-        "failed" => Finding::wrong(check, format!("{UNIT} has failed"))
-            .mended_by(format!("journalctl --user -u {UNIT} -n 50"))
-            .mended_by(format!("systemctl --user restart {UNIT}")),
-        other => Finding::warning(check, format!("{UNIT} is {other}"))
-            .mended_by(format!("systemctl --user start {UNIT}")),
-    };
-    vec![service, linger().await]
-}
-
-/// Whether the user's services go on after the last session ends.
-async fn linger() -> Finding {
-    let check = "linger";
-    match said(
-        "loginctl",
-        &["show-user", "self", "-p", "Linger", "--value"],
-    )
-    .await
-    {
-        Some(told) if told == "yes" => {
-            Finding::ok(check, "the service goes on when you have logged out")
-        }
-        Some(_) => Finding::warning(check, "the service ends when you log out")
-            .mended_by("loginctl enable-linger"),
-        None => Finding::unknown(
-            check,
-            "this machine does not tell whether services go on when you have logged out",
-        ),
-    }
-}
-
-/// What a program prints, if it is there and succeeds.
-async fn said(program: &str, args: &[&str]) -> Option<String> {
-    let run = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, run).await.ok()?.ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let text = text.trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

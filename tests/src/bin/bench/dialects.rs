@@ -56,8 +56,8 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
     firsts(program).await?;
     deltas(program).await?;
     for api in [CHAT, RESPONSES] {
-        let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
-        let paced = paced_streams(&fake.service, api, 256).await?;
+        let fake = Fake::start(program, &Paced::script(Paced::DELTAS), COLD)?;
+        let paced = paced_streams(&fake.service, api, 256, Paced::DELTAS).await?;
         let what = format!(
             "added to each delta, 256 streams of 50 deltas/s, {}",
             api.name

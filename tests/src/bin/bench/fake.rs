@@ -240,7 +240,7 @@ pub(crate) fn turns(round: usize, count: usize) -> impl Iterator<Item = usize> {
 /// What came of streams at the pace of models.
 pub(crate) struct Paced {
     pub(crate) times: Times,
-    lost: usize,
+    pub(crate) lost: usize,
     /// The share of one processor.
     cpu: f64,
     /// In MB.
@@ -248,12 +248,15 @@ pub(crate) struct Paced {
 }
 
 impl Paced {
-    /// 500 deltas, 20 ms apart, once all streams have begun.
-    pub(crate) const SCRIPT: &str = "#init\n#read\n#sleep 3000\n#stamps 500 20\n#done\n";
-    const DELTAS: usize = 500;
+    pub(crate) const DELTAS: usize = 500;
+
+    /// So many deltas, 20 ms apart, once all streams have begun.
+    pub(crate) fn script(deltas: usize) -> String {
+        format!("#init\n#read\n#sleep 3000\n#stamps {deltas} 20\n#done\n")
+    }
 
     /// What takes longer from the CLI to the client than two pauses is late.
-    const LATE: Duration = Duration::from_millis(40);
+    pub(crate) const LATE: Duration = Duration::from_millis(40);
 
     pub(crate) fn figure(&self) -> String {
         format!(
@@ -267,8 +270,13 @@ impl Paced {
     }
 }
 
-/// So many streams of the model `fake`, which plays [`Paced::SCRIPT`], through an API.
-pub(crate) async fn paced_streams(service: &Service, api: Api, at_once: usize) -> Result<Paced> {
+/// So many streams of the model `fake`, which plays [`Paced::script`] with so many deltas, through an API.
+pub(crate) async fn paced_streams(
+    service: &Service,
+    api: Api,
+    at_once: usize,
+    deltas: usize,
+) -> Result<Paced> {
     let before = service.taken()?;
     let started = Instant::now();
     let mut streams = JoinSet::new();
@@ -281,7 +289,7 @@ pub(crate) async fn paced_streams(service: &Service, api: Api, at_once: usize) -
     }
     let taken = service.taken()?;
     Ok(Paced {
-        lost: (at_once * Paced::DELTAS).saturating_sub(times.len()),
+        lost: (at_once * deltas).saturating_sub(times.len()),
         times,
         cpu: (taken.cpu - before.cpu).as_secs_f64() / started.elapsed().as_secs_f64(),
         resident: taken.resident,
@@ -291,8 +299,8 @@ pub(crate) async fn paced_streams(service: &Service, api: Api, at_once: usize) -
 /// Many streams at the pace of models: what comes late, or never.
 pub(crate) async fn paced(program: &Path) -> Result<()> {
     for (at_once, wanted) in [(32, "p99 3 ms"), (256, "none late, none lost")] {
-        let fake = Fake::start(program, Paced::SCRIPT, COLD)?;
-        let through = paced_streams(&fake.service, CHAT, at_once).await?;
+        let fake = Fake::start(program, &Paced::script(Paced::DELTAS), COLD)?;
+        let through = paced_streams(&fake.service, CHAT, at_once, Paced::DELTAS).await?;
         let what = format!("added to each delta, {at_once} streams of 50 deltas/s");
         row(&what, &through.figure(), wanted);
         let times = straight(fake.script.path(), at_once).await?;

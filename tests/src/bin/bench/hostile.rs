@@ -12,9 +12,9 @@ use harness_tests::host;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fake::{CHAT, COLD, Paced, paced_streams};
+use crate::fake::{CHAT, COLD, Paced, paced_streams, turns};
 use crate::service::Service;
-use crate::table::{ratio, row};
+use crate::table::{Times, row};
 
 /// Where a guest does what. Each is a model of its own, which somebody asks for all the time.
 const DEEDS: [(&str, &str); 6] = [
@@ -29,8 +29,18 @@ const DEEDS: [(&str, &str); 6] = [
 /// What a guest does that only fails: it says twice that the answer has ended.
 const FAILS: (&str, &str) = ("start", "two-ends");
 
-/// Streams that are measured.
+const COUNT: usize = DEEDS.len();
+
+/// How the models of these guests, and of those, begin.
+const HOSTILE: &str = "hostile";
+const FAILING: &str = "failing";
+
+/// Streams that are measured, and the deltas of each.
 const STREAMS: usize = 32;
+const DELTAS: usize = 150;
+
+/// How often each situation is measured.
+const ROUNDS: usize = 6;
 
 /// A service with a model that answers at the pace of models, and those whose guests are hostile.
 struct Beside {
@@ -46,38 +56,59 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
     ] {
         let beside = Beside::start(program, is_pinned)?;
         beside.service.compiled()?;
-        let alone = paced_streams(&beside.service, CHAT, STREAMS).await?;
+        let alone = paced_streams(&beside.service, CHAT, STREAMS, DELTAS).await?;
         let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
-        row(&what, &alone.figure(), "");
-
-        let began = Instant::now();
-        let (hostile, asked) = beside
-            .attacked("hostile", &[Duration::ZERO; DEEDS.len()])
-            .await?;
-        let took = began.elapsed();
-        let paces = asked.map(|count| took / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
-        let (failing, failed) = beside.attacked("failing", &paces).await?;
-        let sum = |counts: [usize; DEEDS.len()]| counts.iter().sum::<usize>();
-        row(
-            &format!(
-                "the same beside guests that fail at once, {} requests",
-                sum(failed)
-            ),
-            &failing.figure(),
-            "",
-        );
-        let times = ratio(hostile.times.percentile(99), failing.times.percentile(99));
-        row(
-            &format!(
-                "the same beside {} hostile guests, {} requests (p99: {times} times)",
-                DEEDS.len(),
-                sum(asked)
-            ),
-            &hostile.figure(),
-            "no more than noise",
-        );
+        row(&what, &alone.times.tail(), "");
+        beside.in_rounds().await?;
     }
     Ok(())
+}
+
+/// The streams in one situation, over all rounds.
+#[derive(Default)]
+struct Situation {
+    times: Times,
+    late: usize,
+    lost: usize,
+    /// How often each guest was asked, in what time.
+    asked: [usize; COUNT],
+    took: Duration,
+    /// The 99th percentile of each round.
+    slowest: Times,
+}
+
+impl Situation {
+    fn add(&mut self, streams: Paced, asked: [usize; COUNT], took: Duration) {
+        self.late += streams.times.above(Paced::LATE);
+        self.lost += streams.lost;
+        self.asked
+            .iter_mut()
+            .zip(asked)
+            .for_each(|(sum, more)| *sum += more);
+        self.took += took;
+        self.slowest.push(streams.times.percentile(99));
+        self.times.extend(streams.times);
+    }
+
+    /// The time between two requests to each guest.
+    fn paces(&self) -> [Duration; COUNT] {
+        self.asked
+            .map(|count| self.took / u32::try_from(count.max(1)).unwrap_or(u32::MAX))
+    }
+
+    /// How many times as high the 99th percentile is as in another situation, as the median of the rounds, and from which to
+    /// which round.
+    fn beside(&self, other: &Situation) -> String {
+        let ratios = self.slowest.ratios_to(&other.slowest);
+        let [low, high] = [ratios.first(), ratios.last()].map(|end| end.copied().unwrap_or(0.0));
+        let middle = self.slowest.ratio_to(&other.slowest);
+        format!("; p99 {middle:.2} times ({low:.2} to {high:.2})")
+    }
+
+    fn figure(&self) -> String {
+        let (tail, late, lost) = (self.times.tail(), self.late, self.lost);
+        format!("{tail}, {late} late, {lost} lost")
+    }
 }
 
 impl Beside {
@@ -87,7 +118,7 @@ impl Beside {
         std::fs::create_dir(&guests)?;
         let component = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/dist/hostile.wasm");
         std::fs::copy(component, guests.join("hostile.wasm"))?;
-        std::fs::write(home.path().join("script"), Paced::SCRIPT)?;
+        std::fs::write(home.path().join("script"), Paced::script(DELTAS))?;
         let mut config = format!(
             "guests_dir = \"{}\"\nmax_processes = 1000\nguest_memory = \"64MiB\"\n[guests.hostile]\ngive_way_after = 0\n[backends.fake]\n{}\nmax_concurrent = 512\n{COLD}\n[models.fake]\nbackend = \"fake\"\n",
             guests.display(),
@@ -96,8 +127,8 @@ impl Beside {
         let hostile = DEEDS
             .iter()
             .enumerate()
-            .map(|(i, deed)| (model("hostile", i), deed));
-        let failing = (0..DEEDS.len()).map(|i| (model("failing", i), &FAILS));
+            .map(|(i, deed)| (model(HOSTILE, i), deed));
+        let failing = (0..COUNT).map(|i| (model(FAILING, i), &FAILS));
         for (name, (at, deed)) in hostile.chain(failing) {
             config += &format!(
                 "[backends.{name}]\n{}\nadapter = {{ guest = \"hostile\", config = {{ at = \"{at}\", do = \"{deed}\" }} }}\n{COLD}\n[models.{name}]\nbackend = \"{name}\"\n",
@@ -110,21 +141,55 @@ impl Beside {
         })
     }
 
+    /// By turns beside hostile guests, and twice beside those that fail. What the two differ by is noise.
+    async fn in_rounds(&self) -> Result<()> {
+        let kinds = [HOSTILE, FAILING, FAILING];
+        let mut all: [Situation; 3] = Default::default();
+        for round in 0..ROUNDS {
+            // The first turn is that of the hostile ones, so there is a pace for the others.
+            for turn in turns(round, kinds.len()) {
+                let paces = match turn {
+                    0 => [Duration::ZERO; COUNT],
+                    _ => all[0].paces(),
+                };
+                let began = Instant::now();
+                let (streams, asked) = self.attacked(kinds[turn], &paces).await?;
+                all[turn].add(streams, asked, began.elapsed());
+            }
+        }
+        let [hostile, failing, again] = all;
+        for (what, situation, against, wanted) in [
+            ("guests that fail at once", &failing, String::new(), ""),
+            ("the same guests again", &again, again.beside(&failing), ""),
+            (
+                "hostile guests",
+                &hostile,
+                hostile.beside(&failing),
+                "no more than noise",
+            ),
+        ] {
+            let requests = situation.asked.iter().sum::<usize>();
+            let what = format!("the same beside {what}, {requests} requests");
+            row(&what, &format!("{}{against}", situation.figure()), wanted);
+        }
+        Ok(())
+    }
+
     /// The streams beside guests of this kind, each of which is asked as soon as this time is over since it was asked, and
     /// how often they were asked.
     async fn attacked(
         &self,
         kind: &str,
-        paces: &[Duration; DEEDS.len()],
-    ) -> Result<(Paced, [usize; DEEDS.len()])> {
-        let asked: [Arc<AtomicUsize>; DEEDS.len()] = std::array::from_fn(|_| Arc::default());
-        let attackers: Vec<_> = (0..DEEDS.len())
+        paces: &[Duration; COUNT],
+    ) -> Result<(Paced, [usize; COUNT])> {
+        let asked: [Arc<AtomicUsize>; COUNT] = std::array::from_fn(|_| Arc::default());
+        let attackers: Vec<_> = (0..COUNT)
             .map(|i| {
                 let (authority, asked) = (self.service.authority.clone(), asked[i].clone());
                 tokio::spawn(attack(authority, model(kind, i), asked, paces[i]))
             })
             .collect();
-        let streams = paced_streams(&self.service, CHAT, STREAMS).await?;
+        let streams = paced_streams(&self.service, CHAT, STREAMS, DELTAS).await?;
         attackers.iter().for_each(|attacker| attacker.abort());
         Ok((streams, asked.map(|count| count.load(Ordering::Relaxed))))
     }

@@ -44,12 +44,18 @@ impl Times {
 
     /// How many times as long each took as the one at the same place of the others, as the median.
     pub(crate) fn ratio_to(&self, others: &Times) -> f64 {
+        let ratios = self.ratios_to(others);
+        ratios.get(ratios.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// The same of each, the smallest first.
+    pub(crate) fn ratios_to(&self, others: &Times) -> Vec<f64> {
         let pairs = self.0.iter().zip(&others.0);
         let mut ratios: Vec<f64> = pairs
             .map(|(this, other)| this.as_secs_f64() / other.as_secs_f64().max(1e-9))
             .collect();
         ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or_default()
+        ratios
     }
 
     /// The median, and between what nine of ten lie.
