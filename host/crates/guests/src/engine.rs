@@ -18,9 +18,10 @@ use wasmtime::{
 
 use super::GuestError;
 use super::contract::v1_0::log;
+use crate::admit::Standing;
 use crate::completion::Context;
 use crate::settings::{GuestConfig, GuestLimits};
-use clock::{Clock, Time, ticks};
+use clock::{Clock, Time};
 pub(crate) use state::State;
 pub use toll::Taken;
 use toll::{Toll, Tolls};
@@ -130,10 +131,12 @@ impl Engine {
         call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T> + Send,
     ) -> Result<T, GuestError> {
         let (time, output, large) = self.bounds(effort, store.data().is_quick);
-        store.set_epoch_deadline(ticks(time / 2) + 1);
+        let standing = store.data().standing;
+        let bound = Time::new(time, standing != Standing::BuiltIn);
+        store.set_epoch_deadline(bound.first_look());
         store.set_hostcall_fuel(output);
-        store.data_mut().begin(Time::new(time));
-        let _running = self.clock.run();
+        store.data_mut().begin(bound);
+        let _running = self.clock.run(standing == Standing::Suspect);
         let began = Instant::now();
         let result = match large {
             true => blocking::run(|| call(store)),

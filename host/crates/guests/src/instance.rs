@@ -83,6 +83,7 @@ pub(crate) fn bare(
     let engine = &guest.engine;
     let mut store = engine.store(&guest.settings, guest.imports_wasi, context);
     store.data_mut().is_quick = guest.is_own() && loader::is_quick(&guest.name);
+    store.data_mut().standing = guest.standing();
     let instantiate = |store: &mut Store<State>| guest.pre.instantiate(store);
     let instance = engine.call(&mut store, "instantiate", Effort::Request(0), instantiate)?;
     Ok((store, instance))

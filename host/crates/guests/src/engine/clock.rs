@@ -10,6 +10,13 @@ use wasmtime::{EngineWeak, Trap, UpdateDeadline};
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How often it ticks while a call of a suspect guest runs.
+const TICK_INTERVAL_OF_SUSPECTS: Duration = Duration::from_millis(1);
+
+/// How long a call of a guest from a file rests at each tick. Linux may let a thread that wakes wait for some milliseconds
+/// until one that runs gives up the processor, however nice that is.
+const REST: Duration = Duration::from_micros(50);
+
 /// After `IDLE_TICKS` ticks without a call the clock stands still. From then on it only looks every
 /// `PARK_INTERVAL` whether there is still an engine.
 const IDLE_TICKS: u32 = 100;
@@ -19,12 +26,14 @@ const PARK_INTERVAL: Duration = Duration::from_secs(10);
 /// is over, the call may go on for this many times its limit at most.
 const DELAY_MOST: u32 = 4;
 
-/// Bounds the time of a call. The first half of its limit is measured by the guests' clock. That clock goes on
+/// Bounds the time of a call. The first half of its limit is measured by the machine's clock. That goes on
 /// even while a busy machine does not run the call's thread, so the second half is measured by the processor
 /// time that the thread uses.
-#[derive(Default)]
 pub(super) struct Time {
     limit: Duration,
+    half: Instant,
+    /// It gives up the processor at each tick.
+    rests: bool,
     /// When the call must have returned, however little processor time its thread was given.
     last: Option<Instant>,
     /// The processor time that the thread had used when the first half was over.
@@ -32,10 +41,22 @@ pub(super) struct Time {
 }
 
 impl Time {
-    pub(super) fn new(limit: Duration) -> Self {
+    /// For a call that begins now.
+    pub(super) fn new(limit: Duration, rests: bool) -> Self {
         Time {
             limit,
-            ..Time::default()
+            half: Instant::now() + limit / 2,
+            rests,
+            last: None,
+            used_before: None,
+        }
+    }
+
+    /// After how many ticks [`Time::is_up`] is to be asked first.
+    pub(super) fn first_look(&self) -> u64 {
+        match self.rests {
+            true => 1,
+            false => ticks(self.limit / 2) + 1,
         }
     }
 
@@ -49,14 +70,29 @@ impl Time {
 
     /// What to do when a deadline has come: wait for the next one, or stop the call.
     pub(super) fn is_up(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        let (now, used) = (Instant::now(), thread_time());
+        if self.rests {
+            std::thread::sleep(REST);
+        }
+        let now = Instant::now();
+        // The clock ticks faster while there is a suspect.
+        if now < self.half {
+            return Ok(UpdateDeadline::Continue(self.ticks(self.half - now)));
+        }
+        let used = thread_time();
         let last = *self.last.get_or_insert(now + self.limit * DELAY_MOST);
         let before = *self.used_before.get_or_insert(used);
         let left = (self.limit / 2).saturating_sub(used.saturating_sub(before));
         if left.is_zero() || now >= last {
             return Err(Trap::Interrupt.into());
         }
-        Ok(UpdateDeadline::Continue(ticks(left)))
+        Ok(UpdateDeadline::Continue(self.ticks(left)))
+    }
+
+    fn ticks(&self, time: Duration) -> u64 {
+        match self.rests {
+            true => 1,
+            false => ticks(time),
+        }
     }
 }
 
@@ -67,26 +103,31 @@ fn thread_time() -> Duration {
 }
 
 /// Ticks of the guests' clock.
-pub(super) fn ticks(time: Duration) -> u64 {
+fn ticks(time: Duration) -> u64 {
     time.as_millis().div_ceil(TICK_INTERVAL.as_millis()) as u64
 }
 
 /// The clock of guests. It has a thread of its own, because guests may hold up the threads of the runtime. It
 /// stands still while no call runs, so that an idle service does not wake the processor.
 pub(super) struct Clock {
-    /// Calls that run.
+    /// Calls that run, and those of them that are suspect.
     running: AtomicUsize,
+    suspects: AtomicUsize,
     stands: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
 /// A call that runs, until this is dropped.
-pub(super) struct Running<'a>(&'a Clock);
+pub(super) struct Running<'a> {
+    clock: &'a Clock,
+    is_suspect: bool,
+}
 
 impl Clock {
     pub(super) fn start(engine: EngineWeak) -> std::io::Result<Arc<Self>> {
         let clock = Arc::new(Clock {
             running: AtomicUsize::new(0),
+            suspects: AtomicUsize::new(0),
             stands: AtomicBool::new(false),
             thread: OnceLock::new(),
         });
@@ -102,12 +143,17 @@ impl Clock {
     /// Ticks as long as there is an engine.
     fn tick(clock: &Weak<Clock>, engine: &EngineWeak) {
         let mut idle = 0;
+        let mut interval = TICK_INTERVAL;
         loop {
-            std::thread::sleep(TICK_INTERVAL);
+            std::thread::sleep(interval);
             let (Some(clock), Some(engine)) = (clock.upgrade(), engine.upgrade()) else {
                 return;
             };
             engine.increment_epoch();
+            interval = match clock.suspects.load(Ordering::Relaxed) {
+                0 => TICK_INTERVAL,
+                _ => TICK_INTERVAL_OF_SUSPECTS,
+            };
             idle = match clock.running.load(Ordering::SeqCst) {
                 0 => idle + 1,
                 _ => 0,
@@ -128,20 +174,29 @@ impl Clock {
     }
 
     /// A call begins.
-    pub(super) fn run(&self) -> Running<'_> {
+    pub(super) fn run(&self, is_suspect: bool) -> Running<'_> {
         self.running.fetch_add(1, Ordering::SeqCst);
+        self.suspects
+            .fetch_add(usize::from(is_suspect), Ordering::Relaxed);
         if self.stands.load(Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
-        Running(self)
+        Running {
+            clock: self,
+            is_suspect,
+        }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        let Running { clock, is_suspect } = *self;
+        clock
+            .suspects
+            .fetch_sub(usize::from(is_suspect), Ordering::Relaxed);
+        clock.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -155,8 +210,8 @@ mod tests {
     fn a_call_is_stopped_for_what_its_thread_used_or_when_it_took_far_too_long() {
         let limit = Duration::from_millis(40);
         let mut time = Time {
-            limit,
-            ..Time::default()
+            half: Instant::now(),
+            ..Time::new(limit, false)
         };
         let begun = thread_time();
         // The clock said that half of the time was over; the thread may have had none of it.
@@ -168,11 +223,20 @@ mod tests {
         assert!(thread_time() - begun >= limit / 2);
 
         let mut time = Time {
-            limit,
+            half: Instant::now(),
             last: Some(Instant::now()),
-            ..Time::default()
+            ..Time::new(limit, false)
         };
         assert!(time.is_up().is_err());
+
+        let mut time = Time::new(Duration::from_secs(60), false);
+        assert!(matches!(
+            time.is_up(),
+            Ok(UpdateDeadline::Continue(2900..=3000))
+        ));
+        let mut time = Time::new(Duration::from_secs(60), true);
+        assert_eq!(time.first_look(), 1);
+        assert!(matches!(time.is_up(), Ok(UpdateDeadline::Continue(1))));
     }
 
     #[test]
@@ -183,7 +247,7 @@ mod tests {
             assert!(Instant::now() < deadline, "it does not stand still");
             std::thread::sleep(TICK_INTERVAL);
         }
-        let running = engine.clock.run();
+        let running = engine.clock.run(false);
         while engine.clock.stands.load(Ordering::SeqCst) {
             assert!(Instant::now() < deadline, "it does not go on");
             std::thread::sleep(TICK_INTERVAL);

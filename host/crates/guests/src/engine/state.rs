@@ -1,6 +1,7 @@
 //! What the host keeps for one instance of a guest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use basics::plain;
 use wasmtime::ResourceLimiter;
@@ -8,6 +9,7 @@ use wasmtime::ResourceLimiter;
 use super::clock::Time;
 use super::toll::Toll;
 use super::wasi::Wasi;
+use crate::admit::Standing;
 use crate::completion::Context;
 use crate::contract::v1_0::log;
 use crate::settings::{GuestConfig, GuestLog};
@@ -26,6 +28,8 @@ pub(crate) struct State {
     pub(super) toll: Arc<Toll>,
     /// Whether its calls are known to take no longer than their input is large.
     pub(crate) is_quick: bool,
+    /// How far its calls are trusted to be short.
+    pub(crate) standing: Standing,
     /// Set for guests that import WASI.
     pub(super) wasi: Option<Wasi>,
 }
@@ -106,9 +110,10 @@ impl State {
                 used: 0,
                 refused: false,
             },
-            time: Time::default(),
+            time: Time::new(Duration::ZERO, false),
             toll,
             is_quick: false,
+            standing: Standing::BuiltIn,
             wasi: imports_wasi.then(|| Wasi::new(context)),
         }
     }
