@@ -142,6 +142,11 @@ impl Apart {
         }
     }
 
+    /// What comes next, if it has come already.
+    pub(crate) fn ready(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
     /// What comes next. Cancelling it loses nothing.
     pub(crate) async fn next(&mut self) -> Event {
         let gone = || Failure::new(Kind::Internal, "the exchange is over");

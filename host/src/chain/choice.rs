@@ -82,10 +82,11 @@ impl Choice {
             if self.is_over {
                 return Event::Fail(Failure::new(Kind::Internal, "the exchange is over"));
             }
+            let is_untouched = self.is_untouched();
             let flow = match &mut self.source {
                 Source::Process(exchange) => {
                     let first = exchange.next().await;
-                    if self.declared.is_none() && self.stop.is_empty() && self.object.is_none() {
+                    if is_untouched {
                         return self.untouched(first);
                     }
                     Flow::of(first, exchange)
@@ -99,6 +100,17 @@ impl Choice {
         }
     }
 
+    /// What comes next, if it came together with what came last.
+    pub(crate) fn ready(&mut self) -> Option<Event> {
+        let is_untouched = self.is_untouched();
+        match &mut self.source {
+            Source::Process(exchange) if is_untouched => {
+                exchange.ready().map(|event| self.untouched(event))
+            }
+            _ => self.ready.pop_front(),
+        }
+    }
+
     /// Parks the process of a finished choice, so that it may serve the next turn. A process that is still at it is
     /// brought to rest first.
     pub(crate) fn park(self) {
@@ -107,6 +119,11 @@ impl Choice {
             Source::Process(exchange) => exchange.park(),
             Source::Reply(..) => {}
         }
+    }
+
+    /// Whether nothing looks at what the adapter answers.
+    fn is_untouched(&self) -> bool {
+        self.declared.is_none() && self.stop.is_empty() && self.object.is_none()
     }
 
     /// An event that nothing looks at.

@@ -29,6 +29,15 @@ impl Source {
         }
     }
 
+    /// What comes next, if it has come already. None of a recording, which is read one by one.
+    pub(super) fn ready(&mut self) -> Option<Event> {
+        match self {
+            Source::Here(choice) => choice.ready(),
+            Source::Apart(choice) => choice.ready(),
+            Source::Recorded(_) => None,
+        }
+    }
+
     /// Parks the process of a finished choice, so that it may serve the next turn. Those in a lane and those
     /// that are recorded park theirs by themselves.
     pub(super) fn park(self) {

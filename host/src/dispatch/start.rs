@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use guests::completion::{Context, FinishReason};
 use processes::Processes;
 use tokio::time::Instant;
@@ -121,7 +121,7 @@ impl Recordable {
             events.push(event);
             let is_full = events.len() >= BATCH_MAX || size >= BATCH_SIZE_MAX;
             let source = self.source.as_mut().filter(|_| !is_full);
-            next = source.and_then(|source| source.next().now_or_never());
+            next = source.and_then(Source::ready);
         }
         self.batch = events.len();
         events
