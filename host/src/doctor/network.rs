@@ -1,6 +1,7 @@
 //! The addresses: who listens there, and whether containers reach them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     for listen in &config.listen {
         let check = format!("address {listen}");
         findings.push(match listen {
+            Listen::Tcp(address) if is_absent(*address) => {
+                absent(check, address.ip(), config.listen.len())
+            }
             Listen::Tcp(address) => tcp(check, *address).await,
             Listen::Unix(path) => unix(check, path).await,
         });
@@ -43,6 +47,25 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
     findings.extend(bridges(&networks(&routes), &config.listen));
     findings
+}
+
+/// Whether no interface of this machine has this address. Who connects to it would wait for another machine.
+fn is_absent(address: SocketAddr) -> bool {
+    TcpListener::bind((address.ip(), 0))
+        .is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+}
+
+/// An address that no interface has, which is one of `count`.
+fn absent(check: String, address: IpAddr, count: usize) -> Finding {
+    let what = format!("no interface of this machine has {address} now");
+    match count {
+        1 => Finding::wrong(check, format!("{what}, so the service cannot start")),
+        _ => Finding::warning(
+            check,
+            format!("{what}: the service listens there once one does"),
+        ),
+    }
+    .mended_by("ip -br addr")
 }
 
 async fn tcp(check: String, address: SocketAddr) -> Finding {
@@ -153,6 +176,16 @@ mod tests {
             .collect();
         let found = bridges(&networks(ROUTES), &listen);
         found.iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn an_address_that_no_interface_has_is_not_taken_for_a_busy_one() {
+        assert!(!is_absent("127.0.0.1:8013".parse().unwrap()));
+        // For documentation: no machine has it.
+        let nowhere: SocketAddr = "203.0.113.9:8013".parse().unwrap();
+        assert!(is_absent(nowhere));
+        let state = |count| absent("address".into(), nowhere.ip(), count).state;
+        assert_eq!([state(1), state(2)], [State::Wrong, State::Warning]);
     }
 
     #[test]
