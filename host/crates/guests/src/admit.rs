@@ -19,7 +19,7 @@ use super::cache::{Cache, Compile};
 use super::cases::{self, CaseError, Difference, OnRecorded, ReadRequest, Tape};
 use super::compile::CompileError;
 use super::contract::v1_0::{self, Description, GuestPre};
-use super::engine::{Effort, Engine};
+use super::engine::{Effort, Engine, Toll};
 use super::instance::{bare, configured};
 use crate::GuestError;
 use crate::settings::{GuestConfig, GuestUse};
@@ -50,6 +50,7 @@ pub struct Guest {
     /// The fields of a request that it honours.
     pub honours: Arc<[String]>,
     pub(crate) engine: Engine,
+    pub(crate) toll: Arc<Toll>,
     pub(crate) pre: GuestPre,
     /// Whether an instance may call WASI.
     pub(crate) imports_wasi: bool,
@@ -118,14 +119,14 @@ impl Guest {
     pub fn standing(&self) -> Standing {
         match self.is_own() {
             true => Standing::BuiltIn,
-            false if self.engine.is_suspect(&self.name) => Standing::Suspect,
+            false if self.toll.is_suspect() => Standing::Suspect,
             false => Standing::FromFile,
         }
     }
 
     /// What the calls of the guests of its name have taken since the start.
     pub fn taken(&self) -> crate::Taken {
-        self.engine.taken(&self.name)
+        self.toll.taken()
     }
 
     /// The configurations that it took, as JSON.
@@ -347,6 +348,7 @@ pub(crate) fn admit(
         summary: String::new(),
         honours: Arc::default(),
         engine: engine.clone(),
+        toll: engine.toll(&candidate.settings.name),
         pre,
         imports_wasi,
         configs: Vec::new(),

@@ -24,7 +24,8 @@ use crate::settings::{GuestConfig, GuestLimits};
 use clock::{Clock, Time};
 pub(crate) use state::State;
 pub use toll::Taken;
-use toll::{Toll, Tolls};
+pub(crate) use toll::Toll;
+use toll::Tolls;
 
 /// Calls that handle a whole request have this many times as much time as one for a line.
 const WHOLE_REQUEST_FACTOR: u32 = 10;
@@ -96,29 +97,19 @@ impl Engine {
         &self,
         guest: &GuestConfig,
         imports_wasi: bool,
+        toll: Arc<Toll>,
         context: Option<&Context>,
     ) -> Store<State> {
-        let state = State::new(
-            guest,
-            imports_wasi,
-            self.limits.memory,
-            Toll::of(&self.tolls, &guest.name),
-            context,
-        );
+        let state = State::new(guest, imports_wasi, self.limits.memory, toll, context);
         let mut store = Store::new(&self.wasmtime, state);
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|mut store| store.data_mut().time.is_up());
         store
     }
 
-    /// What the calls of a guest have taken so far.
-    pub(crate) fn taken(&self, guest: &str) -> Taken {
-        Toll::of(&self.tolls, guest).taken()
-    }
-
-    /// Whether a guest lately broke a bound or a rule, or took long.
-    pub(crate) fn is_suspect(&self, guest: &str) -> bool {
-        Toll::of(&self.tolls, guest).is_suspect()
+    /// What the calls of the guests of this name take.
+    pub(crate) fn toll(&self, guest: &str) -> Arc<Toll> {
+        Toll::of(&self.tolls, guest)
     }
 
     /// Runs one call of a function under the bounds for its effort. After an error the store must not be used

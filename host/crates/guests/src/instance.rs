@@ -81,7 +81,8 @@ pub(crate) fn bare(
     context: Option<&Context>,
 ) -> Result<(Store<State>, Instance), GuestError> {
     let engine = &guest.engine;
-    let mut store = engine.store(&guest.settings, guest.imports_wasi, context);
+    let toll = guest.toll.clone();
+    let mut store = engine.store(&guest.settings, guest.imports_wasi, toll, context);
     store.data_mut().is_quick = guest.is_own() && loader::is_quick(&guest.name);
     store.data_mut().standing = guest.standing();
     let instantiate = |store: &mut Store<State>| guest.pre.instantiate(store);
