@@ -2,6 +2,7 @@
 //! what is known of its state.
 
 mod account;
+mod check;
 pub(crate) mod command_line;
 pub(crate) mod installation;
 pub(crate) mod introduction;
