@@ -8,6 +8,7 @@
 use std::future::Future;
 
 use basics::{blocking, priority};
+use futures_util::FutureExt;
 use guests::admit::Standing;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -144,7 +145,8 @@ impl Apart {
 
     /// What comes next, if it has come already.
     pub(crate) fn ready(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
+        // Not `try_recv`: while the other thread is putting something in, that blocks this one.
+        self.events.recv().now_or_never().flatten()
     }
 
     /// What comes next. Cancelling it loses nothing.

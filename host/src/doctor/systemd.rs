@@ -11,19 +11,28 @@ const CHECK: &str = "systemd";
 pub(super) async fn look() -> Vec<Finding> {
     let name = said("id", &["-un"]).await.unwrap_or_default();
     let machines = Unit::ask(Owner::Machine, &format!("claude-harness@{name}.service")).await;
-    if let Some(unit) = machines.filter(Unit::is_wanted) {
-        return vec![of_machine(&unit)];
-    }
-    let Some(service) = Unit::ask(Owner::User, SERVICE).await else {
-        let what = "your user's systemd cannot be reached from here";
-        return vec![Finding::unknown(CHECK, what)];
+    let machines = machines.filter(Unit::is_wanted);
+    let users = match Unit::ask(Owner::User, SERVICE).await {
+        Some(service) => Some((service, Unit::ask(Owner::User, SOCKET).await)),
+        None => None,
     };
-    if !service.is_installed {
-        let what = "no service is installed for this user";
-        return vec![Finding::ok(CHECK, what)];
+    match (&machines, &users) {
+        (Some(unit), Some((service, socket))) if is_set_up(service, socket.as_ref()) => {
+            vec![both(unit)]
+        }
+        (Some(unit), _) => vec![of_machine(unit)],
+        (None, Some((service, socket))) if is_set_up(service, socket.as_ref()) => {
+            vec![of_user(service, socket.as_ref()), linger(&name).await]
+        }
+        (None, Some(_)) => {
+            let what = "no service is set up for this user";
+            vec![Finding::ok(CHECK, what)]
+        }
+        (None, None) => {
+            let what = "your user's systemd cannot be reached from here";
+            vec![Finding::unknown(CHECK, what)]
+        }
     }
-    let socket = Unit::ask(Owner::User, SOCKET).await;
-    vec![of_user(&service, socket.as_ref()), linger(&name).await]
 }
 
 /// Whose systemd has a unit.
@@ -66,10 +75,31 @@ impl Unit {
         })
     }
 
-    /// Whether somebody started it, or wants it to start.
+    /// Whether somebody started it, or wants it to start. One that has failed may have been given up.
     fn is_wanted(&self) -> bool {
-        self.is_installed && (self.is_enabled || self.active != "inactive")
+        let is_off = matches!(&*self.active, "inactive" | "failed");
+        self.is_installed && (self.is_enabled || !is_off)
     }
+
+    fn has_failed(&self) -> bool {
+        self.active == "failed"
+    }
+}
+
+/// Whether a user uses the units, which the Debian package installs for everybody.
+fn is_set_up(service: &Unit, socket: Option<&Unit>) -> bool {
+    let mut units = [Some(service), socket].into_iter().flatten();
+    service.is_installed && units.any(|unit| unit.is_wanted() || unit.has_failed())
+}
+
+/// Both want the same address.
+fn both(machines: &Unit) -> Finding {
+    let what = format!(
+        "{} and {SERVICE} of this user are both set up: use one",
+        machines.name
+    );
+    Finding::warning(CHECK, what)
+        .mended_by(format!("systemctl --user disable --now {SOCKET} {SERVICE}"))
 }
 
 /// A unit of the machine's systemd that runs as this user. It needs no session.
@@ -89,8 +119,11 @@ fn of_user(unit: &Unit, socket: Option<&Unit>) -> Finding {
     let name = &unit.name;
     let listens = socket.is_some_and(|socket| socket.active == "active");
     let is_enabled = unit.is_enabled || socket.is_some_and(|socket| socket.is_enabled);
+    let mut units = [Some(unit), socket].into_iter().flatten();
+    if let Some(failed) = units.find(|unit| unit.has_failed()) {
+        return has_failed(failed, "journalctl --user", "systemctl --user");
+    }
     match &*unit.active {
-        "failed" => has_failed(unit, "journalctl --user", "systemctl --user"),
         "active" | "inactive" if (unit.active == "active" || listens) && !is_enabled => {
             starts_not_by_itself(unit, "systemctl --user", SOCKET)
         }
@@ -185,11 +218,33 @@ mod tests {
         let restart = "systemctl --user restart claude-harness.service";
         let failed = of_user(&unit("failed", true), Some(&socket));
         told(&failed, State::Wrong, "has failed", restart);
+        let restart = "systemctl --user restart claude-harness.socket";
+        let busy = Unit {
+            active: "failed".into(),
+            ..socket
+        };
+        let failed = of_user(&unit("inactive", true), Some(&busy));
+        told(
+            &failed,
+            State::Wrong,
+            "claude-harness.socket has failed",
+            restart,
+        );
+    }
+
+    #[test]
+    fn units_that_are_only_installed_are_not_set_up() {
+        let off = unit("inactive", false);
+        assert!(!is_set_up(&off, None) && !is_set_up(&off, Some(&off)));
+        assert!(is_set_up(&off, Some(&unit("active", false))));
+        assert!(is_set_up(&off, Some(&unit("inactive", true))));
+        assert!(is_set_up(&unit("failed", false), None));
     }
 
     #[test]
     fn a_unit_of_the_machine_counts_when_somebody_wants_it() {
         assert!(!unit("inactive", false).is_wanted());
+        assert!(!unit("failed", false).is_wanted());
         assert!(unit("active", false).is_wanted());
         let stopped = unit("inactive", true);
         assert!(stopped.is_wanted());

@@ -105,7 +105,7 @@ pub enum Standing {
     BuiltIn,
     /// It is from a file: its calls may be long.
     FromFile,
-    /// It is from a file, and in the last minute it broke a bound or a rule, or took long for a call.
+    /// It is from a file, and in the last minute one of its calls trapped, broke a bound or took long.
     Suspect,
 }
 

@@ -123,7 +123,7 @@ impl Engine {
     ) -> Result<T, GuestError> {
         let (time, output, large) = self.bounds(effort, store.data().is_quick);
         let standing = store.data().standing;
-        let bound = Time::new(time, standing != Standing::BuiltIn);
+        let bound = Time::new(time, standing);
         store.set_epoch_deadline(bound.first_look());
         store.set_hostcall_fuel(output);
         store.data_mut().begin(bound);

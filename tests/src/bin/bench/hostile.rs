@@ -26,7 +26,8 @@ const DEEDS: [(&str, &str); 6] = [
     ("start", "chatter"),
 ];
 
-/// What a guest does that only fails: it says twice that the answer has ended.
+/// What a guest does that only fails: it says twice that the answer has ended. It has the name of the hostile ones, so it runs
+/// on the same threads.
 const FAILS: (&str, &str) = ("start", "two-ends");
 
 const COUNT: usize = DEEDS.len();
@@ -40,7 +41,7 @@ const STREAMS: usize = 32;
 const DELTAS: usize = 150;
 
 /// How often each situation is measured.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 5;
 
 /// A service with a model that answers at the pace of models, and those whose guests are hostile.
 struct Beside {
@@ -56,10 +57,7 @@ pub(crate) async fn compare(program: &Path) -> Result<()> {
     ] {
         let beside = Beside::start(program, is_pinned)?;
         beside.service.compiled()?;
-        let alone = paced_streams(&beside.service, CHAT, STREAMS, DELTAS).await?;
-        let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
-        row(&what, &alone.times.tail(), "");
-        beside.in_rounds().await?;
+        beside.in_rounds(where_).await?;
     }
     Ok(())
 }
@@ -70,30 +68,19 @@ struct Situation {
     times: Times,
     late: usize,
     lost: usize,
-    /// How often each guest was asked, in what time.
-    asked: [usize; COUNT],
-    took: Duration,
+    /// How many requests the guests were asked.
+    asked: usize,
     /// The 99th percentile of each round.
     slowest: Times,
 }
 
 impl Situation {
-    fn add(&mut self, streams: Paced, asked: [usize; COUNT], took: Duration) {
+    fn add(&mut self, streams: Paced, asked: [usize; COUNT]) {
         self.late += streams.times.above(Paced::LATE);
         self.lost += streams.lost;
-        self.asked
-            .iter_mut()
-            .zip(asked)
-            .for_each(|(sum, more)| *sum += more);
-        self.took += took;
+        self.asked += asked.iter().sum::<usize>();
         self.slowest.push(streams.times.percentile(99));
         self.times.extend(streams.times);
-    }
-
-    /// The time between two requests to each guest.
-    fn paces(&self) -> [Duration; COUNT] {
-        self.asked
-            .map(|count| self.took / u32::try_from(count.max(1)).unwrap_or(u32::MAX))
     }
 
     /// How many times as high the 99th percentile is as in another situation, as the median of the rounds, and from which to
@@ -141,23 +128,32 @@ impl Beside {
         })
     }
 
-    /// By turns beside hostile guests, and twice beside those that fail. What the two differ by is noise.
-    async fn in_rounds(&self) -> Result<()> {
-        let kinds = [HOSTILE, FAILING, FAILING];
-        let mut all: [Situation; 3] = Default::default();
+    /// By turns beside hostile guests, alone, and twice beside guests that fail. What the two differ by is noise.
+    async fn in_rounds(&self, where_: &str) -> Result<()> {
+        let kinds = [Some(HOSTILE), None, Some(FAILING), Some(FAILING)];
+        let mut all: [Situation; 4] = Default::default();
+        let mut paces = [Duration::ZERO; COUNT];
         for round in 0..ROUNDS {
             // The first turn is that of the hostile ones, so there is a pace for the others.
             for turn in turns(round, kinds.len()) {
-                let paces = match turn {
-                    0 => [Duration::ZERO; COUNT],
-                    _ => all[0].paces(),
-                };
+                self.settle().await?;
                 let began = Instant::now();
-                let (streams, asked) = self.attacked(kinds[turn], &paces).await?;
-                all[turn].add(streams, asked, began.elapsed());
+                let (streams, asked) = match kinds[turn] {
+                    None => (self.streams().await?, [0; COUNT]),
+                    Some(HOSTILE) => self.attacked(HOSTILE, &[Duration::ZERO; COUNT]).await?,
+                    Some(kind) => self.attacked(kind, &paces).await?,
+                };
+                if kinds[turn] == Some(HOSTILE) {
+                    let took = began.elapsed();
+                    paces =
+                        asked.map(|count| took / u32::try_from(count.max(1)).unwrap_or(u32::MAX));
+                }
+                all[turn].add(streams, asked);
             }
         }
-        let [hostile, failing, again] = all;
+        let [hostile, alone, failing, again] = all;
+        let what = format!("added to each delta, {STREAMS} streams of 50 deltas/s, {where_}");
+        row(&what, &alone.figure(), "");
         for (what, situation, against, wanted) in [
             ("guests that fail at once", &failing, String::new(), ""),
             ("the same guests again", &again, again.beside(&failing), ""),
@@ -168,11 +164,31 @@ impl Beside {
                 "no more than noise",
             ),
         ] {
-            let requests = situation.asked.iter().sum::<usize>();
-            let what = format!("the same beside {what}, {requests} requests");
+            let what = format!("the same beside {what}, {} requests", situation.asked);
             row(&what, &format!("{}{against}", situation.figure()), wanted);
         }
         Ok(())
+    }
+
+    /// Waits until no guest of the situation before is at it any more: a call ends when its time is up, and not sooner.
+    async fn settle(&self) -> Result<()> {
+        const PERIOD: Duration = Duration::from_millis(300);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let before = self.service.taken()?.cpu;
+            tokio::time::sleep(PERIOD).await;
+            if self.service.taken()?.cpu - before < PERIOD / 20 {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "the service does not come to rest"
+            );
+        }
+    }
+
+    async fn streams(&self) -> Result<Paced> {
+        paced_streams(&self.service, CHAT, STREAMS, DELTAS).await
     }
 
     /// The streams beside guests of this kind, each of which is asked as soon as this time is over since it was asked, and
@@ -189,7 +205,7 @@ impl Beside {
                 tokio::spawn(attack(authority, model(kind, i), asked, paces[i]))
             })
             .collect();
-        let streams = paced_streams(&self.service, CHAT, STREAMS, DELTAS).await?;
+        let streams = self.streams().await?;
         attackers.iter().for_each(|attacker| attacker.abort());
         Ok((streams, asked.map(|count| count.load(Ordering::Relaxed))))
     }

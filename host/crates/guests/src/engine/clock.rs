@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{EngineWeak, Trap, UpdateDeadline};
 
+use crate::admit::Standing;
+
 /// How often the clock of guests ticks: a call is stopped at the first tick after its time.
 const TICK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How often it ticks while a call of a suspect guest runs.
 const TICK_INTERVAL_OF_SUSPECTS: Duration = Duration::from_millis(1);
 
-/// How long a call of a guest from a file rests at each tick. Linux may let a thread that wakes wait for some milliseconds
+/// How long a call of a guest from a file rests, once in a [`TICK_INTERVAL`] or, if the guest is suspect, at each tick. Linux may let a thread that wakes wait for some milliseconds
 /// until one that runs gives up the processor, however nice that is.
 const REST: Duration = Duration::from_micros(50);
 
@@ -32,8 +34,9 @@ const DELAY_MOST: u32 = 4;
 pub(super) struct Time {
     limit: Duration,
     half: Instant,
-    /// It gives up the processor at each tick.
-    rests: bool,
+    standing: Standing,
+    /// When it began, or last gave up the processor.
+    rested: Instant,
     /// When the call must have returned, however little processor time its thread was given.
     last: Option<Instant>,
     /// The processor time that the thread had used when the first half was over.
@@ -42,11 +45,13 @@ pub(super) struct Time {
 
 impl Time {
     /// For a call that begins now.
-    pub(super) fn new(limit: Duration, rests: bool) -> Self {
+    pub(super) fn new(limit: Duration, standing: Standing) -> Self {
+        let now = Instant::now();
         Time {
             limit,
-            half: Instant::now() + limit / 2,
-            rests,
+            half: now + limit / 2,
+            standing,
+            rested: now,
             last: None,
             used_before: None,
         }
@@ -54,9 +59,9 @@ impl Time {
 
     /// After how many ticks [`Time::is_up`] is to be asked first.
     pub(super) fn first_look(&self) -> u64 {
-        match self.rests {
-            true => 1,
-            false => ticks(self.limit / 2) + 1,
+        match self.standing {
+            Standing::BuiltIn => ticks(self.limit / 2) + 1,
+            Standing::FromFile | Standing::Suspect => 1,
         }
     }
 
@@ -70,9 +75,7 @@ impl Time {
 
     /// What to do when a deadline has come: wait for the next one, or stop the call.
     pub(super) fn is_up(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        if self.rests {
-            std::thread::sleep(REST);
-        }
+        self.rest();
         let now = Instant::now();
         // The clock ticks faster while there is a suspect.
         if now < self.half {
@@ -88,10 +91,24 @@ impl Time {
         Ok(UpdateDeadline::Continue(self.ticks(left)))
     }
 
+    /// Gives up the processor if it is time to.
+    fn rest(&mut self) {
+        let is_due = match self.standing {
+            Standing::BuiltIn => false,
+            // The clock may tick faster because of a suspect.
+            Standing::FromFile => self.rested.elapsed() >= TICK_INTERVAL,
+            Standing::Suspect => true,
+        };
+        if is_due {
+            std::thread::sleep(REST);
+            self.rested = Instant::now();
+        }
+    }
+
     fn ticks(&self, time: Duration) -> u64 {
-        match self.rests {
-            true => 1,
-            false => ticks(time),
+        match self.standing {
+            Standing::BuiltIn => ticks(time),
+            Standing::FromFile | Standing::Suspect => 1,
         }
     }
 }
@@ -102,9 +119,9 @@ fn thread_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Ticks of the guests' clock.
+/// Ticks of the guests' clock, one at least: the deadline of none would be over at once.
 fn ticks(time: Duration) -> u64 {
-    time.as_millis().div_ceil(TICK_INTERVAL.as_millis()) as u64
+    (time.as_millis().div_ceil(TICK_INTERVAL.as_millis()) as u64).max(1)
 }
 
 /// The clock of guests. It has a thread of its own, because guests may hold up the threads of the runtime. It
@@ -211,7 +228,7 @@ mod tests {
         let limit = Duration::from_millis(40);
         let mut time = Time {
             half: Instant::now(),
-            ..Time::new(limit, false)
+            ..Time::new(limit, Standing::BuiltIn)
         };
         let begun = thread_time();
         // The clock said that half of the time was over; the thread may have had none of it.
@@ -225,16 +242,16 @@ mod tests {
         let mut time = Time {
             half: Instant::now(),
             last: Some(Instant::now()),
-            ..Time::new(limit, false)
+            ..Time::new(limit, Standing::BuiltIn)
         };
         assert!(time.is_up().is_err());
 
-        let mut time = Time::new(Duration::from_secs(60), false);
+        let mut time = Time::new(Duration::from_secs(60), Standing::BuiltIn);
         assert!(matches!(
             time.is_up(),
             Ok(UpdateDeadline::Continue(2900..=3000))
         ));
-        let mut time = Time::new(Duration::from_secs(60), true);
+        let mut time = Time::new(Duration::from_secs(60), Standing::Suspect);
         assert_eq!(time.first_look(), 1);
         assert!(matches!(time.is_up(), Ok(UpdateDeadline::Continue(1))));
     }

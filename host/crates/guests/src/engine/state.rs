@@ -110,7 +110,7 @@ impl State {
                 used: 0,
                 refused: false,
             },
-            time: Time::new(Duration::ZERO, false),
+            time: Time::new(Duration::ZERO, Standing::BuiltIn),
             toll,
             is_quick: false,
             standing: Standing::BuiltIn,

@@ -18,7 +18,7 @@ pub(crate) struct Toll {
     nanos: AtomicU64,
     broken: AtomicU64,
     last_error: Mutex<Option<String>>,
-    /// When a request's call last broke a bound or a rule, or took long.
+    /// When a request's call last trapped, broke a bound or took long.
     suspect_since: Mutex<Option<Instant>>,
 }
 
@@ -63,7 +63,7 @@ impl Toll {
         *self.suspect_since.lock() = Some(Instant::now());
     }
 
-    /// Whether it lately broke a bound or a rule, or took long.
+    /// Whether one of its calls lately trapped, broke a bound or took long.
     pub(crate) fn is_suspect(&self) -> bool {
         let since = *self.suspect_since.lock();
         since.is_some_and(|since| since.elapsed() < SUSPECT_FOR)
