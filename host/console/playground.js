@@ -60,7 +60,7 @@ export async function playground(page) {
     configs.replaceChildren(...chain.map((of) => card(of.guest, element("span", { class: "hint" }, of.world), settings(of))));
   };
   const settings = (of) => {
-    const hint = element("p", { class: "hint" }, "A trial, seen here only. What is run has the settings of harness.toml.");
+    const hint = element("p", { class: "hint" }, "A trial: what is shown and run here has it, and nobody else's requests.");
     const problem = element("div");
     const whole = editor(JSON.stringify(of.config, null, 2), { "aria-label": `Settings of ${of.guest}` });
     const set = (config) => {
@@ -97,8 +97,12 @@ export async function playground(page) {
     [run.disabled, stop.disabled] = [true, false];
     answer.textContent = raw.textContent = "";
     try {
-      const response = await call(api.value, {
-        method: "POST", body: request.value, signal: ending.signal, headers: { "content-type": "application/json" },
+      // Without trial settings, the request goes the way of all others, mistakes and all.
+      const isTrial = Object.keys(edited).length > 0;
+      const trial = () => JSON.stringify({ path: api.value, request: JSON.parse(request.value), configs: edited });
+      const response = await call(isTrial ? "/admin/run" : api.value, {
+        method: "POST", body: isTrial ? trial() : request.value, signal: ending.signal,
+        headers: { "content-type": "application/json" },
       });
       for await (const line of lines(response)) {
         raw.append(`${line}\n`);

@@ -102,6 +102,7 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
         .route("/admin/plan", get(admin::plan::plans))
         .route("/admin/reload", post(admin::reload::reload))
         .route("/admin/render", post(admin::render::show))
+        .route("/admin/run", post(admin::trial::run))
         .route("/admin/usage", get(admin::usage::sums));
     let area = |router: Router<Arc<Service>>, area: Area, render: Render| {
         let state = (service.clone(), area, render);

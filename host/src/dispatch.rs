@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use basics::blocking;
 use guests::completion::Context;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::admission::Caller;
@@ -59,6 +60,8 @@ pub(crate) struct Calling {
     pub(crate) queue: KeyDigest,
     /// Whether the answer must be neither taken from the cache nor kept in it.
     pub(crate) wants_fresh: bool,
+    /// Configurations that guests have only for this request, by their names.
+    pub(crate) configs: Option<Arc<Map<String, Value>>>,
 }
 
 /// The answers to a request that are on their way: one for each choice, usually from an exchange
@@ -183,7 +186,10 @@ pub(crate) async fn dispatch(
         log.charges(service.quotas.admit(key, &calling.limits)?);
     }
     let count = count(&request, &snapshot.config, &route.backend)?;
-    let chain = snapshot.chain(&route)?.clone();
+    let chain = match &calling.configs {
+        None => snapshot.chain(&route)?.clone(),
+        Some(configs) => snapshot.chain(&route)?.with_configs(configs)?,
+    };
     let head = Head::new(&request.model, &chain);
     log.pinned(chain.generation(), &head.id);
     let cache = service.caches.with(snapshot.config.cache.as_ref());

@@ -42,6 +42,71 @@ async fn ask(host: &Host) -> String {
     message(&answer)["content"].as_str().unwrap().to_owned()
 }
 
+/// Runs a trial, and returns the status and the answer as text.
+async fn trial(host: &Host, trial: &Value) -> (u16, String) {
+    let sent = host.client().post(host.url("/admin/run")).json(trial);
+    let answer = sent.send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_trial_has_settings_of_its_own_and_nobody_else_has_them() {
+    let host = start("cat", "<{{ messages[-1].content }}>", "");
+    let request = json!({"model": "local", "messages": [{"role": "user", "content": "hi"}]});
+    let trial = async |path: &str, request: &Value, configs: Value| {
+        let body = json!({"path": path, "request": request, "configs": configs});
+        trial(&host, &body).await
+    };
+    let configs = json!({"prompt-template": {"template": "[{{ messages[-1].content }}]"}});
+    let (status, answer) = trial("/v1/chat/completions", &request, configs.clone()).await;
+    assert!(status == 200 && answer.contains("[hi]"), "{answer}");
+    let mut streaming = request.clone();
+    streaming["stream"] = true.into();
+    let (status, stream) = trial("/v1/chat/completions", &streaming, configs.clone()).await;
+    assert!(
+        status == 200 && streamed_text(&stream) == "[hi]",
+        "{stream}"
+    );
+    assert_eq!(ask(&host).await, "<hi>");
+
+    let completion = json!({"model": "local", "prompt": "hi"});
+    let answer = poll::until("the dialect", Duration::from_secs(60), async || {
+        let (status, answer) = trial("/v1/completions", &completion, configs.clone()).await;
+        (status == 200).then_some(answer)
+    });
+    let answer = answer.await;
+    assert!(answer.contains("[hi]"), "{answer}");
+
+    let bad = json!({"prompt-template": {"template": "{% for"}});
+    let nobody = json!({"redact": {}});
+    for (path, configs, (status, code), what) in [
+        (
+            "/v1/chat/completions",
+            bad,
+            (400, ""),
+            "configs.prompt-template",
+        ),
+        (
+            "/v1/chat/completions",
+            nobody,
+            (400, ""),
+            "no guest `redact`",
+        ),
+        (
+            "/v1/nowhere",
+            json!({}),
+            (404, "unknown_url"),
+            "there is no POST /v1/nowhere",
+        ),
+        ("no path", json!({}), (400, ""), "`path` is to be a path"),
+    ] {
+        let (got, answer) = trial(path, &request, configs).await;
+        let answer = (got, serde_json::from_str(&answer).unwrap());
+        assert_refused(&answer, (status, code), what);
+    }
+    assert_eq!(ask(&host).await, "<hi>");
+}
+
 #[tokio::test]
 async fn a_program_answers_the_prompt_that_a_template_words() {
     let script = "printf '%s says: ' \"$1\"; cat";

@@ -84,6 +84,7 @@ pub(super) fn admit(
         caller,
         queue,
         wants_fresh,
+        configs: None,
     });
     Ok(())
 }

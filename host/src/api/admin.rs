@@ -9,6 +9,7 @@ pub(super) mod plan;
 pub(super) mod record;
 pub(super) mod reload;
 pub(super) mod render;
+pub(super) mod trial;
 pub(super) mod usage;
 
 use axum::extract::Query;

@@ -59,7 +59,7 @@ fn hint(path: &str) -> Option<String> {
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let path = plain::line(uri.path(), 100);
     let takes = match uri.path() {
-        "/v1/chat/completions" | "/admin/reload" => "POST",
+        "/v1/chat/completions" | "/admin/reload" | "/admin/render" | "/admin/run" => "POST",
         path if path.ends_with("/rollback") || path.ends_with("/record") => "POST",
         _ => "GET",
     };

@@ -5,35 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::trial::{CHAT_COMPLETIONS, Trial};
 use crate::api::body;
 use crate::api::dialect::chat_of;
 use crate::api::openai::chat_request;
 use crate::failure::{Failure, Kind, unix_now};
 use crate::render::render;
 use crate::service::Service;
-
-/// A request, the path that it would be sent to, and configurations that guests have only for it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Trial<'b> {
-    #[serde(borrow)]
-    request: &'b RawValue,
-    #[serde(default = "chat_completions")]
-    path: String,
-    /// By the names of guests.
-    #[serde(default)]
-    configs: Map<String, Value>,
-}
-
-const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
-
-fn chat_completions() -> String {
-    CHAT_COMPLETIONS.to_owned()
-}
 
 /// Takes the body of a chat completion, or a [`Trial`].
 pub(in crate::api) async fn show(
@@ -49,7 +29,7 @@ pub(in crate::api) async fn show(
         let (path, request, configs) = match serde_json::from_str::<Trial>(&text) {
             Ok(trial) => (trial.path, trial.request.get().to_owned(), trial.configs),
             // What is wrong with it is told below, as of a chat completion.
-            Err(_) => (chat_completions(), text, Map::new()),
+            Err(_) => (CHAT_COMPLETIONS.to_owned(), text, Map::new()),
         };
         let request = match &*path {
             CHAT_COMPLETIONS => request,
