@@ -200,17 +200,18 @@ mod tests {
 
     fn text(text: &str) -> Batch {
         Batch {
-            events: vec![Event::Delta(Delta::Content(text.into()))],
+            events: [Event::Delta(Delta::Content(text.into()))].into(),
             is_reusable: false,
         }
     }
 
     fn end() -> Batch {
         Batch {
-            events: vec![Event::Finish(completion::Outcome {
+            events: [Event::Finish(completion::Outcome {
                 finish_reason: FinishReason::Stop,
                 usage: None,
-            })],
+            })]
+            .into(),
             is_reusable: true,
         }
     }

@@ -133,6 +133,16 @@ pub(crate) enum Event {
     Fail(Failure),
 }
 
+impl Event {
+    /// How many bytes of text it has.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Event::Delta(delta) => delta.size(),
+            Event::Finish(_) | Event::Fail(_) => 0,
+        }
+    }
+}
+
 impl Exchange {
     /// Gets a process for an exchange that the adapter opened, and writes the adapter's first lines to it.
     pub(crate) async fn begin(
@@ -182,6 +192,11 @@ impl Exchange {
     /// What comes next, if it has come already.
     pub(crate) fn ready(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// All that has come already.
+    pub(crate) fn take_ready(&mut self) -> VecDeque<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// What the adapter says of the tokens so far.

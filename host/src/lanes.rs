@@ -5,6 +5,7 @@
 //! way to all others: such a guest holds up nobody but others of its kind, and these take turns. One that
 //! lately broke a bound goes on where it gets next to nothing of a busy processor.
 
+use std::collections::VecDeque;
 use std::future::Future;
 
 use basics::{blocking, priority};
@@ -143,10 +144,11 @@ impl Apart {
         }
     }
 
-    /// What comes next, if it has come already.
-    pub(crate) fn ready(&mut self) -> Option<Event> {
+    /// All that has come already.
+    pub(crate) fn ready(&mut self) -> VecDeque<Event> {
         // Not `try_recv`: while the other thread is putting something in, that blocks this one.
-        self.events.recv().now_or_never().flatten()
+        let next = || self.events.recv().now_or_never().flatten();
+        std::iter::from_fn(next).take(EVENTS_AHEAD).collect()
     }
 
     /// What comes next. Cancelling it loses nothing.

@@ -71,7 +71,7 @@ pub(crate) struct Answer {
 
 /// Events of an answer that came together, or its end.
 pub(crate) struct Batch {
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: VecDeque<Event>,
     /// It is the end of an answer that may be given again.
     pub(crate) is_reusable: bool,
 }
@@ -167,14 +167,14 @@ impl Turn<'_> {
     }
 
     /// Gets what comes next and adds it. Returns the place behind it, too.
-    async fn next(mut self) -> (Vec<Event>, Place) {
+    async fn next(mut self) -> (VecDeque<Event>, Place) {
         let source = self.tape.as_mut().map(|tape| &mut tape.source);
         let batch = match source {
             Some(Source::Running(batches)) => batches.next().await,
             _ => None,
         };
         let broken_off = || Batch {
-            events: vec![Event::Fail(broken_off())],
+            events: VecDeque::from([Event::Fail(broken_off())]),
             is_reusable: false,
         };
         let batch = batch.unwrap_or_else(broken_off);
@@ -183,7 +183,7 @@ impl Turn<'_> {
         {
             tape.cache.keep(tape.key, self.recording.clone());
         }
-        let is_end = !matches!(batch.events.last(), Some(Event::Delta(_)));
+        let is_end = !matches!(batch.events.back(), Some(Event::Delta(_)));
         // Before the end can be read, so that nobody joins who comes after it.
         if is_end {
             self.end();
@@ -192,16 +192,16 @@ impl Turn<'_> {
         if size > ANSWER_MAX && !is_end {
             self.end();
             let message = format!("the answer is longer than {ANSWER_MAX} bytes");
-            self.push(&[Event::Fail(Failure::new(Kind::Backend, message))]);
+            self.push(&[Event::Fail(Failure::new(Kind::Backend, message))].into());
         }
         (batch.events, place)
     }
 
     /// Adds events. Returns the place behind them, and how many bytes there are now.
-    fn push(&self, events: &[Event]) -> (Place, usize) {
+    fn push(&self, events: &VecDeque<Event>) -> (Place, usize) {
         let state = &mut *self.recording.state.lock();
         events.iter().for_each(|event| state.events.push(event));
-        if !matches!(events.last(), Some(Event::Delta(_))) {
+        if !matches!(events.back(), Some(Event::Delta(_))) {
             state.events.shrink();
             state.is_over = true;
         }
@@ -266,7 +266,7 @@ impl Reader {
             Found::There(event) => event,
             Found::Turn(turn) => {
                 let (events, behind) = turn.next().await;
-                (self.ready, self.place) = (events.into(), behind);
+                (self.ready, self.place) = (events, behind);
                 self.ready
                     .pop_front()
                     .unwrap_or_else(|| Event::Fail(broken_off()))

@@ -100,14 +100,19 @@ impl Choice {
         }
     }
 
-    /// What comes next, if it came together with what came last.
-    pub(crate) fn ready(&mut self) -> Option<Event> {
+    /// What came together with the event before, in its order.
+    pub(crate) fn ready(&mut self) -> VecDeque<Event> {
         let is_untouched = self.is_untouched();
         match &mut self.source {
             Source::Process(exchange) if is_untouched => {
-                exchange.ready().map(|event| self.untouched(event))
+                let mut events = exchange.take_ready();
+                self.written += events.iter().map(Event::size).sum::<usize>();
+                if let Some(Event::Finish(outcome)) = events.back_mut() {
+                    *outcome = self.counted(*outcome);
+                }
+                events
             }
-            _ => self.ready.pop_front(),
+            _ => std::mem::take(&mut self.ready),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The answers to one request: all choices at once.
 
+use std::collections::VecDeque;
+
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream, SelectAll};
 use guests::completion::Usage;
@@ -29,12 +31,12 @@ impl Source {
         }
     }
 
-    /// What comes next, if it has come already. None of a recording, which is read one by one.
-    pub(super) fn ready(&mut self) -> Option<Event> {
+    /// What came together with the event before. Nothing of a recording, which is read one by one.
+    pub(super) fn ready(&mut self) -> VecDeque<Event> {
         match self {
             Source::Here(choice) => choice.ready(),
             Source::Apart(choice) => choice.ready(),
-            Source::Recorded(_) => None,
+            Source::Recorded(_) => VecDeque::new(),
         }
     }
 

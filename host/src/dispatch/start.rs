@@ -1,5 +1,6 @@
 //! How answers begin: a place, the chain for each choice, and a process for each that needs one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,18 +35,12 @@ pub(crate) struct Begun {
     pub(crate) output: OutputSchema,
 }
 
-/// The most deltas in a batch, and how many bytes a batch has when nothing is added to it any more.
-const BATCH_MAX: usize = 64;
-const BATCH_SIZE_MAX: usize = 64 << 10;
-
 /// A single answer, for the cache to record.
 struct Recordable {
     /// None behind the end.
     source: Option<Source>,
     /// The end, if it came with the last deltas.
     end: Option<Event>,
-    /// How many deltas the last batch had.
-    batch: usize,
     /// What came so far, if it must be checked at its end.
     answer: Option<Answer>,
     output: OutputSchema,
@@ -58,7 +53,6 @@ impl Begun {
         let recordable = Box::new(Recordable {
             source: self.sources.pop(),
             end: None,
-            batch: 1,
             answer: (!self.output.is_empty()).then(Answer::default),
             output: self.output,
             processes,
@@ -92,11 +86,11 @@ impl Recordable {
                 }
                 // On the heap, so that it takes no room in what is moved for each batch.
                 let checked = Box::pin(self.is_as_wanted(outcome.finish_reason)).await;
-                (vec![event], checked)
+                (VecDeque::from([event]), checked)
             }
             Event::Fail(_) => {
                 self.source = None;
-                (vec![event], false)
+                (VecDeque::from([event]), false)
             }
         };
         Some(cache::Batch {
@@ -105,25 +99,21 @@ impl Recordable {
         })
     }
 
-    /// A delta, and those behind it that are there already.
-    fn deltas(&mut self, first: Event) -> Vec<Event> {
-        let (mut events, mut size) = (Vec::with_capacity(self.batch), 0);
-        let mut next = Some(first);
-        while let Some(event) = next {
-            let Event::Delta(delta) = &event else {
-                self.end = Some(event);
-                break;
-            };
-            if let Some(answer) = &mut self.answer {
-                answer.push(delta.clone());
-            }
-            size += delta.size();
-            events.push(event);
-            let is_full = events.len() >= BATCH_MAX || size >= BATCH_SIZE_MAX;
-            let source = self.source.as_mut().filter(|_| !is_full);
-            next = source.and_then(Source::ready);
+    /// A delta, and those that came together with it.
+    fn deltas(&mut self, first: Event) -> VecDeque<Event> {
+        let source = self.source.as_mut();
+        let mut events = source.map(Source::ready).unwrap_or_default();
+        events.push_front(first);
+        if !matches!(events.back(), Some(Event::Delta(_))) {
+            self.end = events.pop_back();
         }
-        self.batch = events.len();
+        if let Some(answer) = &mut self.answer {
+            for event in &events {
+                if let Event::Delta(delta) = event {
+                    answer.push(delta.clone());
+                }
+            }
+        }
         events
     }
 
