@@ -23,6 +23,7 @@ use axum::{Extension, Router};
 use guests::admit::Judges;
 
 use crate::cache;
+use crate::dialects::Dialect;
 use crate::dispatch::Calling;
 use crate::failure::Failure;
 use crate::service::Service;
@@ -134,8 +135,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Lets a request into an area. Turns each failure into a response in the form of the API that was called, and
-/// counts and logs it, unless it is [`Recorded`].
+/// Lets a request into an area.
 async fn guard(
     State((service, area, render)): State<(Arc<Service>, Area, Render)>,
     Extension(RequestId(id)): Extension<RequestId>,
@@ -154,27 +154,42 @@ async fn guard(
         .as_ref()
         .map_or(&[][..], |dialect| &dialect.service.key_headers);
     let mut calling = None;
-    let mut response = match access::admit(&snapshot.config, area, key_headers, &mut request) {
+    let response = match access::admit(&snapshot.config, area, key_headers, &mut request) {
         Ok(()) => {
             calling = request.extensions().get::<Calling>().cloned();
             next.run(request).await
         }
         Err(failure) => failure.into_response(),
     };
-    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        let is_recorded = response.extensions().get::<Recorded>().is_some();
-        response = render(&failure, snapshot.config.http.rate_limit_status);
-        if let Some(dialect) = &dialect {
-            response = dialect::worded(&service, dialect, &id, &failure, response).await;
-        }
-        if !is_recorded {
-            turned_away::note(&id, response.status(), failure.log_code());
-        }
-    }
+    let id = RequestId(id);
+    let mut response = failure_told(&service, dialect.as_ref(), render, &id, response).await;
     if let (Area::Inference, Some(calling)) = (area, calling) {
         tell_limits(&service, &calling, &mut response);
     }
     response
+}
+
+/// Turns a failure into a response in the form of the API that was called, and counts and logs it, unless it is [`Recorded`].
+async fn failure_told(
+    service: &Service,
+    dialect: Option<&Arc<Dialect>>,
+    render: Render,
+    RequestId(id): &RequestId,
+    mut response: Response,
+) -> Response {
+    let Some(failure) = response.extensions_mut().remove::<Failure>() else {
+        return response;
+    };
+    let is_recorded = response.extensions().get::<Recorded>().is_some();
+    let status = service.snapshot().config.http.rate_limit_status;
+    let mut told = render(&failure, status);
+    if let Some(dialect) = dialect {
+        told = dialect::worded(service, dialect, id, &failure, told).await;
+    }
+    if !is_recorded {
+        turned_away::note(id, told.status(), failure.log_code());
+    }
+    told
 }
 
 /// Tells a client what its key has left, in the headers that OpenAI has for it.

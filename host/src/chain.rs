@@ -30,6 +30,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::OnError;
 use crate::exchange::{Opened, Opening, guest_failure, not_opened};
 use crate::failure::Failure;
+use crate::schema_check::check_settings;
 pub(crate) use choice::{Choice, Source};
 pub(crate) use set::{Chains, Unready};
 
@@ -100,14 +101,18 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// Fails if a guest is not in the chain, or if it does not take its configuration.
+    /// Fails if a guest is not in the chain, if it does not take its configuration, or if it breaks a bound.
     pub(crate) fn with_configs(&self, configs: &Map<String, Value>) -> Result<Chain, Failure> {
         let tried = |of: &Configured| match configs.get(&of.guest.name) {
             None => Ok(of.clone()),
-            Some(config) => Configured::tried(&of.guest, config).map_err(|message| {
-                let field = format!("configs.{}", of.guest.name);
-                Failure::invalid(&field, format!("`{field}`: {message}"))
-            }),
+            Some(config) => {
+                let tried = Configured::on_trial(&of.guest, config, check_settings);
+                let tried = tried.map_err(|error| guest_failure(&of.guest, &error))?;
+                tried.map_err(|message| {
+                    let field = format!("configs.{}", of.guest.name);
+                    Failure::invalid(&field, format!("`{field}`: {message}"))
+                })
+            }
         };
         let names: Vec<&str> = self.guests().map(|of| &*of.guest.name).collect();
         if let Some(name) = configs.keys().find(|name| !names.contains(&&***name)) {

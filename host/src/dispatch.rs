@@ -188,7 +188,7 @@ pub(crate) async fn dispatch(
     let count = count(&request, &snapshot.config, &route.backend)?;
     let chain = match &calling.configs {
         None => snapshot.chain(&route)?.clone(),
-        Some(configs) => snapshot.chain(&route)?.with_configs(configs)?,
+        Some(configs) => on_trial(service, snapshot.chain(&route)?, configs).await?,
     };
     let head = Head::new(&request.model, &chain);
     log.pinned(chain.generation(), &head.id);
@@ -245,6 +245,17 @@ pub(crate) async fn dispatch(
         output,
         cached,
     })
+}
+
+/// A chain whose guests have other configurations, where its guests may run.
+async fn on_trial(
+    service: &Service,
+    chain: &Chain,
+    configs: &Arc<Map<String, Value>>,
+) -> Result<Chain, Failure> {
+    let (standing, chain, configs) = (chain.standing(), chain.clone(), configs.clone());
+    let tried = async move { chain.with_configs(&configs) };
+    service.lanes.run(standing, tried).await
 }
 
 /// What the cache knows a request by.

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use guests::admit::Judges;
 use metrics_exporter_prometheus::PrometheusHandle;
 use processes::Processes;
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bodies::BodyMemory;
@@ -30,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) monitor: Monitor,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) bodies: BodyMemory,
+    /// Room for requests with settings of their own, which somebody tries.
+    pub(crate) trials: Semaphore,
     pub(crate) lanes: Arc<Lanes>,
     /// What keys with limits have used.
     pub(crate) quotas: Arc<Quotas>,
@@ -44,6 +47,9 @@ pub(crate) struct Service {
     _keeping: AbortOnDropHandle<()>,
     _accounting: AbortOnDropHandle<()>,
 }
+
+/// How many trials begin at once. Each holds a body that nobody counts, and its guests are tried before it has a place.
+const TRIALS: usize = 4;
 
 /// Keeps the ledger as it is configured, for ever.
 async fn account(runtime: Arc<RuntimeHandle>, books: Arc<Books>) {
@@ -102,6 +108,7 @@ impl Service {
             monitor,
             metrics,
             lanes,
+            trials: Semaphore::new(TRIALS),
             bodies: BodyMemory::new(snapshot.config.http.max_body_memory),
             started_at: unix_now(),
             draining: AtomicBool::new(false),

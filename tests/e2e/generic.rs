@@ -70,15 +70,12 @@ async fn a_trial_has_settings_of_its_own_and_nobody_else_has_them() {
     assert_eq!(ask(&host).await, "<hi>");
 
     let completion = json!({"model": "local", "prompt": "hi"});
-    let answer = poll::until("the dialect", Duration::from_secs(60), async || {
-        let (status, answer) = trial("/v1/completions", &completion, configs.clone()).await;
-        (status == 200).then_some(answer)
-    });
-    let answer = answer.await;
-    assert!(answer.contains("[hi]"), "{answer}");
+    let (status, answer) = trial("/v1/completions", &completion, configs.clone()).await;
+    assert!(status == 200 && answer.contains("[hi]"), "{answer}");
 
     let bad = json!({"prompt-template": {"template": "{% for"}});
     let nobody = json!({"redact": {}});
+    let misspelt = json!({"prompt-template": {"templat": "x"}});
     for (path, configs, (status, code), what) in [
         (
             "/v1/chat/completions",
@@ -92,6 +89,7 @@ async fn a_trial_has_settings_of_its_own_and_nobody_else_has_them() {
             (400, ""),
             "no guest `redact`",
         ),
+        ("/v1/chat/completions", misspelt, (400, ""), "`templat`"),
         (
             "/v1/nowhere",
             json!({}),
@@ -104,6 +102,10 @@ async fn a_trial_has_settings_of_its_own_and_nobody_else_has_them() {
         let answer = (got, serde_json::from_str(&answer).unwrap());
         assert_refused(&answer, (status, code), what);
     }
+    let unknown = json!({"model": "nope", "max_tokens": 9, "messages": request["messages"]});
+    let (status, answer) = trial("/v1/messages", &unknown, json!({})).await;
+    let form = "{\"type\":\"error\"";
+    assert!(status == 404 && answer.starts_with(form), "{answer}");
     assert_eq!(ask(&host).await, "<hi>");
 }
 

@@ -101,10 +101,8 @@ impl Backend {
     /// Keeps the time at which the login ends, and logs a warning once when that time is near.
     fn note_login_end(&self, answer: &Value) {
         let end = answer["loginExpiresAt"].as_str().and_then(unix_time);
-        let before = self.status.login_ends();
         // An older Claude Code does not print the end here, but an adapter may have reported it earlier.
-        let end = end.or(before);
-        self.status.told_login_end(end);
+        let (before, end) = self.status.told_login_end(end);
         let warning = |end: Option<u64>| {
             let notice = self.config.login_warning;
             login_warning(end?, unix_now(), notice, &self.login_line())

@@ -320,8 +320,12 @@ impl Status {
         (state.version, state.version_of) = (version, program);
     }
 
-    pub(super) fn told_login_end(&self, end: Option<u64>) {
-        self.state().login_ends = end;
+    /// Takes note of when the login ends, if that was told. Returns what was known before, and what is known now.
+    pub(super) fn told_login_end(&self, end: Option<u64>) -> (Option<u64>, Option<u64>) {
+        let mut state = self.state();
+        let before = state.login_ends;
+        state.login_ends = end.or(before);
+        (before, state.login_ends)
     }
 
     /// Whether nobody was warned of the login's end yet. From now on, somebody was.

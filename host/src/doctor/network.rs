@@ -34,12 +34,14 @@ struct Network {
 
 pub(super) async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let can_listen = config.listen.iter().any(|listen| match listen {
+        Listen::Tcp(address) => !is_absent(*address),
+        Listen::Unix(_) => true,
+    });
     for listen in &config.listen {
         let check = format!("address {listen}");
         findings.push(match listen {
-            Listen::Tcp(address) if is_absent(*address) => {
-                absent(check, address.ip(), config.listen.len())
-            }
+            Listen::Tcp(address) if is_absent(*address) => absent(check, address.ip(), can_listen),
             Listen::Tcp(address) => tcp(check, *address).await,
             Listen::Unix(path) => unix(check, path).await,
         });
@@ -55,12 +57,12 @@ fn is_absent(address: SocketAddr) -> bool {
         .is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }
 
-/// An address that no interface has, which is one of `count`.
-fn absent(check: String, address: IpAddr, count: usize) -> Finding {
+/// An address that no interface has, beside others at which the service can listen, or none.
+fn absent(check: String, address: IpAddr, can_listen: bool) -> Finding {
     let what = format!("no interface of this machine has {address} now");
-    match count {
-        1 => Finding::wrong(check, format!("{what}, so the service cannot start")),
-        _ => Finding::warning(
+    match can_listen {
+        false => Finding::wrong(check, format!("{what}, so the service cannot start")),
+        true => Finding::warning(
             check,
             format!("{what}: the service listens there once one does"),
         ),
@@ -184,8 +186,8 @@ mod tests {
         // For documentation: no machine has it.
         let nowhere: SocketAddr = "203.0.113.9:8013".parse().unwrap();
         assert!(is_absent(nowhere));
-        let state = |count| absent("address".into(), nowhere.ip(), count).state;
-        assert_eq!([state(1), state(2)], [State::Wrong, State::Warning]);
+        let state = |can_listen| absent("address".into(), nowhere.ip(), can_listen).state;
+        assert_eq!([state(false), state(true)], [State::Wrong, State::Warning]);
     }
 
     #[test]

@@ -11,27 +11,21 @@ const CHECK: &str = "systemd";
 pub(super) async fn look() -> Vec<Finding> {
     let name = said("id", &["-un"]).await.unwrap_or_default();
     let machines = Unit::ask(Owner::Machine, &format!("claude-harness@{name}.service")).await;
-    let machines = machines.filter(Unit::is_wanted);
     let users = match Unit::ask(Owner::User, SERVICE).await {
         Some(service) => Some((service, Unit::ask(Owner::User, SOCKET).await)),
         None => None,
     };
-    match (&machines, &users) {
-        (Some(unit), Some((service, socket))) if is_set_up(service, socket.as_ref()) => {
-            vec![both(unit)]
-        }
-        (Some(unit), _) => vec![of_machine(unit)],
-        (None, Some((service, socket))) if is_set_up(service, socket.as_ref()) => {
+    let users_set_up = users
+        .as_ref()
+        .filter(|(service, socket)| is_set_up(service, socket.as_ref()));
+    let machines_wanted = machines.as_ref().filter(|unit| unit.is_wanted());
+    match (machines_wanted, users_set_up) {
+        (Some(unit), Some(_)) => vec![both(unit), of_machine(unit)],
+        (Some(unit), None) => vec![of_machine(unit)],
+        (None, Some((service, socket))) => {
             vec![of_user(service, socket.as_ref()), linger(&name).await]
         }
-        (None, Some(_)) => {
-            let what = "no service is set up for this user";
-            vec![Finding::ok(CHECK, what)]
-        }
-        (None, None) => {
-            let what = "your user's systemd cannot be reached from here";
-            vec![Finding::unknown(CHECK, what)]
-        }
+        (None, None) => vec![none(machines.as_ref(), users.is_some())],
     }
 }
 
@@ -90,6 +84,15 @@ impl Unit {
 fn is_set_up(service: &Unit, socket: Option<&Unit>) -> bool {
     let mut units = [Some(service), socket].into_iter().flatten();
     service.is_installed && units.any(|unit| unit.is_wanted() || unit.has_failed())
+}
+
+/// Nobody wants a unit.
+fn none(machines: Option<&Unit>, users_is_reached: bool) -> Finding {
+    match machines {
+        Some(unit) if unit.has_failed() => of_machine(unit),
+        _ if users_is_reached => Finding::ok(CHECK, "no service is set up for this user"),
+        _ => Finding::unknown(CHECK, "your user's systemd cannot be reached from here"),
+    }
 }
 
 /// Both want the same address.
@@ -244,7 +247,10 @@ mod tests {
     #[test]
     fn a_unit_of_the_machine_counts_when_somebody_wants_it() {
         assert!(!unit("inactive", false).is_wanted());
-        assert!(!unit("failed", false).is_wanted());
+        let given_up = unit("failed", false);
+        assert!(!given_up.is_wanted());
+        assert_eq!(none(Some(&given_up), true).state, State::Wrong);
+        assert_eq!(none(Some(&unit("inactive", false)), true).state, State::Ok);
         assert!(unit("active", false).is_wanted());
         let stopped = unit("inactive", true);
         assert!(stopped.is_wanted());

@@ -262,3 +262,34 @@ async fn sixteen_guests_that_spin_at_each_line_hold_nobody_else_up() {
     );
     assert!(answer < Duration::from_secs(2), "{answer:?}");
 }
+
+#[tokio::test]
+async fn what_a_guest_does_on_trial_counts_for_nobody_else() {
+    let swapped = Swapped::start(
+        "hostile",
+        "#hang",
+        &[("hostile.wasm", &hostile_component())],
+    );
+    let behaviour = json!({"answer": "x"});
+    swapped
+        .host
+        .reconfigure(&config(swapped.host.home(), "hostile", &behaviour));
+    swapped.host.reload().await;
+    for (at, deed) in [("start", "trap"), ("open", "spin"), ("start", "two-ends")].repeat(3) {
+        let trial = json!({
+            "request": hello(), "configs": {"hostile": {"at": at, "do": deed}},
+        });
+        let sent = swapped.host.client().post(swapped.host.url("/admin/run"));
+        let answer = sent.json(&trial).send().await.unwrap();
+        assert_eq!(answer.status(), 502, "{at} {deed}");
+    }
+    let (_, listed) = swapped.host.get("/admin/guests").await;
+    let calls = &listed["guests"]["hostile"]["calls"];
+    assert_eq!(
+        (&calls["traps"], &calls["last_error"]),
+        (&json!(0), &Value::Null),
+        "{listed}"
+    );
+    let (status, answer) = swapped.host.post(&hello()).await;
+    assert_eq!(status, 200, "{answer}");
+}

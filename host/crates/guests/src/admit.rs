@@ -59,6 +59,8 @@ pub struct Guest {
     /// What it says of the configurations that it did not take.
     pub(crate) refused: Option<String>,
     pub(crate) settings: GuestConfig,
+    /// What its configurations look like, as JSON Schema.
+    pub(crate) schema: Arc<str>,
     /// How many requests in a row it has broken.
     pub(crate) broken_in_a_row: AtomicU32,
     /// Who wants to have the next request recorded.
@@ -150,6 +152,31 @@ impl Guest {
         let most = self.settings.give_way_after;
         let is_from_file = self.origin == GuestSource::File;
         is_from_file && most > 0 && self.broken_in_a_row.load(Ordering::Relaxed) >= most
+    }
+
+    /// The same component for a trial: what it does there counts for nobody else, and it gives way to all others.
+    pub(crate) fn on_trial(&self) -> Guest {
+        let toll = Arc::new(Toll::default());
+        toll.suspect();
+        Guest {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            generation: self.generation,
+            origin: self.origin,
+            version: self.version.clone(),
+            summary: self.summary.clone(),
+            honours: self.honours.clone(),
+            engine: self.engine.clone(),
+            toll,
+            pre: self.pre.clone(),
+            imports_wasi: self.imports_wasi,
+            configs: self.configs.clone(),
+            refused: None,
+            settings: self.settings.clone(),
+            schema: self.schema.clone(),
+            broken_in_a_row: AtomicU32::new(0),
+            to_record: Mutex::default(),
+        }
     }
 
     /// Records the next request that it serves, and nothing else. Who asked before gets nothing.
@@ -354,11 +381,13 @@ pub(crate) fn admit(
         configs: Vec::new(),
         refused: None,
         settings: candidate.settings.clone(),
+        schema: Arc::default(),
         broken_in_a_row: AtomicU32::new(0),
         to_record: Mutex::default(),
     };
     let description = describe(&guest)?;
     guest.honours = v1_0::honours(&description).into();
+    guest.schema = description.config_schema.into();
     // People other than the operator see the version and the summary, and a guest may put any text there. So
     // both are cleaned.
     guest.version = match is_word(&description.version) {
@@ -366,11 +395,7 @@ pub(crate) fn admit(
         false => "unknown".into(),
     };
     guest.summary = plain::line(&description.summary, SUMMARY_MAX);
-    configure(
-        &mut guest,
-        &description.config_schema,
-        judges.check_settings,
-    )?;
+    configure(&mut guest, judges.check_settings)?;
     match candidate.cases {
         Some(folder) => replay(guest, folder, judges.read_request),
         None => Ok(guest),
@@ -395,7 +420,7 @@ fn replay(guest: Guest, folder: &Path, read_request: ReadRequest) -> Result<Gues
 /// # Errors
 ///
 /// Fails if it takes none of them.
-fn configure(guest: &mut Guest, schema: &str, check: CheckSettings) -> Result<(), Refused> {
+fn configure(guest: &mut Guest, check: CheckSettings) -> Result<(), Refused> {
     let mut refusals = Vec::new();
     let mut uses = guest.settings.uses.clone();
     // A dialect serves as soon as it is there, whether or not the configuration names it.
@@ -407,7 +432,8 @@ fn configure(guest: &mut Guest, schema: &str, check: CheckSettings) -> Result<()
         });
     }
     for used in &uses {
-        let problems = check(schema, &used.config, guest.is_own()).map_err(Refused::Schema)?;
+        let problems =
+            check(&guest.schema, &used.config, guest.is_own()).map_err(Refused::Schema)?;
         if !problems.is_empty() {
             refusals.push(format!("`{}`: {}", used.at, problems.join("; ")));
             continue;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wasmtime::Store;
 
 use crate::GuestError;
-use crate::admit::Guest;
+use crate::admit::{CheckSettings, Guest};
 use crate::completion::{ApiError, Context};
 use crate::contract::v1_0::{Instance, Problem};
 use crate::engine::{Effort, State};
@@ -52,18 +52,28 @@ impl Configured {
         })
     }
 
-    /// The guest with a configuration that it may not have seen yet.
+    /// The guest with a configuration that it may not have seen yet, for a trial. The inner error is what is wrong with the
+    /// configuration, by the guest's schema or as the guest says.
     ///
     /// # Errors
     ///
-    /// Tells what the guest says of the configuration, or which bound it broke.
-    pub fn tried(guest: &Arc<Guest>, config: &Value) -> Result<Self, String> {
+    /// Fails if the guest breaks a bound.
+    pub fn on_trial(
+        guest: &Guest,
+        config: &Value,
+        check: CheckSettings,
+    ) -> Result<Result<Self, String>, GuestError> {
+        let problems = match check(&guest.schema, config, guest.is_own()) {
+            Ok(problems) => problems,
+            Err(what) => return Ok(Err(what)),
+        };
+        if !problems.is_empty() {
+            return Ok(Err(problems.join("; ")));
+        }
+        let guest = Arc::new(guest.on_trial());
         let config: Arc<str> = config.to_string().into();
-        configured(guest, &config, None).map_err(|error| error.to_string())??;
-        Ok(Configured {
-            guest: guest.clone(),
-            config,
-        })
+        let taken = configured(&guest, &config, None)?;
+        Ok(taken.map(|_| Configured { guest, config }))
     }
 
     /// An instance for one request.

@@ -26,8 +26,11 @@ pub(in crate::api) async fn show(
     let rendered = tokio::task::spawn_blocking(move || {
         let text = String::from_utf8(read.bytes.into());
         let text = text.map_err(|_| Failure::new(Kind::InvalidRequest, "the body is not UTF-8"))?;
-        let (path, request, configs) = match serde_json::from_str::<Trial>(&text) {
-            Ok(trial) => (trial.path, trial.request.get().to_owned(), trial.configs),
+        let (path, request, configs) = match Trial::read(text.as_bytes()) {
+            Ok(trial) => {
+                let configs = trial.configs()?;
+                (trial.path, trial.request.get().to_owned(), configs)
+            }
             // What is wrong with it is told below, as of a chat completion.
             Err(_) => (CHAT_COMPLETIONS.to_owned(), text, Map::new()),
         };

@@ -59,7 +59,7 @@ impl Toll {
     }
 
     /// From now on, for a while, the guest is suspect.
-    pub(super) fn suspect(&self) {
+    pub(crate) fn suspect(&self) {
         *self.suspect_since.lock() = Some(Instant::now());
     }
 
