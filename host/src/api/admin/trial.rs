@@ -38,7 +38,7 @@ pub(super) struct Trial<'b> {
 const CONFIGS_MAX: usize = 4 << 20;
 
 impl<'b> Trial<'b> {
-    /// Reads one. The inner error is of a body that is none.
+    /// Reads one from the body of a request.
     pub(super) fn read(body: &'b [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }

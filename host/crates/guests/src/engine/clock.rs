@@ -15,8 +15,9 @@ const TICK_INTERVAL: Duration = Duration::from_millis(10);
 /// How often it ticks while a call of a suspect guest runs.
 const TICK_INTERVAL_OF_SUSPECTS: Duration = Duration::from_millis(1);
 
-/// How long a call of a guest from a file rests, once in a [`TICK_INTERVAL`] or, if the guest is suspect, at each tick. Linux may let a thread that wakes wait for some milliseconds
-/// until one that runs gives up the processor, however nice that is.
+/// How long a call of a guest from a file rests: once in a [`TICK_INTERVAL`], and at each tick if the guest is suspect.
+/// Linux may let a thread that wakes wait for some milliseconds until one that runs gives up the processor, however nice
+/// that is.
 const REST: Duration = Duration::from_micros(50);
 
 /// After `IDLE_TICKS` ticks without a call the clock stands still. From then on it only looks every
